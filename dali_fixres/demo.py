@@ -1,0 +1,365 @@
+"""Demo pictures, drawn on the spot from a seed, for whoever has no data set at hand.
+
+This stands before everything else in the flow: given no data folder, the CLI calls ``ensure_demo_data`` and goes on
+with the folder it returns as with any other ``train/<class>/*.jpg`` and ``val/<class>/*.jpg``.
+
+Every picture shows one object, a shaded blob covered with small marks, before a cluttered background. The class is
+the *shape of the marks* (dots, rings, squares, ...). Colour, outline, size, place and number of marks are drawn without
+regard to the class, and a mark covers the same area in every class, so only detail tells the classes apart. Objects
+are near or far, 35 to 85 % of the shorter side across. How large a mark comes out in the network's input decides how
+well it can be read, which is what FixRes is about; nothing else is arranged for it.
+
+The module imports neither torch nor DALI, so its worker processes start in a fraction of a second.
+"""
+
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from dali_fixres.folders import cache_folder
+
+__all__ = ["CLASS_NAMES", "DEMO_VERSION", "NUM_CLASSES", "NUM_TRAIN", "NUM_VAL", "ensure_demo_data"]
+
+CLASS_NAMES = (
+    *("bars", "chevrons", "crescents", "crosses", "dots"),
+    *("frames", "rings", "squares", "stars", "triangles"),
+)
+NUM_CLASSES = len(CLASS_NAMES)
+NUM_TRAIN = 2000
+NUM_VAL = 500
+DEMO_VERSION = 1
+"""Raised whenever the same seed would give other pictures."""
+
+_JPEG_QUALITY = 90
+_CHUNK = 16
+"""Pictures per task of a worker: a fraction of a second's work, so progress moves and a stop is quick."""
+_SUPERSAMPLING = 3
+_OBJECT_SIZE = (0.35, 0.85)
+"""Diameter of the object as a share of the picture's shorter side, log-uniform."""
+_MARKS_ACROSS = (4.5, 6.5)
+"""How many marks fit across the object."""
+_COMMON_SIZES = ((500, 375), (500, 375), (500, 375), (375, 500), (500, 333))
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def ensure_demo_data(
+    folder: Path | None = None,
+    *,
+    seed: int = 0,
+    num_train: int = NUM_TRAIN,
+    num_val: int = NUM_VAL,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Return the folder of the demo pictures and make it first where it does not exist yet.
+
+    The pictures are drawn in a hidden folder beside the final one, which is then renamed: a run that is killed leaves
+    nothing under the final name, and of several runs that make the set at once the first one's copy stays. Workers are
+    fresh processes that import the caller's main module, so a script needs ``if __name__ == "__main__":`` around this.
+
+    Args:
+        folder: where the set lies or shall lie; by default a folder of the cache that is named after its content.
+        seed: non-negative seed; picture ``number`` of a split depends on (seed, split, number) and nothing else.
+        num_train: pictures to train on, over all classes; class ``number % NUM_CLASSES``, so counts are balanced.
+        num_val: pictures to test on, likewise.
+        workers: processes to draw with; by default one per usable core, eight at most.
+        on_progress: called as ``on_progress(pictures done, pictures in all)`` in this process.
+
+    Returns:
+        The folder, with ``train/<class>/*.jpg``, ``val/<class>/*.jpg`` and a ``README.txt``.
+
+    Raises:
+        ValueError: for a negative seed, or for fewer pictures in a split than there are classes.
+        FileExistsError: ``folder`` exists and holds something else.
+        OSError: the pictures cannot be written there.
+    """
+    counts = {"train": num_train, "val": num_val}
+    if seed < 0:
+        raise ValueError(f"the demo's seed must be 0 or more. Found: {seed}")
+    for split, count in counts.items():
+        if count < NUM_CLASSES:
+            raise ValueError(
+                f"the demo needs one {split} picture per class, {NUM_CLASSES} or more. Found: {count}"
+            )
+    if folder is None:
+        folder = cache_folder() / f"demo-v{DEMO_VERSION}-seed{seed}-train{num_train}-val{num_val}"
+    readme = _readme(seed, counts)
+    if _is_finished(folder, readme):
+        return folder
+    jobs = [(split, number) for split, count in counts.items() for number in range(count)]
+    making = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        for split in counts:
+            for name in CLASS_NAMES:
+                (making / split / name).mkdir(parents=True)
+        _draw_all(making, seed, jobs, workers or min(len(os.sched_getaffinity(0)), 8), on_progress)
+        (making / "README.txt").write_text(readme, encoding="utf-8")
+        if not _is_finished(folder, readme):
+            _rename_unless_made(making, folder, readme)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OSError(
+            f"cannot write the demo pictures to {folder}: {error}; "
+            "set DALI_FIXRES_CACHE to a folder that can be written, or give your own data folder"
+        ) from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return folder
+
+
+def _readme(seed: int, counts: dict[str, int]) -> str:
+    """Return the text of README.txt; it names all that determines the set, so it also identifies it."""
+    return (
+        "Synthetic demo pictures of dali-fixres, drawn by a program: no photographs, no rights of others.\n"
+        f"version: {DEMO_VERSION}\nseed: {seed}\ntrain pictures: {counts['train']}\nval pictures: {counts['val']}\n"
+        "The class is the shape of the small marks on the object. This folder can be deleted; it is made again.\n"
+    )
+
+
+def _is_finished(folder: Path, readme: str) -> bool:
+    """Say whether ``folder`` is the set that ``readme`` names; raise FileExistsError if it is something else."""
+    try:
+        if (folder / "README.txt").read_text(encoding="utf-8") == readme:
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    if folder.is_dir() and not any(folder.iterdir()):
+        return False  # an empty folder is as good as none: rename replaces it
+    if folder.exists():
+        raise FileExistsError(
+            f"{folder} exists and is not this demo set; name another folder or delete this one"
+        )
+    return False
+
+
+def _rename_unless_made(making: Path, folder: Path, readme: str) -> None:
+    """Give the finished set its final name, unless another process has been faster."""
+    try:
+        making.rename(folder)
+    except OSError:
+        if not _is_finished(folder, readme):
+            raise
+
+
+def _draw_all(
+    folder: Path,
+    seed: int,
+    jobs: list[tuple[str, int]],
+    workers: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Draw the pictures of ``jobs`` below ``folder`` in ``workers`` processes."""
+    # Spawned, not forked: the caller may run threads of torch or DALI, which a fork would break.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    try:
+        chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
+        done = 0
+        for future in as_completed([pool.submit(_draw_chunk, folder, seed, chunk) for chunk in chunks]):
+            done += future.result()
+            if on_progress is not None:
+                on_progress(done, len(jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with the parent even when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _draw_chunk(folder: Path, seed: int, chunk: list[tuple[str, int]]) -> int:
+    """Draw and write the pictures of one chunk; return how many."""
+    for split, number in chunk:
+        path = folder / split / CLASS_NAMES[number % NUM_CLASSES] / f"{number:05d}.jpg"
+        _draw_picture(seed, split, number).save(path, quality=_JPEG_QUALITY)
+    return len(chunk)
+
+
+def _draw_picture(seed: int, split: str, number: int) -> Image.Image:
+    """Draw one picture, a pure function of its arguments."""
+    rng = np.random.default_rng([seed, ("train", "val").index(split), number])
+    width, height = _draw_size(rng)
+    pixels = np.array(_draw_background(rng, width, height), dtype=np.float32)
+    _paint_object(rng, pixels, CLASS_NAMES[number % NUM_CLASSES])
+    pixels += rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(rng.uniform(1, 5))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def _draw_size(rng: np.random.Generator) -> tuple[int, int]:
+    """Return (width, height): mostly the sizes common in ImageNet, else a shorter side of 260 to 420."""
+    if rng.random() < 0.6:
+        return _COMMON_SIZES[rng.integers(len(_COMMON_SIZES))]
+    short = int(rng.integers(260, 421))
+    long = int(short * rng.uniform(1.0, 1.6))
+    return (long, short) if rng.random() < 0.65 else (short, long)
+
+
+def _draw_background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Draw smooth noise of three sizes with clutter on it, a little out of focus: at half size, then enlarged."""
+    half = (width // 2, height // 2)
+    layers = np.zeros((half[1], half[0], 3), dtype=np.float32)
+    for cells, strength in ((2, 70.0), (7, 40.0), (30, 25.0)):
+        grey = rng.standard_normal((cells, cells, 1))
+        noise = (grey + 0.4 * rng.standard_normal((cells, cells, 3))) * strength * rng.uniform(0.2, 1.0)
+        small = Image.fromarray((noise + 128).clip(0, 255).astype(np.uint8))
+        layers += np.asarray(small.resize(half, Image.Resampling.BICUBIC), dtype=np.float32) - 128
+    picture = Image.fromarray((layers + rng.uniform(70, 180)).clip(0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    for _ in range(rng.integers(4, 16)):
+        _draw_clutter(rng, pen, half)
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _draw_clutter(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
+    """Draw one thing of the background: a plank, a plate, or a plane with corners."""
+    x, y = rng.uniform(0, size[0]), rng.uniform(0, size[1])
+    reach = float(min(size) * np.exp(rng.uniform(math.log(0.04), math.log(0.4))))
+    red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
+    kind = rng.integers(3)
+    if kind == 0:
+        end = (x + rng.normal(0, 3) * reach, y + rng.normal(0, 3) * reach)
+        pen.line([(x, y), end], fill=(red, green, blue), width=max(1, int(reach / 6)))
+    elif kind == 1:
+        squash = rng.uniform(0.4, 1)
+        pen.ellipse((x - reach, y - reach * squash, x + reach, y + reach * squash), fill=(red, green, blue))
+    else:
+        angles = np.sort(rng.uniform(0, 2 * math.pi, rng.integers(3, 7)))
+        pen.polygon(
+            [(x + reach * math.cos(a), y + reach * math.sin(a)) for a in angles], fill=(red, green, blue)
+        )
+
+
+def _paint_object(rng: np.random.Generator, pixels: FloatArray, name: str) -> None:
+    """Paint the object with its marks into ``pixels`` [height, width, 3], in place; it lies inside the picture."""
+    height, width, _ = pixels.shape
+    low, high = _OBJECT_SIZE
+    radius = min(height, width) / 2 * math.exp(rng.uniform(math.log(low), math.log(high)))
+    side = int(2 * radius)
+    # Photographers aim at the middle, roughly: a normal offset, cut at the border.
+    left = int(np.clip((width - side) / 2 + rng.normal(0, 0.13) * width, 0, width - side))
+    top = int(np.clip((height - side) / 2 + rng.normal(0, 0.13) * height, 0, height - side))
+    body, marks = _object_masks(rng, side, name)
+    colour = rng.uniform(40, 215, 3)
+    step = rng.uniform(60, 110) * (1 if colour.mean() < 128 else -1)
+    paint = colour + step + rng.uniform(-25, 25, 3)
+    surface = np.float32(colour) * (1 - marks) + np.float32(paint) * marks
+    patch = pixels[top : top + side, left : left + side]
+    patch += body * (surface * _shading(rng, side) - patch)
+
+
+def _shading(rng: np.random.Generator, side: int) -> FloatArray:
+    """Return the brightness [side, side, 1] of a ball lit from some side, 0.55 to 1.15."""
+    axis = np.linspace(-1, 1, side, dtype=np.float32)
+    angle, reach = rng.uniform(0, 2 * math.pi), rng.uniform(0.2, 0.6)
+    x, y = axis - np.float32(reach * math.cos(angle)), axis - np.float32(reach * math.sin(angle))
+    return np.maximum(1.15 - 0.25 * (x * x + (y * y)[:, None]), 0.55)[..., None]
+
+
+def _object_masks(rng: np.random.Generator, side: int, name: str) -> tuple[FloatArray, FloatArray]:
+    """Return how far each pixel [side, side, 1] belongs to the object and to a mark, 0 to 1, smooth at the edges."""
+    fine = side * _SUPERSAMPLING
+    body, marks = Image.new("L", (fine, fine)), Image.new("L", (fine, fine))
+    angles = np.linspace(0, 2 * math.pi, 90, endpoint=False)
+    outline = np.ones_like(angles)
+    for waves in (2, 3, 4):
+        outline += rng.uniform(0, 0.16 / waves) * np.cos(waves * angles + rng.uniform(0, 2 * math.pi))
+    outline *= fine / 2 / outline.max()
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1) * outline[:, None] + fine / 2
+    ImageDraw.Draw(body).polygon(points.ravel().tolist(), fill=255)
+    _draw_marks(rng, ImageDraw.Draw(marks), fine, name)
+    size = (side, side)
+    masks = (
+        np.asarray(mask.resize(size, Image.Resampling.BOX), dtype=np.float32) / 255 for mask in (body, marks)
+    )
+    body_mask, mark_mask = (mask[..., None] for mask in masks)
+    return body_mask, mark_mask
+
+
+def _draw_marks(rng: np.random.Generator, pen: ImageDraw.ImageDraw, side: int, name: str) -> None:
+    """Cover a square with marks in rows, every other row shifted by half a step, each mark turned at random."""
+    spacing = side / rng.uniform(*_MARKS_ACROSS)
+    turn = rng.uniform(0, 2 * math.pi)
+    rows = range(-5, 6)
+    for row in rows:
+        for column in rows:
+            x, y = column + (row % 2) / 2 + rng.normal(0, 0.04), row * 0.87 + rng.normal(0, 0.04)
+            if math.hypot(x, y) * spacing > 0.55 * side:
+                continue
+            centre = side / 2 + spacing * np.array(
+                [x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)]
+            )
+            angle = rng.uniform(0, 2 * math.pi)
+            cosine, sine = math.cos(angle), math.sin(angle)
+            for number, points in enumerate(_mark_polygons(name)):
+                turned = points @ np.array([[cosine, sine], [-sine, cosine]]) * spacing * 0.52 + centre
+                pen.polygon(turned.ravel().tolist(), fill=0 if number % 2 else 255)
+
+
+@cache
+def _mark_polygons(name: str) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return the polygons [points, 2] of one mark of area 1 about the origin; a second one is a hole."""
+    polygons = [np.array(points, dtype=np.float64) for points in _mark_outlines(name)]
+    area = _area(polygons[0]) - sum(_area(hole) for hole in polygons[1:])
+    return tuple(points / math.sqrt(area) for points in polygons)
+
+
+def _area(points: npt.NDArray[np.float64]) -> float:
+    """Return the area of a polygon by the shoelace formula."""
+    x, y = points.T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+def _mark_outlines(name: str) -> list[list[tuple[float, float]]]:
+    """Return the outline of one mark, and of its hole if it has one, in any scale."""
+    match name:
+        case "bars":
+            return [[(-2, -0.6), (2, -0.6), (2, 0.6), (-2, 0.6)]]
+        case "chevrons":
+            return [[(-1, -0.9), (0, 0.1), (1, -0.9), (1, 0.1), (0, 1.1), (-1, 0.1)]]
+        case "crescents":
+            inner = [(0.45 + 0.8 * x, 0.8 * y) for x, y in _regular(24)]
+            return [[p for p in _regular(36) if math.hypot(p[0] - 0.45, p[1]) > 0.8] + inner[6:19][::-1]]
+        case "crosses":
+            corner = [(1, 1), (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1)]
+            return [[*corner, *((-x, -y) for x, y in corner)]]
+        case "dots":
+            return [_regular(24)]
+        case "frames":
+            return [_regular(4), _regular(4, 0.62)]
+        case "rings":
+            return [_regular(24), _regular(24, 0.62)]
+        case "squares":
+            return [_regular(4)]
+        case "stars":
+            spikes = zip(_regular(5), _regular(5, 0.42, 0.5), strict=True)
+            return [[point for pair in spikes for point in pair]]
+        case _:
+            return [_regular(3)]
+
+
+def _regular(corners: int, radius: float = 1.0, phase: float = 0.0) -> list[tuple[float, float]]:
+    """Return the corners of a regular polygon, turned by ``phase`` of the angle between two corners."""
+    angles = [2 * math.pi * (corner + phase) / corners for corner in range(corners)]
+    return [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]

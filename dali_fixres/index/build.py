@@ -1,0 +1,162 @@
+"""From a data set on disk to its `Index`: list, measure (or remember), split, lay out."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_fixres.errors import DataError
+from dali_fixres.index.cache import FileState, cache_path, load_known, save_known
+from dali_fixres.index.headers import Header, read_headers
+from dali_fixres.index.sources import Candidate, Listing, list_source
+from dali_fixres.index.table import VAL, Index, make_index
+
+__all__ = ["LeftOut", "OpenedData", "open_data"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file of the data set that is not in its index, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedData:
+    """An index, and what was left out of it."""
+
+    index: Index
+    left_out: tuple[LeftOut, ...]
+    num_headers_read: int
+
+
+def open_data(
+    data: str | Path,
+    *,
+    val_fraction: float | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+) -> OpenedData:
+    """Index a data set; sizes of files that have not changed since the last time come from the cache.
+
+    Args:
+        data: A folder with train/ and val/ (or test/) class folders, one tree of class folders, or a CSV
+            manifest with the columns path, label and perhaps split.
+        val_fraction: Share of each class to test on, where the data set does not say; 1 tests on all of it.
+        on_progress: Called with the numbers of files measured and to be measured.
+
+    Raises:
+        DataError: If the data set cannot be used; the message names the folder and the form expected.
+    """
+    data = Path(data).absolute()
+    listing = list_source(data)
+    is_val = _splits(listing, data, val_fraction)
+    paths = [candidate.path for candidate in listing.candidates]
+    states = [_state(listing.root, path) for path in paths]
+    cache = cache_path(data)
+    headers, num_read = _measure(listing.root, paths, states, cache, on_progress)
+    good = [row for row, header in enumerate(headers) if header.problem is None]
+    left_out = tuple(
+        LeftOut(listing.root / os.fsdecode(path), header.problem)
+        for path, header in zip(paths, headers, strict=True)
+        if header.problem is not None
+    )
+    if not good:
+        raise DataError(f"{data} has no readable picture; {left_out[0].path}: {left_out[0].reason}")
+    index = _lay_out(listing, [states[row] for row in good], [headers[row] for row in good], good, is_val[good])
+    return OpenedData(index, left_out, num_read)
+
+
+def _lay_out(
+    listing: Listing, states: Sequence[FileState], headers: Sequence[Header], rows: list[int], is_val: NDArray[np.bool_]
+) -> Index:
+    label_of = {name: label for label, name in enumerate(listing.classes)}
+    candidates = [listing.candidates[row] for row in rows]
+    columns = {
+        "labels": [label_of[candidate.label] for candidate in candidates],
+        "heights": [header.height for header in headers],
+        "widths": [header.width for header in headers],
+        "num_bytes": [num_bytes for num_bytes, _ in states],
+        "mtimes_ns": [mtime_ns for _, mtime_ns in states],
+    }
+    return make_index(
+        listing.root,
+        listing.classes,
+        [candidate.path for candidate in candidates],
+        {name: np.array(column, dtype=np.int64) for name, column in columns.items()},
+        is_val,
+    )
+
+
+def _state(root: Path, path: bytes) -> FileState:
+    try:
+        stat = os.stat(os.path.join(os.fsencode(root), path))  # noqa: PTH116, PTH118 - a million files: no Path objects
+    except OSError:
+        return (-1, 0)  # reading its header will say why
+    return (stat.st_size, stat.st_mtime_ns)
+
+
+def _measure(
+    root: Path,
+    paths: Sequence[bytes],
+    states: Sequence[FileState],
+    cache: Path,
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[Header], int]:
+    """Return every path's header, and how many of them had to be read."""
+    known = load_known(cache)
+    headers: dict[bytes, Header] = {}
+    for path, state in zip(paths, states, strict=True):
+        remembered = known.get(path)
+        if remembered and remembered[0] == state:
+            headers[path] = remembered[1]
+    unknown = [path for path in paths if path not in headers]
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(done, len(unknown))
+
+    if unknown:
+        headers.update(zip(unknown, read_headers(root, unknown, advance), strict=True))
+    if unknown or len(known) != len(paths):
+        good = {
+            path: (state, headers[path])
+            for path, state in zip(paths, states, strict=True)
+            if headers[path].problem is None
+        }
+        save_known(cache, good)
+    return [headers[path] for path in paths], len(unknown)
+
+
+def _splits(listing: Listing, data: Path, val_fraction: float | None) -> NDArray[np.bool_]:
+    """Decide which candidates are tested on."""
+    if val_fraction is not None and not 0 < val_fraction <= 1:
+        raise DataError(f"--val-fraction must be above 0 and at most 1; found {val_fraction}")
+    undecided = [candidate for candidate in listing.candidates if candidate.split is None]
+    if undecided and val_fraction is None:
+        expected = f"{data}/train/<class>/*.jpg and {data}/val/<class>/*.jpg" if data.is_dir() else "a split column"
+        raise DataError(
+            f"{data} does not say which pictures to test on; expected {expected}, or give --val-fraction 0.1"
+        )
+    if not undecided and val_fraction is not None and val_fraction < 1:
+        raise DataError(f"{data} has its own split; leave --val-fraction out")
+    drawn = _draw_val(undecided, val_fraction or 0)
+    return np.array([candidate.split == VAL or candidate.path in drawn for candidate in listing.candidates], dtype=bool)
+
+
+def _draw_val(candidates: Sequence[Candidate], fraction: float) -> set[bytes]:
+    """Draw a share of each class by a hash of the path: the same on every machine, whatever else is added."""
+    by_class: dict[str, list[bytes]] = {}
+    for candidate in candidates:
+        by_class.setdefault(candidate.label, []).append(candidate.path)
+    drawn: set[bytes] = set()
+    for paths in by_class.values():
+        paths.sort(key=lambda path: hashlib.blake2b(path, digest_size=8).digest())
+        drawn.update(paths[: max(1, round(fraction * len(paths)))])
+    return drawn

@@ -1,0 +1,148 @@
+"""What a data set may look like on disk: class folders or a CSV manifest, both listed as candidates."""
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dali_fixres.errors import DataError, did_you_mean
+from dali_fixres.index.table import TRAIN, VAL
+
+__all__ = ["Candidate", "Listing", "list_source"]
+
+VAL_NAMES = ("val", "valid", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that may be a picture.
+
+    Attributes:
+        path: Path below the data set's root (or absolute), as the file system's bytes.
+        label: Class name.
+        split: `TRAIN`, `VAL`, or None where the data set does not say.
+    """
+
+    path: bytes
+    label: str
+    split: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All candidates of a data set.
+
+    Attributes:
+        root: Folder that relative paths start from.
+        candidates: In no particular order.
+        classes: Class names in label order.
+    """
+
+    root: Path
+    candidates: tuple[Candidate, ...]
+    classes: tuple[str, ...]
+
+
+def list_source(data: Path) -> Listing:
+    """List a data set: a folder of class folders, a folder with train/ and val/, or a CSV manifest.
+
+    Raises:
+        DataError: If there is no such data set, or it has none of these forms.
+    """
+    if data.is_dir():
+        return _list_folder(data)
+    if not data.exists():
+        raise DataError(f"no such folder or manifest: {data}; give --data a folder with train/ and val/, or a CSV file")
+    if data.suffix.lower() == ".csv":
+        return _list_manifest(data)
+    raise DataError(f"{data} is neither a folder nor a .csv manifest (columns path,label[,split])")
+
+
+def _list_folder(root: Path) -> Listing:
+    train = root / "train"
+    if not train.is_dir():
+        candidates = tuple(_class_folders(root, root, split=None))
+        return Listing(root, candidates, _class_names(root))
+    val = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+    if val is None:
+        # The train folder alone: --val-fraction may still take a part of it.
+        return Listing(root, tuple(_class_folders(root, train, split=None)), _class_names(train))
+    classes = _class_names(train)
+    unknown = sorted(set(_class_names(val)) - set(classes))
+    if unknown:
+        raise DataError(
+            f"{val} has {len(unknown)} class folder(s) that {train} lacks: {', '.join(unknown[:5])}"
+            f"{did_you_mean(unknown[0], classes)}; both must name the same classes"
+        )
+    candidates = (*_class_folders(root, train, split=TRAIN), *_class_folders(root, val, split=VAL))
+    return Listing(root, candidates, classes)
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror}; check its permissions") from error
+    if not names:
+        raise DataError(
+            f"{folder} has no class folders; expected {folder}/<class>/*.jpg, "
+            f"or a folder with train/<class>/*.jpg and val/<class>/*.jpg"
+        )
+    return tuple(names)
+
+
+def _class_folders(root: Path, parent: Path, split: str | None) -> Iterator[Candidate]:
+    """List all files below each class folder, at any depth, as torchvision's ImageFolder does."""
+    for name in _class_names(parent):
+        found = False
+        for folder, folders, files in os.walk(parent / name, followlinks=True, onerror=_raise_unlistable):
+            folders.sort()
+            relative = Path(folder).relative_to(root)
+            for file in files:
+                found = True
+                yield Candidate(os.fsencode(relative / file), name, split)
+        if not found:
+            raise DataError(f"class folder {parent / name} is empty; put pictures into it or remove it")
+
+
+def _raise_unlistable(error: OSError) -> None:
+    raise DataError(f"cannot list {error.filename}: {error.strerror}; check its permissions") from error
+
+
+def _list_manifest(manifest: Path) -> Listing:
+    root = manifest.parent
+    candidates = []
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = {"path", "label"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(
+                    f"{manifest} lacks the column(s) {', '.join(sorted(missing))}; its first line must read path,label "
+                    "or path,label,split"
+                )
+            candidates = [_manifest_row(row, f"{manifest}, line {reader.line_num}") for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {manifest}: {error}") from error
+    if not candidates:
+        raise DataError(f"{manifest} has no rows below its first line")
+    return Listing(root, tuple(candidates), _sorted_labels({candidate.label for candidate in candidates}))
+
+
+def _manifest_row(row: dict[str, str | None], where: str) -> Candidate:
+    path, label, split = row["path"], row["label"], row.get("split") or None
+    if not path or not label:
+        raise DataError(f"{where}: path and label must not be empty")
+    if split in VAL_NAMES:
+        split = VAL
+    if split not in {TRAIN, VAL, None}:
+        raise DataError(f"{where}: split must be train or one of {', '.join(VAL_NAMES)}; found {split!r}")
+    return Candidate(os.fsencode(path), label, split)
+
+
+def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
+    """Sort labels by name, or by value if all are whole numbers, so that "10" follows "9"."""
+    if all(label.isascii() and label.isdigit() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))

@@ -1,0 +1,90 @@
+"""The immutable table of samples that every plan and loader refers to by row number."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TRAIN", "VAL", "Index"]
+
+TRAIN, VAL = "train", "val"
+SPLITS = (TRAIN, VAL)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """All samples of a data set, columns by row number; rows are sorted by split, then path.
+
+    Attributes:
+        root: Folder that relative paths start from.
+        classes: Class names; a label is a position here.
+        path_bytes: All paths, one after the other, as the file system's bytes.
+        path_ends: Where each path ends in `path_bytes`, (n,) int64.
+        labels: (n,) int64.
+        is_val: Whether a row is tested on rather than trained on, (n,) bool.
+        heights, widths: Pixels as stored, EXIF orientation not applied, (n,) int64.
+        num_bytes: File sizes, (n,) int64.
+        mtimes_ns: Modification times, (n,) int64; used by the cache only.
+        fingerprint: SHA-256 over classes, paths, labels, splits and sizes; the same on every machine.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    path_bytes: NDArray[np.uint8] = field(repr=False)
+    path_ends: NDArray[np.int64] = field(repr=False)
+    labels: NDArray[np.int64] = field(repr=False)
+    is_val: NDArray[np.bool_] = field(repr=False)
+    heights: NDArray[np.int64] = field(repr=False)
+    widths: NDArray[np.int64] = field(repr=False)
+    num_bytes: NDArray[np.int64] = field(repr=False)
+    mtimes_ns: NDArray[np.int64] = field(repr=False)
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Return the number of samples of all splits."""
+        return len(self.labels)
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Return the row numbers of a split (`TRAIN` or `VAL`), ascending."""
+        return np.flatnonzero(self.is_val if split == VAL else ~self.is_val)
+
+    def relative_path(self, row: int) -> bytes:
+        """Return a sample's path below `root` (or its absolute path, from a manifest) as bytes."""
+        start = self.path_ends[row - 1] if row > 0 else 0
+        return self.path_bytes[start : self.path_ends[row]].tobytes()
+
+    def path(self, row: int) -> Path:
+        """Return where a sample's file is."""
+        return self.root / os.fsdecode(self.relative_path(row))
+
+
+def make_index(
+    root: Path,
+    classes: Sequence[str],
+    paths: Sequence[bytes],
+    columns: dict[str, NDArray[np.int64]],
+    is_val: NDArray[np.bool_],
+) -> Index:
+    """Lay samples out as an `Index`: sorted by split (train first) and path, with its fingerprint."""
+    order = sorted(range(len(paths)), key=lambda row: (bool(is_val[row]), paths[row]))
+    rows = np.array(order, dtype=np.int64)
+    ordered_paths = [paths[row] for row in order]
+    sorted_columns = {name: column[rows] for name, column in columns.items()}
+    digest = hashlib.sha256("\0".join(classes).encode())
+    digest.update(b"\0".join(ordered_paths))
+    digest.update(is_val[rows].tobytes())
+    for name in ("labels", "heights", "widths", "num_bytes"):
+        digest.update(sorted_columns[name].astype("<i8").tobytes())
+    return Index(
+        root=root,
+        classes=tuple(classes),
+        path_bytes=np.frombuffer(b"".join(ordered_paths), dtype=np.uint8),
+        path_ends=np.cumsum([len(path) for path in ordered_paths], dtype=np.int64),
+        is_val=is_val[rows],
+        fingerprint=digest.hexdigest(),
+        **sorted_columns,
+    )

@@ -1,0 +1,63 @@
+"""Counts that are exact: right answers as integers, percentages only at the very end."""
+
+from dataclasses import dataclass
+
+import torch
+
+from dali_fixres.resolution import Resolution
+
+__all__ = ["Accuracy", "count_correct"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """The result of one evaluation.
+
+    Attributes:
+        resolution: Tested at.
+        num_top1, num_top5: Pictures whose label was the first, or among the first five, answers.
+        num_images: Pictures tested.
+        seconds: Wall time, loading included.
+    """
+
+    resolution: Resolution
+    num_top1: int
+    num_top5: int
+    num_images: int
+    seconds: float
+
+    @property
+    def top1(self) -> float:
+        """Top-1 accuracy in percent."""
+        return 100 * self.num_top1 / self.num_images
+
+    @property
+    def top5(self) -> float:
+        """Top-5 accuracy in percent."""
+        return 100 * self.num_top5 / self.num_images
+
+    def as_json(self) -> dict[str, float | int]:
+        """Return the documented row of ``evaluate --json``."""
+        return {
+            "test_res": self.resolution.crop_px,
+            "crop_ratio": self.resolution.crop_ratio,
+            "top1": round(self.top1, 4),
+            "top5": round(self.top5, 4),
+            "num_images": self.num_images,
+            "images_per_s": round(self.num_images / self.seconds, 2),
+        }
+
+
+def count_correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Count right answers on the device.
+
+    Args:
+        logits: (n, classes).
+        labels: (n,) int64.
+
+    Returns:
+        Numbers right in the first and in the first five (or fewer, if there are fewer classes), (2,) int64.
+    """
+    answers = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    right = answers == labels[:, None]
+    return torch.stack([right[:, 0].sum(), right.any(dim=1).sum()])

@@ -1,0 +1,16 @@
+"""Networks: built by name, filled from weights files, taken apart into trunk, last norm and classifier."""
+
+from dali_fixres.models.anatomy import Anatomy, dissect
+from dali_fixres.models.build import BuiltModel, ModelSpec, build_model
+from dali_fixres.models.weights import LoadedWeights, load_into, read_state_dict
+
+__all__ = [
+    "Anatomy",
+    "BuiltModel",
+    "LoadedWeights",
+    "ModelSpec",
+    "build_model",
+    "dissect",
+    "load_into",
+    "read_state_dict",
+]

@@ -1,0 +1,113 @@
+"""Networks by name: torchvision's by default, timm's as ``timm/NAME``."""
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.error import URLError
+
+import timm
+from torch import nn
+from torchvision import models as tv
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from dali_fixres.colour import IMAGENET, Normalisation
+from dali_fixres.errors import ModelError, did_you_mean
+from dali_fixres.models.weights import load_into
+
+__all__ = ["BuiltModel", "ModelSpec", "build_model", "num_parameters"]
+
+TIMM_PREFIX = "timm/"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What is needed to build a network again.
+
+    Attributes:
+        name: A torchvision name, or ``timm/`` and a timm name.
+        num_classes: Outputs of the classifier.
+        args: ``KEY=VALUE`` arguments of the model's constructor.
+    """
+
+    name: str
+    num_classes: int
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BuiltModel:
+    """A network, and how pictures are normalised for it."""
+
+    network: nn.Module
+    normalisation: Normalisation
+
+
+def build_model(spec: ModelSpec, *, pretrained: bool = False) -> BuiltModel:
+    """Build a network with random weights, or with the library's pretrained ones and a new head if classes differ.
+
+    Raises:
+        ModelError: If there is no such network, it refuses an argument, or its weights cannot be had.
+    """
+    arguments = dict(_parse_argument(text) for text in spec.args)
+    try:
+        if spec.name.startswith(TIMM_PREFIX):
+            return _build_timm(spec, arguments, pretrained=pretrained)
+        return _build_torchvision(spec, arguments, pretrained=pretrained)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{spec.name} cannot be built with {' '.join(spec.args) or 'its defaults'}: {error}") from error
+    except (URLError, OSError) as error:
+        raise ModelError(
+            f"the pretrained weights of {spec.name} cannot be downloaded ({error}); give a file with --weights"
+        ) from error
+
+
+def _parse_argument(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise ModelError(f"--model-arg takes KEY=VALUE, as in pad_type=same; found {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value  # a plain word is a string
+
+
+def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> BuiltModel:
+    name = spec.name.removeprefix(TIMM_PREFIX)
+    if not timm.is_model(name):
+        raise ModelError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models())}")
+    network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=spec.num_classes, **arguments)
+    config: Any = network.pretrained_cfg
+    return BuiltModel(network, Normalisation(tuple(config["mean"]), tuple(config["std"])))
+
+
+def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> BuiltModel:
+    if spec.name == "resnext101_32x48d":
+        # The authors' largest network (829 M parameters): a torchvision ResNet that torchvision does not name.
+        network = _resnext101_32x48d(spec.num_classes, arguments, pretrained=pretrained)
+        return BuiltModel(network, IMAGENET)
+    names = _classification_names()
+    if spec.name not in names:
+        hint = f"; timm has it as timm/{spec.name}" if timm.is_model(spec.name) else did_you_mean(spec.name, names)
+        raise ModelError(f"torchvision has no classification network {spec.name!r}{hint}")
+    network = tv.get_model(spec.name, weights=None, num_classes=spec.num_classes, **arguments)
+    if pretrained:
+        weights: Any = tv.get_model_weights(spec.name)
+        load_into(network, weights.DEFAULT.get_state_dict(progress=False), f"torchvision's {spec.name}")
+    return BuiltModel(network, IMAGENET)
+
+
+def _classification_names() -> Sequence[str]:
+    return [name for name in tv.list_models(module=tv) if not name.startswith(("inception_v3", "googlenet"))]
+
+
+def _resnext101_32x48d(num_classes: int, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    if pretrained:
+        raise ModelError("torchvision has no weights of resnext101_32x48d; give a file with --weights")
+    return ResNet(Bottleneck, [3, 4, 23, 3], num_classes=num_classes, groups=32, width_per_group=48, **arguments)
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Return how many numbers a network learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
+

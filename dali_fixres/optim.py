@@ -1,0 +1,55 @@
+"""The optimiser and its learning rate at each step."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from torch.optim import SGD
+
+__all__ = ["REFERENCE_BATCH", "LearningRate", "build_optimizer", "scaled_lr"]
+
+REFERENCE_BATCH = 256
+"""Base learning rates are stated for this global batch and scaled in proportion (Goyal et al., 2017)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRate:
+    """The learning rate as a pure function of the step.
+
+    Attributes:
+        peak: Reached at the end of the warm-up.
+        num_steps: Of the whole stage.
+        warmup_steps: Linear rise from 0; step 0 already takes one share of it.
+        decay: ``cosine`` to 0, or ``step``: a tenth every third of the stage.
+    """
+
+    peak: float
+    num_steps: int
+    warmup_steps: int
+    decay: Literal["cosine", "step"]
+
+    def at(self, step: int) -> float:
+        """Return the learning rate of a step (from 0)."""
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+        if self.decay == "cosine":
+            return self.peak * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        return self.peak * 0.1 ** int(3 * min(done, 1.0))
+
+
+def scaled_lr(base_lr: float, global_batch: int) -> float:
+    """Return ``base_lr * global_batch / 256``."""
+    return base_lr * global_batch / REFERENCE_BATCH
+
+
+def build_optimizer(network: nn.Module, *, momentum: float, weight_decay: float) -> SGD:
+    """Return SGD with Nesterov momentum over what learns; norms' parameters and biases do not decay."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in learning if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in learning if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    # The rate is set before every step from `LearningRate`; a zero here would show if it were not.
+    return SGD([group for group in groups if group["params"]], lr=0.0, momentum=momentum, nesterov=momentum > 0)

@@ -1,0 +1,86 @@
+"""The plan of a training or fine-tuning stage."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_fixres.batch import BatchPlan
+from dali_fixres.errors import ConfigError
+from dali_fixres.index import TRAIN, Index
+from dali_fixres.plan.augmentation import UNIFORMS_PER_SAMPLE, Augmentation
+from dali_fixres.plan.random import permutation, uniforms_at
+from dali_fixres.resolution import Schedule
+
+__all__ = ["TrainPlan"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainPlan:
+    """Every batch of a stage, as a pure function of epoch and step.
+
+    An epoch is a permutation of the training pictures, cut into global batches of ``batch_size * world_size``;
+    what does not fill one is left for the next permutation. Rank r takes the r-th part of each global batch,
+    so the global sequence is the same for every world size with the same global batch.
+
+    Attributes:
+        index: The data set.
+        augmentation: How pictures are varied.
+        schedule: The resolution of each epoch.
+        batch_size: Pictures per process and step.
+        seed, rank, world_size: As everywhere.
+    """
+
+    index: Index
+    augmentation: Augmentation
+    schedule: Schedule
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"--batch-size must be at least 1; found {self.batch_size}")
+        if self.steps_per_epoch == 0:
+            raise ConfigError(
+                f"a batch of {self.batch_size} pictures on each of {self.world_size} process(es) is larger than the "
+                f"{self.num_samples} training pictures of {self.index.root}; lower --batch-size"
+            )
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Rows of the index that are trained on, in index order."""
+        return self.index.rows(TRAIN)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of training pictures."""
+        return len(self.rows)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full global batches in an epoch."""
+        return self.num_samples // (self.batch_size * self.world_size)
+
+    def at(self, epoch: int, step: int) -> BatchPlan:
+        """Return this rank's batch at a step (from 0) of an epoch (from 0)."""
+        if not 0 <= step < self.steps_per_epoch:
+            raise IndexError(f"step {step} of an epoch of {self.steps_per_epoch} steps")
+        rows = self.rows
+        first = (step * self.world_size + self.rank) * self.batch_size
+        ids = rows[permutation(self.seed, epoch, len(rows))[first : first + self.batch_size]]
+        uniforms = uniforms_at(self.seed, epoch, first, len(ids), UNIFORMS_PER_SAMPLE)
+        resolution = self.schedule.at(epoch)
+        return BatchPlan(
+            ids=ids,
+            windows=self.augmentation.window(self.index.heights[ids], self.index.widths[ids], resolution, uniforms),
+            flip=self.augmentation.flips(uniforms),
+            jitter=self.augmentation.jitters(uniforms),
+            resolution=resolution,
+        )
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[BatchPlan]:
+        """Yield the batches of an epoch, from a step on."""
+        return (self.at(epoch, step) for step in range(first_step, self.steps_per_epoch))

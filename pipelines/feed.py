@@ -1,0 +1,79 @@
+"""From a `BatchPlan` to the arrays the graph takes: paths, decode regions, resize windows, colour maps."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_fixres.batch import BatchPlan
+from dali_fixres.colour import Normalisation, jitter_and_normalise
+from dali_fixres.index import Index
+
+__all__ = ["GraphInputs", "graph_inputs"]
+
+
+class GraphInputs(NamedTuple):
+    """What one run of the graph is fed, in the graph's order; n pictures.
+
+    Attributes:
+        paths: Absolute paths as bytes, n arrays of uint8.
+        decode_start, decode_end: Region (y, x) of the source that is decoded, (n, 2) int32.
+        window_start, window_end: The window inside that region; from right to left where the picture is
+            mirrored, because DALI's resize mirrors a window whose start lies behind its end, (n, 2) float32.
+        size: Height and width to resize to, (n, 2) float32 (DALI takes run-time sizes as floats only).
+        jittered: Whether the colour map replaces plain normalisation, (n,) bool.
+        colour: Colour maps, (n, 3, 4) float32.
+    """
+
+    paths: list[NDArray[np.uint8]]
+    decode_start: NDArray[np.int32]
+    decode_end: NDArray[np.int32]
+    window_start: NDArray[np.float32]
+    window_end: NDArray[np.float32]
+    size: NDArray[np.float32]
+    jittered: NDArray[np.bool_]
+    colour: NDArray[np.float32]
+
+
+def graph_inputs(plan: BatchPlan, index: Index, normalisation: Normalisation, *, decode_window: bool) -> GraphInputs:
+    """Express a plan in the graph's terms.
+
+    Args:
+        plan: The batch.
+        index: The data set it refers to.
+        normalisation: Taken into the colour maps of jittered batches.
+        decode_window: Whether the graph decodes just the window's surroundings or the whole picture.
+    """
+    num = len(plan)
+    sources = np.stack([index.heights[plan.ids], index.widths[plan.ids]], axis=1)
+    starts, ends = plan.windows[:, :2], plan.windows[:, 2:]
+    if decode_window:
+        margin = filter_margin(ends - starts, plan.resolution.crop_px)
+        decode_start = np.maximum(np.floor(starts - margin), 0).astype(np.int32)
+        decode_end = np.minimum(np.ceil(ends + margin), sources).astype(np.int32)
+    else:
+        decode_start, decode_end = np.zeros((num, 2), np.int32), sources.astype(np.int32)
+    window_start, window_end = (starts - decode_start).astype(np.float32), (ends - decode_start).astype(np.float32)
+    flip = plan.flip
+    window_start[flip, 1], window_end[flip, 1] = window_end[flip, 1], window_start[flip, 1].copy()
+    jitter = np.ones((num, 3)) if plan.jitter is None else plan.jitter
+    root = os.fsencode(index.root)
+    return GraphInputs(
+        paths=[np.frombuffer(os.path.join(root, index.relative_path(row)), np.uint8) for row in plan.ids],  # noqa: PTH118
+        decode_start=decode_start,
+        decode_end=decode_end,
+        window_start=window_start,
+        window_end=window_end,
+        size=np.full((num, 2), plan.resolution.crop_px, np.float32),
+        jittered=np.full(num, plan.jitter is not None),
+        colour=jitter_and_normalise(jitter, normalisation),
+    )
+
+
+def filter_margin(window_sizes: NDArray[np.float64], output_px: int) -> NDArray[np.float64]:
+    """Return how far outside a window the antialiasing (triangle) filter reads, in source pixels.
+
+    Its radius is the scale factor when shrinking and one pixel when enlarging; one more covers rounding.
+    """
+    return np.maximum(window_sizes / output_px, 1) + 1

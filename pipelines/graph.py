@@ -1,0 +1,100 @@
+"""The one DALI graph: read → decode → resize the window → colour and normalise.
+
+It knows no stage and no resolution; both arrive with each batch. This is the only file with DALI operators,
+and the casts that their untyped results need.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import Pipeline, pipeline_def
+
+from dali_fixres.colour import Normalisation
+
+__all__ = ["build_graph"]
+
+_INPUT_TYPES = [
+    types.DALIDataType.UINT8,
+    types.DALIDataType.INT32,
+    types.DALIDataType.INT32,
+    types.DALIDataType.FLOAT,
+    types.DALIDataType.FLOAT,
+    types.DALIDataType.FLOAT,
+    types.DALIDataType.BOOL,
+    types.DALIDataType.FLOAT,
+]
+_INPUT_NDIMS = [1, 1, 1, 1, 1, 1, 0, 2]
+"""Types and dimensions per sample of `pipelines.feed.GraphInputs`, field by field."""
+
+
+def build_graph(
+    source: Callable[[], Sequence[Any]],
+    *,
+    device_id: int | None,
+    max_batch_size: int,
+    num_threads: int,
+    prefetch: int,
+    normalisation: Normalisation,
+) -> Pipeline:
+    """Build the pipeline.
+
+    Args:
+        source: Returns the `GraphInputs` of the next batch, or raises StopIteration.
+        device_id: The GPU, or None for DALI's CPU backend.
+        max_batch_size: No batch is larger.
+        num_threads: CPU threads that read and decode.
+        prefetch: Batches in flight.
+        normalisation: Of batches whose colours are not jittered.
+    """
+    pipeline: Pipeline = _graph(
+        source,
+        on_gpu=device_id is not None,
+        normalisation=normalisation,
+        device_id=device_id,
+        batch_size=max_batch_size,
+        num_threads=num_threads,
+        prefetch_queue_depth=prefetch,
+    )
+    pipeline.build()
+    return pipeline
+
+
+@pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
+def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Normalisation) -> Any:  # noqa: FBT001
+    paths, decode_start, decode_end, window_start, window_end, size, jittered, colour = fn.external_source(
+        source=source, num_outputs=len(_INPUT_TYPES), dtype=_INPUT_TYPES, ndim=_INPUT_NDIMS, batch=True
+    )
+    # Memory-mapped reading turns an empty file into an error that names nothing.
+    files = fn.io.file.read(paths, dont_use_mmap=True)
+    # PIL does not rotate by EXIF, and neither does ImageFolder: nor do we, on any device.
+    if on_gpu:
+        # Decoding only a window may crash nvImageCodec 0.9 on hardware decoders, so decode all.
+        pictures = fn.decoders.image(
+            files, device="mixed", adjust_orientation=False, jpeg_fancy_upsampling=True
+        )
+    else:
+        pictures = fn.decoders.image_slice(
+            files, start=decode_start, end=decode_end, axes=[0, 1], adjust_orientation=False
+        )
+    squares = fn.resize(
+        pictures,
+        size=size,
+        roi_start=window_start,
+        roi_end=window_end,
+        interp_type=types.DALIInterpType.INTERP_LINEAR,
+        antialias=True,
+        subpixel_scale=False,
+    )
+    # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
+    if jittered:
+        images = fn.coord_transform(squares, MT=colour, dtype=types.DALIDataType.FLOAT)
+    else:
+        images = fn.crop_mirror_normalize(
+            squares,
+            dtype=types.DALIDataType.FLOAT,
+            mean=[255 * value for value in normalisation.mean],
+            std=[255 * value for value in normalisation.std],
+            output_layout="HWC",
+        )
+    return fn.cast(images, dtype=types.DALIDataType.FLOAT16) if on_gpu else images

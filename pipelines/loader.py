@@ -1,0 +1,136 @@
+"""The loader: runs the graph over a stream of plans and hands the batches to PyTorch without a copy.
+
+It is public and knows nothing of the trainer: put it under any PyTorch loop.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from dali_fixres.batch import Batch, BatchPlan
+from dali_fixres.colour import IMAGENET, Normalisation
+from dali_fixres.errors import DataError
+from dali_fixres.index import Index
+from pipelines.culprit import first_unreadable
+from pipelines.feed import GraphInputs, graph_inputs
+from pipelines.graph import build_graph
+
+__all__ = ["Loader"]
+
+
+class Loader:
+    """Executes plans. Build it once; every resolution, stage and augmentation is just another plan.
+
+    Example:
+        ::
+
+            with Loader(data.index, max_batch_size=64) as loader:
+                for batch in loader.run(plan.epoch(0)):
+                    loss = criterion(network(batch.images), batch.labels)
+
+    Args:
+        index: The data set that plans refer to.
+        max_batch_size: No plan may be larger.
+        device: Where batches are wanted: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        num_threads: CPU threads that read and decode.
+        prefetch: Batches that are made ahead of the one in use.
+        normalisation: Mean and standard deviation taken off.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        max_batch_size: int,
+        device: str | torch.device = "cpu",
+        num_threads: int = 2,
+        prefetch: int = 2,
+        normalisation: Normalisation = IMAGENET,
+    ) -> None:
+        self._index = index
+        self._device = torch.device(device)
+        self._normalisation = normalisation
+        self._plans: Iterator[BatchPlan] = iter(())
+        self._in_flight: deque[BatchPlan] = deque()
+        on_gpu = self._device.type == "cuda"
+        self._pipeline: Any = build_graph(
+            self._next_inputs,
+            device_id=(self._device.index or torch.cuda.current_device()) if on_gpu else None,
+            max_batch_size=max_batch_size,
+            num_threads=num_threads,
+            prefetch=prefetch,
+            normalisation=normalisation,
+        )
+
+    def run(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
+        """Yield the batches that `plans` order, in their order.
+
+        Plans are drawn a few batches ahead of what is yielded. One stream of plans may run through several
+        epochs and evaluations: then the graph never runs dry between them. A second call ends the first.
+
+        Raises:
+            DataError: If a picture cannot be read or decoded; the message names the file.
+        """
+        self._drain()
+        self._plans = iter(plans)
+        return self._batches(self._plans)
+
+    def _batches(self, plans: Iterator[BatchPlan]) -> Iterator[Batch]:
+        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+        while self._plans is plans:
+            try:
+                (outputs,) = self._pipeline.run(stream)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise self._explained(self._in_flight.popleft(), error) from error
+            yield self._batch(self._in_flight.popleft(), outputs)
+
+    def _batch(self, plan: BatchPlan, outputs: Any) -> Batch:
+        images = torch.from_dlpack(outputs.as_tensor()).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(self._index.labels[plan.ids])
+        if self._device.type == "cuda":
+            labels = labels.pin_memory().to(self._device, non_blocking=True)
+        return Batch(images, labels, plan.ids, plan.resolution)
+
+    def _next_inputs(self) -> GraphInputs:
+        """Give DALI the next batch's inputs; called on the thread that runs the pipeline, in order."""
+        plan = next(self._plans)
+        self._in_flight.append(plan)
+        return graph_inputs(plan, self._index, self._normalisation, decode_window=self._device.type == "cpu")
+
+    def _explained(self, plan: BatchPlan, error: RuntimeError) -> Exception:
+        found = first_unreadable([self._index.path(row) for row in plan.ids])
+        return DataError(f"{found}; mend or remove the file and run again") if found else error
+
+    def _drain(self) -> None:
+        """Let the graph finish what an abandoned run has ordered, so that the next run starts afresh."""
+        self._plans = iter(())
+        while True:
+            try:
+                self._pipeline.run()
+            except StopIteration:
+                break
+            except RuntimeError:
+                continue  # a broken picture in a batch that nobody wants any more
+        self._in_flight.clear()
+        self._pipeline.reset()
+
+    def close(self) -> None:
+        """Free the graph's threads and memory; batches already handed over stay valid."""
+        if self._pipeline is not None:
+            self._drain()
+            self._pipeline = None
+
+    def __enter__(self) -> Self:
+        """Return the loader itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
