@@ -46,7 +46,7 @@ _JPEG_QUALITY = 90
 _CHUNK = 16
 """Pictures per task of a worker: a fraction of a second's work, so progress moves and a stop is quick."""
 _SUPERSAMPLING = 3
-_OBJECT_SIZE = (0.35, 0.85)
+_OBJECT_SIZE = (0.28, 0.80)
 """Diameter of the object as a share of the picture's shorter side, log-uniform."""
 _MARKS_ACROSS = (4.5, 6.5)
 """How many marks fit across the object."""
@@ -91,9 +91,7 @@ def ensure_demo_data(
         raise ValueError(f"the demo's seed must be 0 or more. Found: {seed}")
     for split, count in counts.items():
         if count < NUM_CLASSES:
-            raise ValueError(
-                f"the demo needs one {split} picture per class, {NUM_CLASSES} or more. Found: {count}"
-            )
+            raise ValueError(f"the demo needs one {split} picture per class, {NUM_CLASSES} or more. Found: {count}")
     if folder is None:
         folder = cache_folder() / f"demo-v{DEMO_VERSION}-seed{seed}-train{num_train}-val{num_val}"
     readme = _readme(seed, counts)
@@ -140,9 +138,7 @@ def _is_finished(folder: Path, readme: str) -> bool:
     if folder.is_dir() and not any(folder.iterdir()):
         return False  # an empty folder is as good as none: rename replaces it
     if folder.exists():
-        raise FileExistsError(
-            f"{folder} exists and is not this demo set; name another folder or delete this one"
-        )
+        raise FileExistsError(f"{folder} exists and is not this demo set; name another folder or delete this one")
     return False
 
 
@@ -203,7 +199,7 @@ def _draw_picture(seed: int, split: str, number: int) -> Image.Image:
     width, height = _draw_size(rng)
     pixels = np.array(_draw_background(rng, width, height), dtype=np.float32)
     _paint_object(rng, pixels, CLASS_NAMES[number % NUM_CLASSES])
-    pixels += rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(rng.uniform(1, 5))
+    pixels += rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(rng.uniform(1, 3.5))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -246,9 +242,7 @@ def _draw_clutter(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tupl
         pen.ellipse((x - reach, y - reach * squash, x + reach, y + reach * squash), fill=(red, green, blue))
     else:
         angles = np.sort(rng.uniform(0, 2 * math.pi, rng.integers(3, 7)))
-        pen.polygon(
-            [(x + reach * math.cos(a), y + reach * math.sin(a)) for a in angles], fill=(red, green, blue)
-        )
+        pen.polygon([(x + reach * math.cos(a), y + reach * math.sin(a)) for a in angles], fill=(red, green, blue))
 
 
 def _paint_object(rng: np.random.Generator, pixels: FloatArray, name: str) -> None:
@@ -262,7 +256,7 @@ def _paint_object(rng: np.random.Generator, pixels: FloatArray, name: str) -> No
     top = int(np.clip((height - side) / 2 + rng.normal(0, 0.13) * height, 0, height - side))
     body, marks = _object_masks(rng, side, name)
     colour = rng.uniform(40, 215, 3)
-    step = rng.uniform(60, 110) * (1 if colour.mean() < 128 else -1)
+    step = rng.uniform(50, 105) * (1 if colour.mean() < 128 else -1)
     paint = colour + step + rng.uniform(-25, 25, 3)
     surface = np.float32(colour) * (1 - marks) + np.float32(paint) * marks
     patch = pixels[top : top + side, left : left + side]
@@ -290,9 +284,7 @@ def _object_masks(rng: np.random.Generator, side: int, name: str) -> tuple[Float
     ImageDraw.Draw(body).polygon(points.ravel().tolist(), fill=255)
     _draw_marks(rng, ImageDraw.Draw(marks), fine, name)
     size = (side, side)
-    masks = (
-        np.asarray(mask.resize(size, Image.Resampling.BOX), dtype=np.float32) / 255 for mask in (body, marks)
-    )
+    masks = (np.asarray(mask.reduce(_SUPERSAMPLING), dtype=np.float32) / 255 for mask in (body, marks))
     body_mask, mark_mask = (mask[..., None] for mask in masks)
     return body_mask, mark_mask
 

@@ -1,6 +1,8 @@
 """Counts that are exact: right answers as integers, percentages only at the very end."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 
@@ -46,6 +48,18 @@ class Accuracy:
             "num_images": self.num_images,
             "images_per_s": round(self.num_images / self.seconds, 2),
         }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read back what `as_json` wrote."""
+        num_images = row["num_images"]
+        return cls(
+            resolution=Resolution(row["test_res"], row["crop_ratio"]),
+            num_top1=round(row["top1"] * num_images / 100),
+            num_top5=round(row["top5"] * num_images / 100),
+            num_images=num_images,
+            seconds=num_images / row["images_per_s"],
+        )
 
 
 def count_correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

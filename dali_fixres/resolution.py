@@ -50,9 +50,11 @@ class Schedule:
 
     Attributes:
         phases: Pairs (first epoch, side in pixels); the first starts at epoch 0, epochs increase.
+        crop_ratio: Of every resolution; matters where training looks at test crops.
     """
 
     phases: tuple[tuple[int, int], ...]
+    crop_ratio: float = DEFAULT_CROP_RATIO
 
     def __post_init__(self) -> None:
         for _, side_px in self.phases:
@@ -79,17 +81,13 @@ class Schedule:
 
     def at(self, epoch: int) -> Resolution:
         """Return the training resolution of an epoch (counted from 0)."""
-        return Resolution(next(side_px for first, side_px in reversed(self.phases) if first <= epoch))
-
-    @property
-    def largest(self) -> Resolution:
-        """The largest resolution of all phases."""
-        return Resolution(max(side_px for _, side_px in self.phases))
+        side_px = next(side_px for first, side_px in reversed(self.phases) if first <= epoch)
+        return Resolution(side_px, self.crop_ratio)
 
     @property
     def last(self) -> Resolution:
         """The resolution training ends with."""
-        return Resolution(self.phases[-1][1])
+        return Resolution(self.phases[-1][1], self.crop_ratio)
 
     def __str__(self) -> str:
         """Write what `parse` reads."""

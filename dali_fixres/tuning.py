@@ -2,18 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from torch import nn
 
+from dali_fixres.config import Policy
 from dali_fixres.errors import ModelError
 from dali_fixres.models import Anatomy
 
-__all__ = ["POLICIES", "Policy", "Tuned", "freeze_for_tuning"]
-
-Policy: TypeAlias = Literal["classifier", "classifier+norm-stats", "classifier+norm"]
-POLICIES: tuple[Policy, ...] = ("classifier", "classifier+norm-stats", "classifier+norm")
-"""The head alone; with the norm's running statistics (the authors' code); with its affine too (the paper)."""
+__all__ = ["Tuned", "freeze_for_tuning"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

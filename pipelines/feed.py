@@ -54,7 +54,10 @@ def graph_inputs(plan: BatchPlan, index: Index, normalisation: Normalisation, *,
         decode_end = np.minimum(np.ceil(ends + margin), sources).astype(np.int32)
     else:
         decode_start, decode_end = np.zeros((num, 2), np.int32), sources.astype(np.int32)
-    window_start, window_end = (starts - decode_start).astype(np.float32), (ends - decode_start).astype(np.float32)
+    window_start, window_end = (
+        (starts - decode_start).astype(np.float32),
+        (ends - decode_start).astype(np.float32),
+    )
     flip = plan.flip
     window_start[flip, 1], window_end[flip, 1] = window_end[flip, 1], window_start[flip, 1].copy()
     jitter = np.ones((num, 3)) if plan.jitter is None else plan.jitter

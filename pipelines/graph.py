@@ -7,12 +7,16 @@ and the casts that their untyped results need.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nvidia.dali import fn, types
-from nvidia.dali.pipeline import Pipeline, pipeline_def
+from nvidia.dali import fn as _fn
+from nvidia.dali import types
+from nvidia.dali.pipeline import pipeline_def
 
 from dali_fixres.colour import Normalisation
 
 __all__ = ["build_graph"]
+
+fn: Any = _fn
+"""DALI's operators; its stubs lack some, and type the results of others as unions that no operator takes."""
 
 _INPUT_TYPES = [
     types.DALIDataType.UINT8,
@@ -36,7 +40,7 @@ def build_graph(
     num_threads: int,
     prefetch: int,
     normalisation: Normalisation,
-) -> Pipeline:
+) -> Any:
     """Build the pipeline.
 
     Args:
@@ -47,7 +51,7 @@ def build_graph(
         prefetch: Batches in flight.
         normalisation: Of batches whose colours are not jittered.
     """
-    pipeline: Pipeline = _graph(
+    pipeline: Any = _graph(
         source,
         on_gpu=device_id is not None,
         normalisation=normalisation,
@@ -60,8 +64,8 @@ def build_graph(
     return pipeline
 
 
-@pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
-def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Normalisation) -> Any:  # noqa: FBT001
+@pipeline_def(enable_conditionals=True)
+def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Normalisation) -> Any:
     paths, decode_start, decode_end, window_start, window_end, size, jittered, colour = fn.external_source(
         source=source, num_outputs=len(_INPUT_TYPES), dtype=_INPUT_TYPES, ndim=_INPUT_NDIMS, batch=True
     )
@@ -70,9 +74,7 @@ def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Nor
     # PIL does not rotate by EXIF, and neither does ImageFolder: nor do we, on any device.
     if on_gpu:
         # Decoding only a window may crash nvImageCodec 0.9 on hardware decoders, so decode all.
-        pictures = fn.decoders.image(
-            files, device="mixed", adjust_orientation=False, jpeg_fancy_upsampling=True
-        )
+        pictures = fn.decoders.image(files, device="mixed", adjust_orientation=False, jpeg_fancy_upsampling=True)
     else:
         pictures = fn.decoders.image_slice(
             files, start=decode_start, end=decode_end, axes=[0, 1], adjust_orientation=False

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.colour import IMAGENET, Normalisation
@@ -90,7 +91,7 @@ class Loader:
             yield self._batch(self._in_flight.popleft(), outputs)
 
     def _batch(self, plan: BatchPlan, outputs: Any) -> Batch:
-        images = torch.from_dlpack(outputs.as_tensor()).permute(0, 3, 1, 2)
+        images = from_dlpack(outputs.as_tensor()).permute(0, 3, 1, 2)
         labels = torch.from_numpy(self._index.labels[plan.ids])
         if self._device.type == "cuda":
             labels = labels.pin_memory().to(self._device, non_blocking=True)

@@ -72,7 +72,11 @@ def open_data(
 
 
 def _lay_out(
-    listing: Listing, states: Sequence[FileState], headers: Sequence[Header], rows: list[int], is_val: NDArray[np.bool_]
+    listing: Listing,
+    states: Sequence[FileState],
+    headers: Sequence[Header],
+    rows: list[int],
+    is_val: NDArray[np.bool_],
 ) -> Index:
     label_of = {name: label for label, name in enumerate(listing.classes)}
     candidates = [listing.candidates[row] for row in rows]

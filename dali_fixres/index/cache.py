@@ -50,7 +50,10 @@ def save_known(cache: Path, known: Mapping[bytes, tuple[FileState, Header]]) -> 
         np.savez(
             temporary,
             paths=np.frombuffer(b"\0".join(known), dtype=np.uint8),
-            **dict(zip(("num_bytes", "mtimes_ns", "heights", "widths"), table.T, strict=True)),
+            num_bytes=table[:, 0],
+            mtimes_ns=table[:, 1],
+            heights=table[:, 2],
+            widths=table[:, 3],
         )
         temporary.replace(cache)
     except OSError:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 __all__ = ["Header", "read_headers"]
 
@@ -49,7 +49,7 @@ def _read_header(path: Path) -> Header:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             return Header(height=height, width=width)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return Header(problem="not a JPEG, PNG, BMP, TIFF, WebP, PNM or JPEG 2000 picture")
     except OSError as error:
         return Header(problem=error.strerror or f"unreadable header: {error}")

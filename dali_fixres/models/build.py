@@ -55,7 +55,9 @@ def build_model(spec: ModelSpec, *, pretrained: bool = False) -> BuiltModel:
             return _build_timm(spec, arguments, pretrained=pretrained)
         return _build_torchvision(spec, arguments, pretrained=pretrained)
     except (TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{spec.name} cannot be built with {' '.join(spec.args) or 'its defaults'}: {error}") from error
+        raise ModelError(
+            f"{spec.name} cannot be built with {' '.join(spec.args) or 'its defaults'}: {error}"
+        ) from error
     except (URLError, OSError) as error:
         raise ModelError(
             f"the pretrained weights of {spec.name} cannot be downloaded ({error}); give a file with --weights"
@@ -104,10 +106,11 @@ def _classification_names() -> Sequence[str]:
 def _resnext101_32x48d(num_classes: int, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
     if pretrained:
         raise ModelError("torchvision has no weights of resnext101_32x48d; give a file with --weights")
-    return ResNet(Bottleneck, [3, 4, 23, 3], num_classes=num_classes, groups=32, width_per_group=48, **arguments)
+    sizes = {"groups": 32, "width_per_group": 48, "num_classes": num_classes}
+    network: nn.Module = ResNet(Bottleneck, [3, 4, 23, 3], **sizes, **arguments)
+    return network
 
 
 def num_parameters(network: nn.Module) -> int:
     """Return how many numbers a network learns."""
     return sum(parameter.numel() for parameter in network.parameters())
-

@@ -111,7 +111,9 @@ def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_he
             for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
             if names
         ]
-        raise CheckpointError(f"{source} does not fit this network: {'; '.join(problems)}; check --model and --model-arg")
+        raise CheckpointError(
+            f"{source} does not fit this network: {'; '.join(problems)}; check --model and --model-arg"
+        )
     network.load_state_dict({name: tensor for name, tensor in state.items() if name not in head}, strict=False)
     return LoadedWeights(tuple(sorted(head)), len(state) - len(head))
 

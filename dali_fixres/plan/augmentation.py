@@ -6,6 +6,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_fixres.batch import BatchPlan
+from dali_fixres.index import Index
+from dali_fixres.resolution import Resolution
 from dali_fixres.windows import (
     NUM_UNIFORMS,
     WindowFunction,
@@ -14,7 +17,7 @@ from dali_fixres.windows import (
     shifted_window,
 )
 
-__all__ = ["AUGMENTATIONS", "UNIFORMS_PER_SAMPLE", "Augmentation"]
+__all__ = ["AUGMENTATIONS", "UNIFORMS_PER_SAMPLE", "Augmentation", "plan_batch"]
 
 UNIFORMS_PER_SAMPLE = NUM_UNIFORMS + 4
 """Random numbers per picture: its window, its flip, its three jitter factors."""
@@ -34,16 +37,6 @@ class Augmentation:
     flip: bool
     jitter: float
 
-    def flips(self, uniforms: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which pictures are mirrored, (n,)."""
-        return (uniforms[:, NUM_UNIFORMS] < 0.5) & self.flip
-
-    def jitters(self, uniforms: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Return the colour factors, (n, 3), or None if colours stay."""
-        if self.jitter == 0:
-            return None
-        return 1 + self.jitter * (2 * uniforms[:, NUM_UNIFORMS + 1 :] - 1)
-
 
 AUGMENTATIONS = MappingProxyType(
     {
@@ -53,3 +46,29 @@ AUGMENTATIONS = MappingProxyType(
     }
 )
 """``train``: FixRes' training; ``v1`` and ``v2``: the authors' first and second way to fine-tune."""
+
+
+def plan_batch(
+    index: Index,
+    ids: NDArray[np.int64],
+    augmentation: Augmentation,
+    resolution: Resolution,
+    uniforms: NDArray[np.float64],
+) -> BatchPlan:
+    """Order one batch.
+
+    Args:
+        index: The data set.
+        ids: Its rows, (n,).
+        augmentation: How they are looked at.
+        resolution: At which size.
+        uniforms: Random numbers in [0, 1), (n, UNIFORMS_PER_SAMPLE).
+    """
+    jitter = 1 + augmentation.jitter * (2 * uniforms[:, NUM_UNIFORMS + 1 :] - 1)
+    return BatchPlan(
+        ids=ids,
+        windows=augmentation.window(index.heights[ids], index.widths[ids], resolution, uniforms[:, :NUM_UNIFORMS]),
+        flip=(uniforms[:, NUM_UNIFORMS] < 0.5) & augmentation.flip,
+        jitter=jitter if augmentation.jitter > 0 else None,
+        resolution=resolution,
+    )

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from dali_fixres.batch import BatchPlan
 from dali_fixres.errors import ConfigError, DataError
 from dali_fixres.index import VAL, Index
+from dali_fixres.plan.augmentation import AUGMENTATIONS, UNIFORMS_PER_SAMPLE, plan_batch
 from dali_fixres.resolution import Resolution
-from dali_fixres.windows import NUM_UNIFORMS, centre_window
 
 __all__ = ["EvaluationPlan"]
 
@@ -52,14 +52,7 @@ class EvaluationPlan:
         """Yield this rank's batches at a resolution."""
         rows = self.rows
         for first in range(0, len(rows), self.batch_size):
-            yield self._batch(rows[first : first + self.batch_size], resolution)
-
-    def _batch(self, ids: NDArray[np.int64], resolution: Resolution) -> BatchPlan:
-        no_uniforms = np.zeros((len(ids), NUM_UNIFORMS))
-        return BatchPlan(
-            ids=ids,
-            windows=centre_window(self.index.heights[ids], self.index.widths[ids], resolution, no_uniforms),
-            flip=np.zeros(len(ids), dtype=np.bool_),
-            jitter=None,
-            resolution=resolution,
-        )
+            ids = rows[first : first + self.batch_size]
+            yield plan_batch(
+                self.index, ids, AUGMENTATIONS["v1"], resolution, np.zeros((len(ids), UNIFORMS_PER_SAMPLE))
+            )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dali_fixres.batch import BatchPlan
 from dali_fixres.errors import ConfigError
 from dali_fixres.index import TRAIN, Index
-from dali_fixres.plan.augmentation import UNIFORMS_PER_SAMPLE, Augmentation
+from dali_fixres.plan.augmentation import UNIFORMS_PER_SAMPLE, Augmentation, plan_batch
 from dali_fixres.plan.random import permutation, uniforms_at
 from dali_fixres.resolution import Schedule
 
@@ -72,14 +72,7 @@ class TrainPlan:
         first = (step * self.world_size + self.rank) * self.batch_size
         ids = rows[permutation(self.seed, epoch, len(rows))[first : first + self.batch_size]]
         uniforms = uniforms_at(self.seed, epoch, first, len(ids), UNIFORMS_PER_SAMPLE)
-        resolution = self.schedule.at(epoch)
-        return BatchPlan(
-            ids=ids,
-            windows=self.augmentation.window(self.index.heights[ids], self.index.widths[ids], resolution, uniforms),
-            flip=self.augmentation.flips(uniforms),
-            jitter=self.augmentation.jitters(uniforms),
-            resolution=resolution,
-        )
+        return plan_batch(self.index, ids, self.augmentation, self.schedule.at(epoch), uniforms)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[BatchPlan]:
         """Yield the batches of an epoch, from a step on."""

@@ -1,0 +1,6 @@
+"""``python -m dali_fixres`` is ``dali-fixres``; torchrun needs this form."""
+
+from dali_fixres.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One module per command: each puts index, plan, graph, network and loop together, top to bottom."""

@@ -1,0 +1,65 @@
+"""The data set a command works on: the user's, or the demo made on the spot."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dali_fixres.demo import ensure_demo_data
+from dali_fixres.index import TRAIN, VAL, Index, LeftOut, open_data
+from dali_fixres.report.progress import Reporter
+from dali_fixres.report.tables import SYNTHETIC
+
+__all__ = ["Dataset", "open_dataset"]
+
+NUM_NAMED = 5
+"""Files left out of the index that a warning names; the run folder lists all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """An index and how to speak of it.
+
+    Attributes:
+        index: The samples.
+        left_out: Files that are no readable pictures.
+        synthetic: Whether it is the demo data set, whose figures say nothing about real pictures.
+    """
+
+    index: Index
+    left_out: tuple[LeftOut, ...]
+    synthetic: bool
+
+    @property
+    def title(self) -> str:
+        """Name for tables and plots."""
+        return SYNTHETIC if self.synthetic else str(self.index.root)
+
+
+def open_dataset(data: Path | None, val_fraction: float | None, reporter: Reporter) -> Dataset:
+    """Index `data` (or make and index the demo), with progress, a summary line and warnings.
+
+    Raises:
+        DataError: If the data set cannot be used.
+    """
+    folder = data
+    if folder is None:
+        with reporter.bar("making the synthetic demo data", total=1) as bar:
+            folder = ensure_demo_data(on_progress=bar.update_of)
+    with reporter.bar("reading picture sizes", total=1) as bar:
+        opened = open_data(folder, val_fraction=val_fraction, on_progress=bar.update_of)
+    index = opened.index
+    what = f"{SYNTHETIC} in {folder}" if data is None else f"{folder}"
+    reporter.line(
+        f"data: {what}: {len(index.rows(TRAIN))} training and {len(index.rows(VAL))} test pictures of "
+        f"{len(index.classes)} classes, fingerprint {index.fingerprint[:12]}"
+    )
+    _warn_left_out(opened.left_out, reporter)
+    return Dataset(index, opened.left_out, synthetic=data is None)
+
+
+def _warn_left_out(left_out: tuple[LeftOut, ...], reporter: Reporter) -> None:
+    if not left_out:
+        return
+    more = len(left_out) - NUM_NAMED
+    named = "".join(f"\n  {item.path}: {item.reason}" for item in left_out[:NUM_NAMED])
+    rest = f"\n  and {more} more, see `dali-fixres index`" if more > 0 else ""
+    reporter.warn(f"{len(left_out)} file(s) are no readable pictures and are left out:{named}{rest}")

@@ -1,0 +1,62 @@
+"""`dali-fixres doctor`: what this machine can do, and whether the graph runs on it."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.table import Table
+
+from dali_fixres.colour import IMAGENET
+from dali_fixres.folders import cache_folder
+from dali_fixres.index import open_data
+from dali_fixres.plan import EvaluationPlan
+from dali_fixres.report.environment import environment
+from dali_fixres.report.tables import print_table
+from dali_fixres.resolution import Resolution
+from dali_fixres.runs import write_json
+from pipelines import Loader
+
+__all__ = ["doctor"]
+
+
+def doctor(json: Path | None) -> bool:
+    """Print versions and hardware, run one picture through the graph on each device; return whether all is well."""
+    found: dict[str, str | int | float | None] = {**environment(), "cache folder": str(cache_folder())}
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    checks = {device: _run_graph(device) for device in devices}
+    table = Table(title="dali-fixres doctor", title_justify="left", show_header=False)
+    for name, value in found.items():
+        table.add_row(name, "none" if value is None else str(value))
+    for device, problem in checks.items():
+        table.add_row(f"graph on {device}", problem or "works")
+    print_table(table)
+    if json is not None:
+        write_json(
+            json,
+            {
+                "environment": found,
+                "graph": {device: problem or "works" for device, problem in checks.items()},
+            },
+        )
+    return not any(checks.values())
+
+
+def _run_graph(device: str) -> str:
+    """Return what is wrong with the graph on a device, or an empty string: one grey picture must come out grey."""
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "grey" / "grey.png"
+        picture.parent.mkdir()
+        Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(picture)
+        index = open_data(folder, val_fraction=1.0).index
+        plan = EvaluationPlan(index, batch_size=1)
+        try:
+            with Loader(index, max_batch_size=1, device=device) as loader:
+                (batch,) = loader.run(plan.batches(Resolution(32)))
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong is the finding to show
+            return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        mean, std = np.array(IMAGENET.mean), np.array(IMAGENET.std)
+        expected = torch.from_numpy((128 / 255 - mean) / std).float()
+        difference = (batch.images.float().cpu()[0].mean(dim=(1, 2)) - expected).abs().max().item()
+        return "" if difference < 0.01 else f"the picture came out wrong by {difference:.3f}"

@@ -1,0 +1,112 @@
+"""`dali-fixres evaluate`: accuracy at one or several test resolutions."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dali_fixres.commands.dataset import Dataset, open_dataset
+from dali_fixres.commands.network import Start, build_named, build_start, find_start
+from dali_fixres.config import EvaluateConfig
+from dali_fixres.devices import choose_device, usable_cores
+from dali_fixres.evaluation import evaluate as evaluate_at
+from dali_fixres.metrics import Accuracy
+from dali_fixres.models import BuiltModel
+from dali_fixres.models.anatomy import run_once
+from dali_fixres.plan import EvaluationPlan
+from dali_fixres.report.environment import environment
+from dali_fixres.report.plots import plot_sweep
+from dali_fixres.report.progress import Reporter
+from dali_fixres.report.tables import accuracy_table, print_table
+from dali_fixres.resolution import Resolution, parse_resolutions
+from dali_fixres.runs import write_json
+from pipelines import Loader
+
+__all__ = ["evaluate"]
+
+USUAL_TEST_RES = "224"
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Sweep over test resolutions: one graph, one stream of plans, every test picture once per resolution.
+
+    Raises:
+        UserError: If something the user gave cannot be used.
+    """
+    reporter = Reporter()
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    start = find_start(config, None, reporter)
+    dataset = _open(config, start, reporter)
+    if start is not None:
+        name, built = start.checkpoint.model.name, build_start(start, config, dataset.index)
+    else:
+        assert config.model is not None, "find_start returns a checkpoint where there is no --model"
+        name, built = config.model, build_named(config, config.model, dataset.index, reporter)[1]
+        if not config.pretrained and config.weights is None:
+            reporter.warn("these are random weights: the accuracies mean nothing, only the timing does")
+    resolutions = _resolutions(config, start)
+    for resolution in resolutions:
+        run_once(built.network, resolution)
+    results = _sweep(config, built, dataset, resolutions, device, reporter)
+
+    content: dict[str, Any] = {
+        "results": [accuracy.as_json() for accuracy in results],
+        "model": name,
+        "checkpoint": str(start.path) if start else None,
+        "synthetic": dataset.synthetic,
+        "fingerprint": dataset.index.fingerprint,
+        "environment": environment(),
+    }
+    if config.json is not None:
+        write_json(config.json, content)
+    title = f"{name} on {dataset.title}"
+    print_table(accuracy_table(title, results))
+    plot = _plot_path(config, start)
+    plot_sweep(plot, {name: results}, title)
+    reporter.line(f"plot: {plot}")
+
+
+def _open(config: EvaluateConfig, start: Start | None, reporter: Reporter) -> Dataset:
+    """Open the data asked for (all of it, if it has no split of its own), or else what the run was trained on."""
+    if config.data is None and start is not None:
+        return open_dataset(start.data, start.val_fraction, reporter)
+    everything = 1.0 if config.data is not None else None
+    return open_dataset(config.data, config.val_fraction or everything, reporter)
+
+
+def _resolutions(config: EvaluateConfig, start: Start | None) -> tuple[Resolution, ...]:
+    usual = str(start.checkpoint.test_res) if start else USUAL_TEST_RES
+    return parse_resolutions(config.test_res or usual, config.crop_ratio)
+
+
+def _sweep(
+    config: EvaluateConfig,
+    built: BuiltModel,
+    dataset: Dataset,
+    resolutions: tuple[Resolution, ...],
+    device: torch.device,
+    reporter: Reporter,
+) -> list[Accuracy]:
+    network = built.network.to(device).to(memory_format=torch.channels_last)
+    plan = EvaluationPlan(dataset.index, config.batch_size)
+    results = []
+    with Loader(
+        dataset.index,
+        max_batch_size=config.batch_size,
+        device=device,
+        num_threads=config.workers or usable_cores(),
+        normalisation=built.normalisation,
+    ) as loader:
+        for resolution in resolutions:
+            with reporter.bar(f"testing at {resolution.crop_px} px", plan.num_batches) as bar:
+                results.append(evaluate_at(network, loader.run(plan.batches(resolution)), resolution, bar))
+    return results
+
+
+def _plot_path(config: EvaluateConfig, start: Start | None) -> Path:
+    """Return where the plot goes: as asked, into the run, or into the current folder."""
+    if config.plot is not None:
+        return config.plot
+    folder = Path() if start is None else start.path if start.path.is_dir() else start.path.parent
+    return folder / "evaluation.png"

@@ -1,0 +1,167 @@
+"""`dali-fixres finetune`: fix a network for a higher test resolution (FixRes)."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from dali_fixres.checkpoint import Checkpoint, save_checkpoint
+from dali_fixres.commands.dataset import Dataset, open_dataset
+from dali_fixres.commands.network import build_named, build_start, find_start
+from dali_fixres.commands.stage import Stage, build_learner, measure, resume, run_stage
+from dali_fixres.config import FinetuneConfig
+from dali_fixres.devices import choose_device, usable_cores
+from dali_fixres.metrics import Accuracy
+from dali_fixres.models import Anatomy, BuiltModel, dissect
+from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
+from dali_fixres.report.environment import environment
+from dali_fixres.report.plots import plot_curves, plot_sweep
+from dali_fixres.report.progress import Reporter
+from dali_fixres.report.tables import before_after_table, print_table
+from dali_fixres.resolution import Resolution, Schedule
+from dali_fixres.runs import RunFolder, create_run, newest_run, open_run, write_json
+from dali_fixres.tuning import Tuned, freeze_for_tuning
+from pipelines import Loader
+
+__all__ = ["finetune"]
+
+USUAL_TRAIN_RES = 224
+"""What networks with weights from elsewhere were most likely trained at."""
+
+
+def finetune(config: FinetuneConfig) -> None:
+    """Tune classifier and last norm at the test resolution; test before and after; leave a run folder.
+
+    Raises:
+        UserError: If something the user gave cannot be used.
+        TrainingDivergedError: If the loss is no finite number.
+    """
+    reporter = Reporter()
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    resumed = (open_run(config.out) if config.out else newest_run("finetune")) if config.resume else None
+    if resumed:
+        dataset = open_dataset(config.data, config.val_fraction, reporter)
+        built, start = resume(resumed, dataset, reporter)
+    else:
+        config, dataset, built, start = _begin(config, reporter)
+    plan = _plan(config, dataset)
+    evaluation = EvaluationPlan(dataset.index, config.batch_size)
+    anatomy = dissect(built.network, config.test_resolution)
+    network = built.network.to(device).to(memory_format=torch.channels_last)
+    tuned = freeze_for_tuning(network, anatomy, config.policy)
+    run = resumed or create_run(config.out, "finetune", config.stored())
+    run.list_left_out(dataset.left_out)
+    reporter.line(f"run: {run.path} on {device}")
+    reporter.line(_what_learns(config, anatomy, tuned))
+    with Loader(
+        dataset.index,
+        max_batch_size=config.batch_size,
+        device=device,
+        num_threads=config.workers or usable_cores(),
+        normalisation=built.normalisation,
+    ) as loader:
+        learner = build_learner(config, network, plan, start, tuned.set_mode)
+        stage = Stage(
+            learner, loader, plan, evaluation, config.test_resolution, config.epochs,
+            evaluates=False, run=run, reporter=reporter,
+        )  # fmt: skip
+        tested = sorted({Resolution(start.train_res, config.crop_ratio), config.test_resolution})
+        before = _measured_before(run, tested) or [measure(stage, resolution, 0) for resolution in tested]
+        state = run_stage(stage, start)
+        after = [measure(stage, resolution, state.epoch) for resolution in tested]
+    top1 = next(accuracy.top1 for accuracy in after if accuracy.resolution == config.test_resolution)
+    final = replace(state, top1=top1, best_top1=top1)
+    save_checkpoint(run.last, final)
+    save_checkpoint(run.best, final)
+    _report(config, run, dataset, final, tuned.num_parameters, (before, after))
+
+
+def _begin(config: FinetuneConfig, reporter: Reporter) -> tuple[FinetuneConfig, Dataset, BuiltModel, Checkpoint]:
+    """Find checkpoint, data and network of a new run, and the state before its first epoch."""
+    source = find_start(config, "train", reporter)
+    if source is not None and config.data is None:
+        config = replace(config, data=source.data, val_fraction=source.val_fraction)
+    dataset = open_dataset(config.data, config.val_fraction, reporter)
+    if source is not None:
+        spec, built = source.checkpoint.model, build_start(source, config, dataset.index)
+        trained_at = source.checkpoint.train_res
+    else:
+        assert config.model is not None, "find_start returns a checkpoint where there is no --model"
+        spec, built = build_named(config, config.model, dataset.index, reporter)
+        trained_at = USUAL_TRAIN_RES
+    state = Checkpoint(
+        command="finetune",
+        model=spec,
+        state_dict=built.network.state_dict(),
+        normalisation=built.normalisation,
+        classes=dataset.index.classes,
+        fingerprint=dataset.index.fingerprint,
+        train_res=config.train_res or trained_at,
+        test_res=config.test_res,
+        crop_ratio=config.crop_ratio,
+        config=config.stored(),
+        epoch=0,
+        step=0,
+        optimizer={},
+        rng=torch.get_rng_state(),
+        top1=None,
+        best_top1=None,
+    )
+    return config, dataset, built, state
+
+
+def _plan(config: FinetuneConfig, dataset: Dataset) -> TrainPlan:
+    augmentation = AUGMENTATIONS[config.augmentation]
+    if config.jitter is not None:
+        augmentation = replace(augmentation, jitter=config.jitter)
+    schedule = Schedule(((0, config.test_res),), config.crop_ratio)
+    return TrainPlan(dataset.index, augmentation, schedule, config.batch_size, config.seed)
+
+
+def _what_learns(config: FinetuneConfig, anatomy: Anatomy, tuned: Tuned) -> str:
+    """Say what the policy tunes in this network."""
+    norm = {
+        "classifier": "",
+        "classifier+norm-stats": f", running statistics of {anatomy.norm_name}",
+        "classifier+norm": f", {anatomy.norm_name} with its running statistics",
+    }[config.policy]
+    return f"tuning {anatomy.classifier_name}{norm}: {tuned.num_parameters} parameters"
+
+
+def _measured_before(run: RunFolder, resolutions: list[Resolution]) -> list[Accuracy]:
+    """Return the evaluations a resumed run made before its first epoch; empty if there are none."""
+    rows = {row["test_res"]: row for row in run.records() if row["event"] == "evaluation" and row["epoch"] == 0}
+    if not all(resolution.crop_px in rows for resolution in resolutions):
+        return []
+    return [Accuracy.from_json(rows[resolution.crop_px]) for resolution in resolutions]
+
+
+def _report(
+    config: FinetuneConfig,
+    run: RunFolder,
+    dataset: Dataset,
+    state: Checkpoint,
+    num_tuned: int,
+    tested: tuple[list[Accuracy], list[Accuracy]],
+) -> None:
+    """Print the table, write results.json and the plots."""
+    before, after = tested
+    seconds = sum(record["seconds"] for record in run.records() if record["event"] == "epoch")
+    content: dict[str, Any] = {
+        "before": [accuracy.as_json() for accuracy in before],
+        "after": [accuracy.as_json() for accuracy in after],
+        "seconds": round(seconds, 1),
+        "tuned_parameters": num_tuned,
+        "synthetic": dataset.synthetic,
+        "fingerprint": dataset.index.fingerprint,
+        "environment": environment(),
+    }
+    write_json(run.results, content)
+    if config.json is not None:
+        write_json(config.json, content)
+    title = f"{state.model.name} fixed for {config.test_res} px on {dataset.title}"
+    plot_curves(run.curves, run.records(), title)
+    plot_sweep(run.path / "before_after.png", {"before": before, "after": after}, title)
+    print_table(before_after_table(title, before, after))
+    Reporter().line(f"tuning took {seconds / 60:.1f} minutes; checkpoints, records and plots in {run.path}")

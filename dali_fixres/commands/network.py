@@ -1,0 +1,96 @@
+"""The network a command works on: a run's, a checkpoint's, or one by name with weights from a file or library."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild
+from dali_fixres.config import EvaluateConfig, FinetuneConfig, NetworkConfig
+from dali_fixres.errors import CheckpointError, ConfigError
+from dali_fixres.index import Index
+from dali_fixres.models import BuiltModel, ModelSpec, build_model, load_into, read_state_dict
+from dali_fixres.models.build import num_parameters
+from dali_fixres.report.progress import Reporter
+from dali_fixres.runs import newest_run
+
+__all__ = ["Start", "build_named", "build_start", "find_start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A checkpoint to start from, and where it lies."""
+
+    path: Path
+    checkpoint: Checkpoint
+
+    @property
+    def data(self) -> Path | None:
+        """The data set it was trained on; None for the demo."""
+        data = self.checkpoint.config.get("data")
+        return Path(data) if data else None
+
+    @property
+    def val_fraction(self) -> float | None:
+        """The share of that data set it was tested on."""
+        return self.checkpoint.config.get("val_fraction")
+
+
+def find_start(config: FinetuneConfig | EvaluateConfig, command: str | None, reporter: Reporter) -> Start | None:
+    """Return the checkpoint a command starts from, or None if it names a network instead.
+
+    Args:
+        config: Its `checkpoint` and `model` decide.
+        command: Whose runs to choose the newest of, if neither is given; None for any.
+        reporter: Told which checkpoint it is.
+
+    Raises:
+        CheckpointError: If there is none, or it is of another network than ``--model``.
+    """
+    if config.checkpoint is None:
+        if config.model is not None:
+            return None
+        if config.weights is not None or config.pretrained:
+            raise ConfigError("--weights and --pretrained need --model NAME")
+    path = config.checkpoint or newest_run(command).path
+    checkpoint = load_checkpoint(path)
+    if config.model not in {None, checkpoint.model.name}:
+        raise CheckpointError(f"{path} is of {checkpoint.model.name}, not of --model {config.model}; leave --model out")
+    if config.weights is not None or config.pretrained or config.model_arg:
+        raise ConfigError("--weights, --pretrained and --model-arg do not go with a checkpoint; give --model instead")
+    reporter.line(f"checkpoint: {path} ({checkpoint.model.name}, trained at {checkpoint.train_res} px)")
+    return Start(path, checkpoint)
+
+
+def build_start(start: Start, config: NetworkConfig, index: Index) -> BuiltModel:
+    """Rebuild a checkpoint's network, once it is certain that it knows the data's classes.
+
+    Raises:
+        CheckpointError: If the classes differ, or the tensors do not fit.
+    """
+    classes = start.checkpoint.classes
+    if classes != index.classes:
+        strange = sorted(set(classes) ^ set(index.classes))[:3]
+        raise CheckpointError(
+            f"{start.path} knows {len(classes)} classes and {index.root} has {len(index.classes)}"
+            f"{': ' + ', '.join(strange) + ' …' if strange else ' in another order'}; give the data it was trained on"
+        )
+    built = rebuild(start.checkpoint, start.path)
+    return BuiltModel(built.network, config.normalisation(built.normalisation))
+
+
+def build_named(config: NetworkConfig, name: str, index: Index, reporter: Reporter) -> tuple[ModelSpec, BuiltModel]:
+    """Build a network by name for the data's classes and load what ``--weights`` or ``--pretrained`` say.
+
+    Raises:
+        ModelError: If it cannot be built.
+        CheckpointError: If the weights cannot be read, or are of another network.
+    """
+    spec = ModelSpec(name, len(index.classes), config.model_arg)
+    built = build_model(spec, pretrained=config.pretrained)
+    start = "pretrained weights" if config.pretrained else "random weights"
+    if config.weights is not None:
+        loaded = load_into(built.network, read_state_dict(config.weights), str(config.weights))
+        start = f"weights of {config.weights}"
+        if loaded.new_head:
+            start += f", with a new head for {len(index.classes)} classes ({', '.join(loaded.new_head)})"
+    reporter.line(f"network: {name}, {num_parameters(built.network) / 1e6:.2f} M parameters, {start}")
+    return spec, BuiltModel(built.network, config.normalisation(built.normalisation))

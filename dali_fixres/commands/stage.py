@@ -1,0 +1,171 @@
+"""What `train` and `finetune` share: a stage of epochs, with its records and checkpoints."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import nn
+
+from dali_fixres.batch import Batch, BatchPlan
+from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
+from dali_fixres.commands.dataset import Dataset
+from dali_fixres.config import StageConfig
+from dali_fixres.errors import CheckpointError
+from dali_fixres.evaluation import evaluate
+from dali_fixres.metrics import Accuracy
+from dali_fixres.models import BuiltModel
+from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
+from dali_fixres.plan import EvaluationPlan, TrainPlan
+from dali_fixres.report.progress import Reporter
+from dali_fixres.resolution import Resolution
+from dali_fixres.runs import RunFolder
+from dali_fixres.training import EpochResult, Learner, train_epoch
+from pipelines import Loader
+
+__all__ = ["Stage", "build_learner", "measure", "resume", "run_stage"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """A stage, put together and ready to run.
+
+    Attributes:
+        learner: What learns.
+        loader: Executes the plans.
+        plan: Of training.
+        evaluation: Of testing.
+        test_resolution: What is tested at.
+        num_epochs: Of the whole stage.
+        evaluates: Whether every epoch ends with an evaluation.
+        run: Where records and checkpoints go.
+        reporter: Where progress goes.
+    """
+
+    learner: Learner
+    loader: Loader
+    plan: TrainPlan
+    evaluation: EvaluationPlan
+    test_resolution: Resolution
+    num_epochs: int
+    evaluates: bool
+    run: RunFolder
+    reporter: Reporter
+
+
+def build_learner(
+    config: StageConfig,
+    network: nn.Module,
+    plan: TrainPlan,
+    start: Checkpoint,
+    set_mode: Callable[[], object],
+) -> Learner:
+    """Put the optimiser, its state so far and the learning rate of every step to a network."""
+    optimizer = build_optimizer(network, momentum=config.momentum, weight_decay=config.weight_decay)
+    if start.optimizer:
+        optimizer.load_state_dict(start.optimizer)
+        torch.set_rng_state(start.rng)
+    steps = plan.steps_per_epoch
+    rate = LearningRate(
+        peak=config.lr or scaled_lr(config.base_lr, plan.batch_size * plan.world_size),
+        num_steps=config.epochs * steps,
+        warmup_steps=round(config.warmup_epochs * steps),
+        decay=config.lr_decay,
+    )
+    return Learner(network, optimizer, rate, set_mode, config.label_smoothing, config.clip_grad)
+
+
+def resume(run: RunFolder, dataset: Dataset, reporter: Reporter) -> tuple[BuiltModel, Checkpoint]:
+    """Return the network and the state that a run's last checkpoint holds.
+
+    Raises:
+        CheckpointError: If there is none, or the data has changed since.
+    """
+    state = load_checkpoint(run.last)
+    if state.fingerprint != dataset.index.fingerprint:
+        raise CheckpointError(
+            f"the data in {dataset.index.root} has changed since {run.last} (fingerprint "
+            f"{dataset.index.fingerprint[:12]}, was {state.fingerprint[:12]}); start a new run"
+        )
+    reporter.line(f"resuming {run.path} after epoch {state.epoch}")
+    return rebuild(state, run.last), state
+
+
+def run_stage(stage: Stage, start: Checkpoint) -> Checkpoint:
+    """Run the epochs that `start` has not done yet; return the state after the last.
+
+    All epochs and their evaluations are one stream of plans, so the graph never runs dry between them.
+    """
+    state = start
+    batches = stage.loader.run(_plans(stage, state.epoch))
+    for epoch in range(state.epoch, stage.num_epochs):
+        resolution = stage.plan.schedule.at(epoch)
+        steps = stage.plan.steps_per_epoch
+        label = f"epoch {epoch + 1}/{stage.num_epochs} at {resolution.crop_px} px"
+        with stage.reporter.bar(label, steps) as bar:
+            result = train_epoch(stage.learner, islice(batches, steps), state.step, bar)
+        line = _record_epoch(stage, epoch, result)
+        state = _advance(stage, state, epoch + 1, result.next_step)
+        if stage.evaluates:
+            accuracy = _evaluate_epoch(stage, epoch, islice(batches, stage.evaluation.num_batches))
+            line += f"  top-1 {accuracy.top1:.2f} % at {accuracy.resolution.crop_px} px"
+            state = replace(state, top1=accuracy.top1)
+            if state.best_top1 is None or accuracy.top1 > state.best_top1:
+                state = replace(state, best_top1=accuracy.top1)
+                save_checkpoint(stage.run.best, state)
+        save_checkpoint(stage.run.last, state)
+        stage.reporter.line(f"{label}  {line}")
+    return state
+
+
+def measure(stage: Stage, resolution: Resolution, epoch: int) -> Accuracy:
+    """Evaluate at a resolution outside of the epochs, and record it."""
+    with stage.reporter.bar(f"testing at {resolution.crop_px} px", stage.evaluation.num_batches) as bar:
+        batches = stage.loader.run(stage.evaluation.batches(resolution))
+        accuracy = evaluate(stage.learner.network, batches, resolution, bar)
+    stage.run.record("evaluation", epoch=epoch, **accuracy.as_json())
+    return accuracy
+
+
+def _plans(stage: Stage, first_epoch: int) -> Iterator[BatchPlan]:
+    for epoch in range(first_epoch, stage.num_epochs):
+        yield from stage.plan.epoch(epoch)
+        if stage.evaluates:
+            yield from stage.evaluation.batches(stage.test_resolution)
+
+
+def _record_epoch(stage: Stage, epoch: int, result: EpochResult) -> str:
+    learning_rate = stage.learner.learning_rate.at(result.next_step - 1)
+    stage.run.record(
+        "epoch",
+        epoch=epoch + 1,
+        step=result.next_step,
+        train_res=stage.plan.schedule.at(epoch).crop_px,
+        lr=learning_rate,
+        loss=round(result.loss, 5),
+        images_per_s=round(result.images_per_s, 2),
+        wait_share=round(result.wait_share, 4),
+        seconds=round(result.seconds, 3),
+    )
+    return (
+        f"loss {result.loss:.3f}  {result.images_per_s:.0f} img/s  waiting for data {result.wait_share:.0%}  "
+        f"{result.seconds:.1f} s"
+    )
+
+
+def _evaluate_epoch(stage: Stage, epoch: int, batches: Iterator[Batch]) -> Accuracy:
+    with stage.reporter.bar(f"testing epoch {epoch + 1}", stage.evaluation.num_batches) as bar:
+        accuracy = evaluate(stage.learner.network, batches, stage.test_resolution, bar)
+    stage.run.record("evaluation", epoch=epoch + 1, **accuracy.as_json())
+    return accuracy
+
+
+def _advance(stage: Stage, state: Checkpoint, epoch: int, step: int) -> Checkpoint:
+    return replace(
+        state,
+        state_dict=stage.learner.network.state_dict(),
+        optimizer=stage.learner.optimizer.state_dict(),
+        rng=torch.get_rng_state(),
+        epoch=epoch,
+        step=step,
+    )

@@ -1,0 +1,1 @@
+"""Settings shipped as TOML files, in the form --config reads."""

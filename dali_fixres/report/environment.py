@@ -1,0 +1,41 @@
+"""What a figure was measured on."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from dali_fixres.devices import usable_cores
+
+__all__ = ["environment"]
+
+PACKAGES = ("dali-fixres", "torch", "torchvision", "nvidia-dali-cuda120", "timm", "numpy", "pillow")
+
+
+def environment() -> dict[str, str | int | float | None]:
+    """Return machine and versions, as every results file records them."""
+    return {
+        "cpu": _cpu_name(),
+        "usable_cores": usable_cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,42 @@
+"""Plots, written as PNG files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dali_fixres.metrics import Accuracy
+
+__all__ = ["plot_curves", "plot_sweep"]
+
+
+def plot_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Plot loss and accuracy by epoch from a run's records."""
+    epochs = [record for record in records if record["event"] == "epoch"]
+    tests = [record for record in records if record["event"] == "evaluation"]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    loss.plot([record["epoch"] for record in epochs], [record["loss"] for record in epochs], marker=".")
+    loss.set(xlabel="epoch", ylabel="training loss")
+    for key in ("top1", "top5"):
+        accuracy.plot([r["epoch"] for r in tests], [r[key] for r in tests], marker=".", label=key.replace("p", "p-"))
+    resolutions = sorted({record["test_res"] for record in tests})
+    accuracy.set(xlabel="epoch", ylabel=f"accuracy at {', '.join(map(str, resolutions))} px, %")
+    accuracy.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def plot_sweep(path: Path, series: Mapping[str, Sequence[Accuracy]], title: str) -> None:
+    """Plot top-1 accuracy against test resolution, one line per series."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, results in series.items():
+        axes.plot([r.resolution.crop_px for r in results], [r.top1 for r in results], marker="o", label=name)
+    ticks = sorted({result.resolution.crop_px for results in series.values() for result in results})
+    axes.set(xlabel="test resolution, px", ylabel="top-1, %", xticks=ticks)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)

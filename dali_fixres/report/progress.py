@@ -1,0 +1,77 @@
+"""Progress on a terminal as live bars; elsewhere as plain lines, few enough for a log file."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["Bar", "Reporter"]
+
+LINE_EVERY_S = 20.0
+"""Where output is no terminal, a stage prints a line this often."""
+
+
+@dataclass(slots=True)
+class Bar:
+    """One stage under way: an epoch, an evaluation, an index."""
+
+    label: str
+    total: int
+    console: Console
+    live: Progress | None
+    started: float = field(default_factory=time.perf_counter)
+    last_line: float = field(default_factory=time.perf_counter)
+
+    def update_of(self, done: int, total: int) -> None:
+        """Show how far the stage is, where its length is known only once it runs."""
+        if total != self.total:
+            self.total = total
+            if self.live is not None:
+                self.live.update(self.live.task_ids[0], total=total)
+        self.update(done)
+
+    def update(self, done: int, text: str = "") -> None:
+        """Show how far the stage is, and its latest figures."""
+        if self.live is not None:
+            self.live.update(self.live.task_ids[0], completed=done, text=text)
+            return
+        now = time.perf_counter()
+        if now - self.last_line >= LINE_EVERY_S and done < self.total:
+            left = (now - self.started) / max(done, 1) * (self.total - done)
+            self.console.print(f"{self.label}  {done}/{self.total}  {text}  {left:.0f} s left", highlight=False)
+            self.last_line = now
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Where progress and lines go: standard error, so that standard output keeps to results."""
+
+    console: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True))
+
+    def line(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self.console.print(f"warning: {text}", style="yellow", highlight=False, markup=False)
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Bar]:
+        """Show a stage of `total` parts while it runs."""
+        if not self.console.is_terminal:
+            yield Bar(label, total, self.console, live=None)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as live:
+            live.add_task(label, total=total, text="")
+            yield Bar(label, total, self.console, live)
