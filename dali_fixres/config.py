@@ -196,13 +196,12 @@ class TrainConfig(StageConfig):
     @property
     def schedule(self) -> Schedule:
         """The training resolution of each epoch."""
-        return Schedule.parse(self.train_res)
+        return Schedule.parse(self.train_res, self.crop_ratio)
 
     @property
     def test_resolution(self) -> Resolution:
         """The resolution of the evaluation after each epoch."""
-        side = self.schedule.last.crop_px if self.test_res is None else self.test_res
-        return Resolution(side, self.crop_ratio)
+        return self.schedule.last if self.test_res is None else Resolution(self.test_res, self.crop_ratio)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

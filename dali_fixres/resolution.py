@@ -66,7 +66,7 @@ class Schedule:
             )
 
     @classmethod
-    def parse(cls, text: str) -> "Schedule":
+    def parse(cls, text: str, crop_ratio: float = DEFAULT_CROP_RATIO) -> "Schedule":
         """Read ``"128"`` (constant) or ``"96@0,128@8"`` (96 px from epoch 0, 128 px from epoch 8)."""
         phases = []
         for number, phase in enumerate(text.split(",")):
@@ -77,7 +77,7 @@ class Schedule:
                     f"and 128 px from epoch 8); found {text!r}"
                 )
             phases.append((int(match[2] or 0), int(match[1])))
-        return cls(tuple(phases))
+        return cls(tuple(phases), crop_ratio)
 
     def at(self, epoch: int) -> Resolution:
         """Return the training resolution of an epoch (counted from 0)."""

@@ -73,6 +73,8 @@ class RunFolder:
 
     def list_left_out(self, left_out: Sequence[LeftOut]) -> None:
         """Write which files are no readable pictures, and why."""
+        if not left_out:
+            return
         lines = [f"{item.path}: {item.reason}\n" for item in left_out]
         (self.path / "left_out.txt").write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 

@@ -3,12 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from dali_fixres.colour import Normalisation
+from dali_fixres.config import NetworkConfig
 from dali_fixres.demo import ensure_demo_data
+from dali_fixres.devices import usable_cores
 from dali_fixres.index import TRAIN, VAL, Index, LeftOut, open_data
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import SYNTHETIC
+from pipelines import Loader
 
-__all__ = ["Dataset", "open_dataset"]
+__all__ = ["Dataset", "open_dataset", "open_loader"]
 
 NUM_NAMED = 5
 """Files left out of the index that a warning names; the run folder lists all."""
@@ -54,6 +60,17 @@ def open_dataset(data: Path | None, val_fraction: float | None, reporter: Report
     )
     _warn_left_out(opened.left_out, reporter)
     return Dataset(index, opened.left_out, synthetic=data is None)
+
+
+def open_loader(config: NetworkConfig, dataset: Dataset, normalisation: Normalisation, device: torch.device) -> Loader:
+    """Build the one loader of a command."""
+    return Loader(
+        dataset.index,
+        max_batch_size=config.batch_size,
+        device=device,
+        num_threads=config.workers or usable_cores(),
+        normalisation=normalisation,
+    )
 
 
 def _warn_left_out(left_out: tuple[LeftOut, ...], reporter: Reporter) -> None:

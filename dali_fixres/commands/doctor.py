@@ -10,7 +10,7 @@ from rich.table import Table
 
 from dali_fixres.colour import IMAGENET
 from dali_fixres.folders import cache_folder
-from dali_fixres.index import open_data
+from dali_fixres.index.table import make_index
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.report.environment import environment
 from dali_fixres.report.tables import print_table
@@ -26,12 +26,12 @@ def doctor(json: Path | None) -> bool:
     found: dict[str, str | int | float | None] = {**environment(), "cache folder": str(cache_folder())}
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     checks = {device: _run_graph(device) for device in devices}
-    table = Table(title="dali-fixres doctor", title_justify="left", show_header=False)
+    table = Table(show_header=False)
     for name, value in found.items():
         table.add_row(name, "none" if value is None else str(value))
     for device, problem in checks.items():
         table.add_row(f"graph on {device}", problem or "works")
-    print_table(table)
+    print_table("dali-fixres doctor", table)
     if json is not None:
         write_json(
             json,
@@ -46,10 +46,11 @@ def doctor(json: Path | None) -> bool:
 def _run_graph(device: str) -> str:
     """Return what is wrong with the graph on a device, or an empty string: one grey picture must come out grey."""
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "grey" / "grey.png"
-        picture.parent.mkdir()
+        picture = Path(folder) / "grey.png"
         Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(picture)
-        index = open_data(folder, val_fraction=1.0).index
+        size = {"labels": 0, "heights": 60, "widths": 80, "num_bytes": picture.stat().st_size, "mtimes_ns": 0}
+        columns = {name: np.array([value], dtype=np.int64) for name, value in size.items()}
+        index = make_index(Path(folder), ["grey"], [b"grey.png"], columns, is_val=np.array([True]))
         plan = EvaluationPlan(index, batch_size=1)
         try:
             with Loader(index, max_batch_size=1, device=device) as loader:

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from dali_fixres.commands.dataset import Dataset, open_dataset
+from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.network import Start, build_named, build_start, find_start
 from dali_fixres.config import EvaluateConfig
-from dali_fixres.devices import choose_device, usable_cores
+from dali_fixres.devices import choose_device
 from dali_fixres.evaluation import evaluate as evaluate_at
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import BuiltModel
@@ -20,7 +20,6 @@ from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import accuracy_table, print_table
 from dali_fixres.resolution import Resolution, parse_resolutions
 from dali_fixres.runs import write_json
-from pipelines import Loader
 
 __all__ = ["evaluate"]
 
@@ -61,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.json is not None:
         write_json(config.json, content)
     title = f"{name} on {dataset.title}"
-    print_table(accuracy_table(title, results))
+    print_table(title, accuracy_table(results))
     plot = _plot_path(config, start)
     plot_sweep(plot, {name: results}, title)
     reporter.line(f"plot: {plot}")
@@ -91,13 +90,7 @@ def _sweep(
     network = built.network.to(device).to(memory_format=torch.channels_last)
     plan = EvaluationPlan(dataset.index, config.batch_size)
     results = []
-    with Loader(
-        dataset.index,
-        max_batch_size=config.batch_size,
-        device=device,
-        num_threads=config.workers or usable_cores(),
-        normalisation=built.normalisation,
-    ) as loader:
+    with open_loader(config, dataset, built.normalisation, device) as loader:
         for resolution in resolutions:
             with reporter.bar(f"testing at {resolution.crop_px} px", plan.num_batches) as bar:
                 results.append(evaluate_at(network, loader.run(plan.batches(resolution)), resolution, bar))

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from dali_fixres.checkpoint import Checkpoint, save_checkpoint
-from dali_fixres.commands.dataset import Dataset, open_dataset
+from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.network import build_named, build_start, find_start
-from dali_fixres.commands.stage import Stage, build_learner, measure, resume, run_stage
+from dali_fixres.commands.stage import Stage, build_learner, measure, resume, run_stage, training_plan, untrained
 from dali_fixres.config import FinetuneConfig
-from dali_fixres.devices import choose_device, usable_cores
+from dali_fixres.devices import choose_device
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import Anatomy, BuiltModel, dissect
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
+from dali_fixres.plan import EvaluationPlan
 from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import plot_curves, plot_sweep
 from dali_fixres.report.progress import Reporter
@@ -21,7 +21,6 @@ from dali_fixres.report.tables import before_after_table, print_table
 from dali_fixres.resolution import Resolution, Schedule
 from dali_fixres.runs import RunFolder, create_run, newest_run, open_run, write_json
 from dali_fixres.tuning import Tuned, freeze_for_tuning
-from pipelines import Loader
 
 __all__ = ["finetune"]
 
@@ -45,7 +44,8 @@ def finetune(config: FinetuneConfig) -> None:
         built, start = resume(resumed, dataset, reporter)
     else:
         config, dataset, built, start = _begin(config, reporter)
-    plan = _plan(config, dataset)
+    schedule = Schedule(((0, config.test_res),), config.crop_ratio)
+    plan = training_plan(config, dataset, config.augmentation, schedule)
     evaluation = EvaluationPlan(dataset.index, config.batch_size)
     anatomy = dissect(built.network, config.test_resolution)
     network = built.network.to(device).to(memory_format=torch.channels_last)
@@ -54,13 +54,7 @@ def finetune(config: FinetuneConfig) -> None:
     run.list_left_out(dataset.left_out)
     reporter.line(f"run: {run.path} on {device}")
     reporter.line(_what_learns(config, anatomy, tuned))
-    with Loader(
-        dataset.index,
-        max_batch_size=config.batch_size,
-        device=device,
-        num_threads=config.workers or usable_cores(),
-        normalisation=built.normalisation,
-    ) as loader:
+    with open_loader(config, dataset, built.normalisation, device) as loader:
         learner = build_learner(config, network, plan, start, tuned.set_mode)
         stage = Stage(
             learner, loader, plan, evaluation, config.test_resolution, config.epochs,
@@ -68,7 +62,7 @@ def finetune(config: FinetuneConfig) -> None:
         )  # fmt: skip
         tested = sorted({Resolution(start.train_res, config.crop_ratio), config.test_resolution})
         before = _measured_before(run, tested) or [measure(stage, resolution, 0) for resolution in tested]
-        state = run_stage(stage, start)
+        state, _ = run_stage(stage, start)
         after = [measure(stage, resolution, state.epoch) for resolution in tested]
     top1 = next(accuracy.top1 for accuracy in after if accuracy.resolution == config.test_resolution)
     final = replace(state, top1=top1, best_top1=top1)
@@ -90,33 +84,8 @@ def _begin(config: FinetuneConfig, reporter: Reporter) -> tuple[FinetuneConfig, 
         assert config.model is not None, "find_start returns a checkpoint where there is no --model"
         spec, built = build_named(config, config.model, dataset.index, reporter)
         trained_at = USUAL_TRAIN_RES
-    state = Checkpoint(
-        command="finetune",
-        model=spec,
-        state_dict=built.network.state_dict(),
-        normalisation=built.normalisation,
-        classes=dataset.index.classes,
-        fingerprint=dataset.index.fingerprint,
-        train_res=config.train_res or trained_at,
-        test_res=config.test_res,
-        crop_ratio=config.crop_ratio,
-        config=config.stored(),
-        epoch=0,
-        step=0,
-        optimizer={},
-        rng=torch.get_rng_state(),
-        top1=None,
-        best_top1=None,
-    )
+    state = untrained("finetune", config, config.train_res or trained_at, spec, built, dataset.index)
     return config, dataset, built, state
-
-
-def _plan(config: FinetuneConfig, dataset: Dataset) -> TrainPlan:
-    augmentation = AUGMENTATIONS[config.augmentation]
-    if config.jitter is not None:
-        augmentation = replace(augmentation, jitter=config.jitter)
-    schedule = Schedule(((0, config.test_res),), config.crop_ratio)
-    return TrainPlan(dataset.index, augmentation, schedule, config.batch_size, config.seed)
 
 
 def _what_learns(config: FinetuneConfig, anatomy: Anatomy, tuned: Tuned) -> str:
@@ -163,5 +132,5 @@ def _report(
     title = f"{state.model.name} fixed for {config.test_res} px on {dataset.title}"
     plot_curves(run.curves, run.records(), title)
     plot_sweep(run.path / "before_after.png", {"before": before, "after": after}, title)
-    print_table(before_after_table(title, before, after))
+    print_table(title, before_after_table(before, after))
     Reporter().line(f"tuning took {seconds / 60:.1f} minutes; checkpoints, records and plots in {run.path}")

@@ -27,7 +27,7 @@ def index(config: IndexConfig) -> None:
     # A tree without a split is indexed whole, as one split: this command only looks.
     val_fraction = config.val_fraction or (1.0 if config.data is not None else None)
     dataset = open_dataset(config.data, val_fraction, reporter)
-    table = Table(title=dataset.title, title_justify="left")
+    table = Table()
     for heading in ("split", "pictures", "classes", "median height x width, px", "mean kB"):
         table.add_column(heading, justify="right")
     splits: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def index(config: IndexConfig) -> None:
         num_classes = len(np.unique(dataset.index.labels[rows]))
         table.add_row(split, str(len(rows)), str(num_classes), f"{height} x {width}", f"{mean_kb:.1f}")
         splits[split] = {"num_images": len(rows), "num_classes": num_classes, "mean_kb": round(mean_kb, 2)}
-    print_table(table)
+    print_table(dataset.title, table)
     for item in dataset.left_out:
         print(f"left out: {item.path}: {item.reason}")  # noqa: T201 - the command's result
     seconds = time.perf_counter() - started

@@ -10,20 +10,21 @@ from torch import nn
 from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.commands.dataset import Dataset
-from dali_fixres.config import StageConfig
+from dali_fixres.config import FinetuneConfig, StageConfig, TrainConfig
 from dali_fixres.errors import CheckpointError
 from dali_fixres.evaluation import evaluate
+from dali_fixres.index import Index
 from dali_fixres.metrics import Accuracy
-from dali_fixres.models import BuiltModel
+from dali_fixres.models import BuiltModel, ModelSpec
 from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
-from dali_fixres.plan import EvaluationPlan, TrainPlan
+from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
 from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import Resolution
+from dali_fixres.resolution import Resolution, Schedule
 from dali_fixres.runs import RunFolder
 from dali_fixres.training import EpochResult, Learner, train_epoch
 from pipelines import Loader
 
-__all__ = ["Stage", "build_learner", "measure", "resume", "run_stage"]
+__all__ = ["Stage", "build_learner", "measure", "resume", "run_stage", "training_plan", "untrained"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +52,43 @@ class Stage:
     evaluates: bool
     run: RunFolder
     reporter: Reporter
+
+
+def training_plan(config: StageConfig, dataset: Dataset, augmentation: str, schedule: Schedule) -> TrainPlan:
+    """Plan a stage's batches, with the jitter asked for instead of the augmentation's own."""
+    look = AUGMENTATIONS[augmentation]
+    if config.jitter is not None:
+        look = replace(look, jitter=config.jitter)
+    return TrainPlan(dataset.index, look, schedule, config.batch_size, config.seed)
+
+
+def untrained(
+    command: str,
+    config: TrainConfig | FinetuneConfig,
+    trained_at: int,
+    spec: ModelSpec,
+    built: BuiltModel,
+    index: Index,
+) -> Checkpoint:
+    """Return the state of a stage before its first epoch, of a network trained at `trained_at` pixels."""
+    return Checkpoint(
+        command=command,
+        model=spec,
+        state_dict=built.network.state_dict(),
+        normalisation=built.normalisation,
+        classes=index.classes,
+        fingerprint=index.fingerprint,
+        train_res=trained_at,
+        test_res=config.test_resolution.crop_px,
+        crop_ratio=config.crop_ratio,
+        config=config.stored(),
+        epoch=0,
+        step=0,
+        optimizer={},
+        rng=torch.get_rng_state(),
+        top1=None,
+        best_top1=None,
+    )
 
 
 def build_learner(
@@ -91,12 +129,12 @@ def resume(run: RunFolder, dataset: Dataset, reporter: Reporter) -> tuple[BuiltM
     return rebuild(state, run.last), state
 
 
-def run_stage(stage: Stage, start: Checkpoint) -> Checkpoint:
-    """Run the epochs that `start` has not done yet; return the state after the last.
+def run_stage(stage: Stage, start: Checkpoint) -> tuple[Checkpoint, Accuracy | None]:
+    """Run the epochs that `start` has not done yet; return the state and the evaluation after the last.
 
     All epochs and their evaluations are one stream of plans, so the graph never runs dry between them.
     """
-    state = start
+    state, accuracy = start, None
     batches = stage.loader.run(_plans(stage, state.epoch))
     for epoch in range(state.epoch, stage.num_epochs):
         resolution = stage.plan.schedule.at(epoch)
@@ -115,7 +153,7 @@ def run_stage(stage: Stage, start: Checkpoint) -> Checkpoint:
                 save_checkpoint(stage.run.best, state)
         save_checkpoint(stage.run.last, state)
         stage.reporter.line(f"{label}  {line}")
-    return state
+    return state, accuracy
 
 
 def measure(stage: Stage, resolution: Resolution, epoch: int) -> Accuracy:

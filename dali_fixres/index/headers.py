@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 __all__ = ["Header", "read_headers"]
 
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
-"""What both DALI's decoders and PIL read (MPO is how PIL calls a JPEG with further pictures behind it)."""
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+"""What both DALI's decoders and PIL read."""
 
 NUM_THREADS = 8
 """More than cores: on network folders the time goes into waiting for the first bytes of each file."""

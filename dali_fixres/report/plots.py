@@ -19,11 +19,16 @@ def plot_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str) ->
     loss, accuracy = figure.subplots(1, 2)
     loss.plot([record["epoch"] for record in epochs], [record["loss"] for record in epochs], marker=".")
     loss.set(xlabel="epoch", ylabel="training loss")
-    for key in ("top1", "top5"):
-        accuracy.plot([r["epoch"] for r in tests], [r[key] for r in tests], marker=".", label=key.replace("p", "p-"))
-    resolutions = sorted({record["test_res"] for record in tests})
-    accuracy.set(xlabel="epoch", ylabel=f"accuracy at {', '.join(map(str, resolutions))} px, %")
-    accuracy.legend()
+    for resolution in sorted({test["test_res"] for test in tests}):
+        points = [test for test in tests if test["test_res"] == resolution]
+        for key, label, style in (("top1", "top-1", "-"), ("top5", "top-5", ":")):
+            values = [point[key] for point in points]
+            accuracy.plot([p["epoch"] for p in points], values, style, marker=".", label=f"{label} at {resolution} px")
+    accuracy.set(xlabel="epoch", ylabel="accuracy, %")
+    for axes in (loss, accuracy):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if tests:
+        accuracy.legend()
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 

@@ -12,9 +12,9 @@ __all__ = ["SYNTHETIC", "accuracy_table", "before_after_table", "print_table"]
 SYNTHETIC = "synthetic demo data"
 
 
-def accuracy_table(title: str, results: Sequence[Accuracy]) -> Table:
+def accuracy_table(results: Sequence[Accuracy]) -> Table:
     """Return one row per resolution."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for heading in ("test res", "resize", "top-1 %", "top-5 %", "images", "images/s"):
         table.add_column(heading, justify="right")
     best = max(result.top1 for result in results)
@@ -30,9 +30,9 @@ def accuracy_table(title: str, results: Sequence[Accuracy]) -> Table:
     return table
 
 
-def before_after_table(title: str, before: Sequence[Accuracy], after: Sequence[Accuracy]) -> Table:
+def before_after_table(before: Sequence[Accuracy], after: Sequence[Accuracy]) -> Table:
     """Return one row per resolution with the accuracies before and after fine-tuning."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for heading in ("test res", "top-1 before", "top-1 after", "gain", "top-5 before", "top-5 after"):
         table.add_column(heading, justify="right")
     for was, now in zip(before, after, strict=True):
@@ -47,6 +47,8 @@ def before_after_table(title: str, before: Sequence[Accuracy], after: Sequence[A
     return table
 
 
-def print_table(table: Table) -> None:
-    """Print a table on standard output."""
-    Console().print(table)
+def print_table(title: str, table: Table) -> None:
+    """Print a table on standard output, under a title that may be wider than it."""
+    console = Console()
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
