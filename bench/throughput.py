@@ -1,1 +1,291 @@
-"""placeholder"""
+"""Images/s of the loader alone at each resolution, beside torchvision's DataLoader with PIL on the same files.
+
+    uv run python bench/throughput.py
+    uv run python bench/throughput.py --data DIR --res 128,224 --repeats 5 --json out.json
+
+Both crop, resize, mirror and normalise as in training, into float32 batches on the CPU, with the same batch size
+and as many worker processes on one side as threads on the other. Repeats are interleaved, so that a noisy
+machine disturbs both alike: read the ratio of the medians, not the absolute figures. A last part times every
+batch of one stream of plans that changes its resolution on the way, and counts batches of a wrong one.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+# As the command line does, and for the same reason; it is read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.table import Table
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from dali_fixres.colour import IMAGENET
+from dali_fixres.commands.dataset import open_dataset
+from dali_fixres.devices import usable_cores
+from dali_fixres.errors import UserError
+from dali_fixres.index import TRAIN, Index
+from dali_fixres.plan import AUGMENTATIONS, TrainPlan
+from dali_fixres.report.environment import environment
+from dali_fixres.report.progress import Reporter
+from dali_fixres.report.tables import print_table
+from dali_fixres.resolution import Resolution, Schedule, parse_resolutions
+from dali_fixres.runs import write_json
+from pipelines import Loader
+
+OURS, TORCHVISION = "dali-fixres", "torchvision"
+WARM_UP = 4
+"""Batches before the clock starts: what either side has made ahead is used up by then."""
+
+Measure = Callable[[], float]
+"""One repeat: returns images/s."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Flags."""
+
+    data: Path | None = None
+    """Data set, as for `dali-fixres train`; the synthetic demo if left out."""
+
+    val_fraction: float | None = None
+    """As for `dali-fixres train`."""
+
+    res: str = "128,160,224,288,320,384"
+    """Pixels of the crops, with commas between."""
+
+    batch_size: int = 64
+    """Pictures per batch."""
+
+    workers: int | None = None
+    """DALI threads, and DataLoader processes; all usable cores if left out."""
+
+    repeats: int = 3
+    """Interleaved repeats; the table shows their medians."""
+
+    num_batches: int = 16
+    """Timed batches per repeat."""
+
+    json: Path | None = None
+    """Write the figures here; bench/results/throughput.json if left out."""
+
+    plot: Path | None = None
+    """Write the plot here; beside the JSON if left out."""
+
+
+class PilPictures(Dataset[tuple[torch.Tensor, int]]):
+    """The same files as torchvision's ImageFolder would give them to a training loop."""
+
+    def __init__(self, index: Index, rows: list[int], side_px: int) -> None:
+        self._samples = [(str(index.path(row)), int(index.labels[row])) for row in rows]
+        self._transform = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(side_px),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(IMAGENET.mean, IMAGENET.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._samples)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        """Decode, crop and convert a picture."""
+        path, label = self._samples[number]
+        with Image.open(path) as image:
+            return self._transform(image.convert("RGB")), label
+
+
+def main(bench: Bench) -> None:
+    """Measure, print the tables, write JSON and plot."""
+    reporter = Reporter()
+    dataset = open_dataset(bench.data, bench.val_fraction, reporter)
+    resolutions = parse_resolutions(bench.res)
+    workers = bench.workers or usable_cores()
+    _check_size(bench, dataset.index)
+    plain = replace(AUGMENTATIONS["train"], jitter=0.0)
+    plans = {r: TrainPlan(dataset.index, plain, Schedule(((0, r.crop_px),)), bench.batch_size) for r in resolutions}
+    with Loader(dataset.index, max_batch_size=bench.batch_size, num_threads=workers) as loader:
+        measures: dict[tuple[str, Resolution], Measure] = {}
+        for resolution, plan in plans.items():
+            measures[OURS, resolution] = partial(_time_ours, loader, plan, bench.num_batches)
+            measures[TORCHVISION, resolution] = _torchvision(bench, dataset.index, resolution, workers)
+        results = _repeat(measures, bench.repeats, reporter)
+        switches, num_wrong = _switches(loader, list(plans.values()), bench.num_batches)
+
+    content: dict[str, Any] = {
+        "environment": {**environment(), "workers": workers, "batch_size": bench.batch_size},
+        "data": {"title": dataset.title, "synthetic": dataset.synthetic, "fingerprint": dataset.index.fingerprint},
+        "results": results,
+        "switches": switches,
+        "batches_at_wrong_resolution": num_wrong,
+    }
+    out = bench.json or Path(__file__).parent / "results" / "throughput.json"
+    write_json(out, content)
+    plot = bench.plot or out.with_suffix(".png")
+    _plot(plot, results, dataset.title)
+    print_table(f"loader alone on {dataset.title}, {workers} workers, median of {bench.repeats}", _table(results))
+    print_table("first batch after a change of resolution, in one stream", _switch_table(switches))
+    reporter.line(f"batches at a wrong resolution: {num_wrong}; figures in {out}, plot in {plot}")
+
+
+def _check_size(bench: Bench, index: Index) -> None:
+    needed = (WARM_UP + bench.num_batches) * bench.batch_size
+    found = len(index.rows(TRAIN))
+    if found < needed:
+        raise UserError(
+            f"{index.root} has {found} training pictures and a repeat takes {needed}; lower --num-batches or --batch-size"
+        )
+
+
+def _time_ours(loader: Loader, plan: TrainPlan, num_batches: int) -> float:
+    """Return images/s of our loader."""
+    return _time(loader.run(islice(plan.epoch(0), WARM_UP + num_batches)), plan.batch_size, num_batches)
+
+
+def _torchvision(bench: Bench, index: Index, resolution: Resolution, workers: int) -> Measure:
+    """Return what measures torchvision's loader; its processes stay alive between the repeats."""
+    rows = index.rows(TRAIN)[: (WARM_UP + bench.num_batches) * bench.batch_size].tolist()
+    batches = DataLoader(
+        PilPictures(index, rows, resolution.crop_px),
+        bench.batch_size,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=True,
+        # DALI has threads by now, which a forked process would inherit locked.
+        multiprocessing_context="forkserver",
+    )
+    return lambda: _time(iter(batches), bench.batch_size, bench.num_batches)
+
+
+def _time(batches: Any, batch_size: int, num_batches: int) -> float:
+    for _ in islice(batches, WARM_UP):
+        pass
+    started = time.perf_counter()
+    count = sum(1 for _ in batches)
+    seconds = time.perf_counter() - started
+    assert count == num_batches, f"timed {count} batches instead of {num_batches}"
+    return count * batch_size / seconds
+
+
+def _repeat(measures: dict[tuple[str, Resolution], Measure], repeats: int, reporter: Reporter) -> list[dict[str, Any]]:
+    """Run every measure once, and again, …; the first, unrecorded round starts processes and fills caches."""
+    samples: dict[tuple[str, Resolution], list[float]] = {key: [] for key in measures}
+    with reporter.bar("measuring", total=(repeats + 1) * len(measures)) as bar:
+        done = 0
+        for round_number in range(repeats + 1):
+            for key, measure in measures.items():
+                speed = measure()
+                if round_number > 0:
+                    samples[key].append(speed)
+                done += 1
+                bar.update(done, f"{key[0]} at {key[1].crop_px} px: {speed:.0f} img/s")
+    return [
+        {
+            "loader": name,
+            "res": resolution.crop_px,
+            "images_per_s": round(statistics.median(values), 1),
+            "repeats": [round(value, 1) for value in values],
+        }
+        for (name, resolution), values in samples.items()
+    ]
+
+
+def _switches(loader: Loader, plans: list[TrainPlan], num_batches: int) -> tuple[list[dict[str, Any]], int]:
+    """Time each batch of one stream: up and down through the resolutions, so that every step is a switch."""
+    route = [*plans, *plans[-2::-1]] if len(plans) > 1 else plans
+    stream = [plan.at(0, step) for plan in route for step in range(num_batches)]
+    times_ms: list[float] = []
+    num_wrong = 0
+    asked = time.perf_counter()
+    for ordered, batch in zip(stream, loader.run(stream), strict=True):
+        got = time.perf_counter()
+        times_ms.append(1000 * (got - asked))
+        asked = got
+        num_wrong += batch.images.shape[-1] != ordered.resolution.crop_px
+    legs = [times_ms[start : start + num_batches] for start in range(0, len(times_ms), num_batches)]
+    rows = []
+    for (before, after), leg in zip(pairwise(route), legs[1:], strict=True):
+        median_ms = statistics.median(leg[1:])
+        rows.append(
+            {
+                "from": before.schedule.last.crop_px,
+                "to": after.schedule.last.crop_px,
+                "first_ms": round(leg[0], 2),
+                "median_ms": round(median_ms, 2),
+                "ratio": round(leg[0] / median_ms, 3),
+            }
+        )
+    return rows, num_wrong
+
+
+def _table(results: list[dict[str, Any]]) -> Table:
+    table = Table()
+    for heading in ("res", f"{OURS} img/s", "min-max", f"{TORCHVISION} img/s", "min-max", "ratio"):
+        table.add_column(heading, justify="right")
+    by_key = {(row["loader"], row["res"]): row for row in results}
+    for res in sorted({row["res"] for row in results}):
+        ours, theirs = by_key[OURS, res], by_key[TORCHVISION, res]
+        ratio = ours["images_per_s"] / theirs["images_per_s"]
+        cells = (ours["images_per_s"], _spread(ours), theirs["images_per_s"], _spread(theirs), f"{ratio:.2f}")
+        table.add_row(str(res), *map(str, cells))
+    return table
+
+
+def _spread(row: dict[str, Any]) -> str:
+    return f"{min(row['repeats']):.0f}-{max(row['repeats']):.0f}"
+
+
+def _switch_table(switches: list[dict[str, Any]]) -> Table:
+    table = Table()
+    for heading in ("from", "to", "first ms", "median ms", "ratio"):
+        table.add_column(heading, justify="right")
+    for row in switches:
+        table.add_row(*(str(value) for value in row.values()))
+    return table
+
+
+def _plot(path: Path, results: list[dict[str, Any]], title: str) -> None:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in (OURS, TORCHVISION):
+        rows = [row for row in results if row["loader"] == name]
+        axes.plot([row["res"] for row in rows], [row["images_per_s"] for row in rows], marker="o", label=name)
+    axes.set(
+        xlabel="resolution, px", ylabel="images/s, loader alone", xticks=[row["res"] for row in rows], ylim=(0, None)
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+app = App(name="throughput.py", help=__doc__)
+
+
+@app.default
+def _run(bench: Bench = Bench()) -> None:
+    main(bench)
+
+
+if __name__ == "__main__":
+    try:
+        app(exit_on_error=False, print_error=False)
+    except (CycloptsError, UserError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

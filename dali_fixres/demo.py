@@ -1,13 +1,13 @@
 """Demo pictures, drawn on the spot from a seed, for whoever has no data set at hand.
 
-This stands before everything else in the flow: given no data folder, the CLI calls ``ensure_demo_data`` and goes on
-with the folder it returns as with any other ``train/<class>/*.jpg`` and ``val/<class>/*.jpg``.
+This stands before everything else in the flow: given no data folder, the CLI calls ``ensure_demo_data`` and
+goes on with the folder it returns as with any other ``train/<class>/*.jpg`` and ``val/<class>/*.jpg``.
 
-Every picture shows one object, a shaded blob covered with small marks, before a cluttered background. The class is
-the *shape of the marks* (dots, rings, squares, ...). Colour, outline, size, place and number of marks are drawn without
-regard to the class, and a mark covers the same area in every class, so only detail tells the classes apart. Objects
-are near or far, 35 to 85 % of the shorter side across. How large a mark comes out in the network's input decides how
-well it can be read, which is what FixRes is about; nothing else is arranged for it.
+Every picture shows one object, a shaded blob covered with small marks, before a cluttered background. The class
+is the *shape of the marks* (dots, rings, squares, ...). Colour, outline, size, place and number of marks are
+drawn without regard to the class, and a mark covers the same area in every class, so only detail tells the
+classes apart. Objects are near or far, 28 to 80 % of the shorter side across. How large a mark comes out in the
+network's input decides how well it can be read, which is what FixRes is about; nothing else is arranged for it.
 
 The module imports neither torch nor DALI, so its worker processes start in a fraction of a second.
 """
@@ -37,22 +37,22 @@ CLASS_NAMES = (
     *("frames", "rings", "squares", "stars", "triangles"),
 )
 NUM_CLASSES = len(CLASS_NAMES)
-NUM_TRAIN = 2000
+NUM_TRAIN = 1500
 NUM_VAL = 500
 DEMO_VERSION = 1
-"""Raised whenever the same seed would give other pictures."""
+"""Raised whenever the same seed gives other pictures than before."""
 
 _JPEG_QUALITY = 90
-_CHUNK = 16
-"""Pictures per task of a worker: a fraction of a second's work, so progress moves and a stop is quick."""
+_CHUNK = 16  # pictures per task of a worker: a fraction of a second's work, so progress moves and a stop is quick
 _SUPERSAMPLING = 3
-_OBJECT_SIZE = (0.28, 0.80)
-"""Diameter of the object as a share of the picture's shorter side, log-uniform."""
-_MARKS_ACROSS = (4.5, 6.5)
-"""How many marks fit across the object."""
-_COMMON_SIZES = ((500, 375), (500, 375), (500, 375), (375, 500), (500, 333))
+_OBJECT_SIZE = (0.28, 0.80)  # diameter as a share of the picture's shorter side, log-uniform
+_MARKS_ACROSS = (4.5, 6.5)  # how many marks fit across the object
+_COMMON_SIZES = ((500, 375), (500, 375), (500, 375), (375, 500), (500, 333))  # as in ImageNet
 
 FloatArray = npt.NDArray[np.float32]
+Outline = list[tuple[float, float]]
+Job = tuple[str, int]  # split, number in the split
+Progress = Callable[[int, int], None]
 
 
 def ensure_demo_data(
@@ -62,21 +62,21 @@ def ensure_demo_data(
     num_train: int = NUM_TRAIN,
     num_val: int = NUM_VAL,
     workers: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Path:
     """Return the folder of the demo pictures and make it first where it does not exist yet.
 
-    The pictures are drawn in a hidden folder beside the final one, which is then renamed: a run that is killed leaves
-    nothing under the final name, and of several runs that make the set at once the first one's copy stays. Workers are
-    fresh processes that import the caller's main module, so a script needs ``if __name__ == "__main__":`` around this.
+    The pictures are drawn in a hidden folder beside the final one, which is then renamed: a run that is killed
+    leaves nothing under the final name, and when several runs make the set at once, the first copy stays.
+    Workers are spawned and import the caller's main module: a script needs ``if __name__ == "__main__":``.
 
     Args:
-        folder: where the set lies or shall lie; by default a folder of the cache that is named after its content.
-        seed: non-negative seed; picture ``number`` of a split depends on (seed, split, number) and nothing else.
-        num_train: pictures to train on, over all classes; class ``number % NUM_CLASSES``, so counts are balanced.
+        folder: where the set lies or shall lie; by default a folder of the cache named after its content.
+        seed: 0 or more; a picture is a pure function of (seed, split, its number in the split).
+        num_train: pictures to train on; number n is of class ``n % NUM_CLASSES``, so the counts are balanced.
         num_val: pictures to test on, likewise.
         workers: processes to draw with; by default one per usable core, eight at most.
-        on_progress: called as ``on_progress(pictures done, pictures in all)`` in this process.
+        on_progress: called in this process as ``on_progress(pictures done, pictures in all)``.
 
     Returns:
         The folder, with ``train/<class>/*.jpg``, ``val/<class>/*.jpg`` and a ``README.txt``.
@@ -86,45 +86,35 @@ def ensure_demo_data(
         FileExistsError: ``folder`` exists and holds something else.
         OSError: the pictures cannot be written there.
     """
-    counts = {"train": num_train, "val": num_val}
     if seed < 0:
         raise ValueError(f"the demo's seed must be 0 or more. Found: {seed}")
-    for split, count in counts.items():
-        if count < NUM_CLASSES:
-            raise ValueError(f"the demo needs one {split} picture per class, {NUM_CLASSES} or more. Found: {count}")
+    counts = {"train": num_train, "val": num_val}
+    if min(counts.values()) < NUM_CLASSES:
+        raise ValueError(f"a demo split must have {NUM_CLASSES} pictures, one per class, or more. Found: {counts}")
     if folder is None:
         folder = cache_folder() / f"demo-v{DEMO_VERSION}-seed{seed}-train{num_train}-val{num_val}"
-    readme = _readme(seed, counts)
-    if _is_finished(folder, readme):
-        return folder
-    jobs = [(split, number) for split, count in counts.items() for number in range(count)]
-    making = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
-        for split in counts:
-            for name in CLASS_NAMES:
-                (making / split / name).mkdir(parents=True)
-        _draw_all(making, seed, jobs, workers or min(len(os.sched_getaffinity(0)), 8), on_progress)
-        (making / "README.txt").write_text(readme, encoding="utf-8")
-        if not _is_finished(folder, readme):
-            _rename_unless_made(making, folder, readme)
+        if not _is_finished(folder, _readme(seed, counts)):
+            workers = workers or min(len(os.sched_getaffinity(0)), 8)
+            _make(folder.absolute(), seed, counts, workers, on_progress)
     except FileExistsError:
         raise
     except OSError as error:
         raise OSError(
             f"cannot write the demo pictures to {folder}: {error}; "
-            "set DALI_FIXRES_CACHE to a folder that can be written, or give your own data folder"
+            "set DALI_FIXRES_CACHE to a folder that can be written, or give a data folder of your own"
         ) from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return folder
 
 
 def _readme(seed: int, counts: dict[str, int]) -> str:
-    """Return the text of README.txt; it names all that determines the set, so it also identifies it."""
+    """Return the text of README.txt, which names all that determines the set and so identifies it."""
     return (
-        "Synthetic demo pictures of dali-fixres, drawn by a program: no photographs, no rights of others.\n"
-        f"version: {DEMO_VERSION}\nseed: {seed}\ntrain pictures: {counts['train']}\nval pictures: {counts['val']}\n"
-        "The class is the shape of the small marks on the object. This folder can be deleted; it is made again.\n"
+        "Synthetic demo pictures, drawn by a program (dali-fixres): no photographs.\n"
+        f"version: {DEMO_VERSION}\nseed: {seed}\n"
+        f"train pictures: {counts['train']}\nval pictures: {counts['val']}\n"
+        "The class is the shape of the small marks on the object.\n"
+        "This folder can be deleted; it is made again when it is needed.\n"
     )
 
 
@@ -135,29 +125,33 @@ def _is_finished(folder: Path, readme: str) -> bool:
             return True
     except (FileNotFoundError, NotADirectoryError):
         pass
-    if folder.is_dir() and not any(folder.iterdir()):
-        return False  # an empty folder is as good as none: rename replaces it
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists and is not this demo set; name another folder or delete this one")
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free:  # an empty folder is as good as none: the rename replaces it
+        raise FileExistsError(f"{folder} exists and is not this demo set; name another folder or delete it")
     return False
 
 
-def _rename_unless_made(making: Path, folder: Path, readme: str) -> None:
-    """Give the finished set its final name, unless another process has been faster."""
+def _make(folder: Path, seed: int, counts: dict[str, int], workers: int, on_progress: Progress | None) -> None:
+    """Draw the set beside ``folder``, then give it its name, unless another process has been faster."""
+    readme = _readme(seed, counts)
+    making = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
-        making.rename(folder)
-    except OSError:
-        if not _is_finished(folder, readme):
-            raise
+        for split in counts:
+            for name in CLASS_NAMES:
+                (making / split / name).mkdir(parents=True)
+        jobs = [(split, number) for split, count in counts.items() for number in range(count)]
+        _draw_all(making, seed, jobs, workers, on_progress)
+        (making / "README.txt").write_text(readme, encoding="utf-8")
+        try:
+            making.rename(folder)
+        except OSError:
+            if not _is_finished(folder, readme):
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)  # does nothing after the rename
 
 
-def _draw_all(
-    folder: Path,
-    seed: int,
-    jobs: list[tuple[str, int]],
-    workers: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
+def _draw_all(folder: Path, seed: int, jobs: list[Job], workers: int, on_progress: Progress | None) -> None:
     """Draw the pictures of ``jobs`` below ``folder`` in ``workers`` processes."""
     # Spawned, not forked: the caller may run threads of torch or DALI, which a fork would break.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
@@ -185,7 +179,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _draw_chunk(folder: Path, seed: int, chunk: list[tuple[str, int]]) -> int:
+def _draw_chunk(folder: Path, seed: int, chunk: list[Job]) -> int:
     """Draw and write the pictures of one chunk; return how many."""
     for split, number in chunk:
         path = folder / split / CLASS_NAMES[number % NUM_CLASSES] / f"{number:05d}.jpg"
@@ -213,7 +207,7 @@ def _draw_size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _draw_background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Draw smooth noise of three sizes with clutter on it, a little out of focus: at half size, then enlarged."""
+    """Draw smooth noise of three sizes with clutter on it, out of focus: at half size, then enlarged."""
     half = (width // 2, height // 2)
     layers = np.zeros((half[1], half[0], 3), dtype=np.float32)
     for cells, strength in ((2, 70.0), (7, 40.0), (30, 25.0)):
@@ -231,26 +225,26 @@ def _draw_background(rng: np.random.Generator, width: int, height: int) -> Image
 def _draw_clutter(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
     """Draw one thing of the background: a plank, a plate, or a plane with corners."""
     x, y = rng.uniform(0, size[0]), rng.uniform(0, size[1])
-    reach = float(min(size) * np.exp(rng.uniform(math.log(0.04), math.log(0.4))))
+    reach = min(size) * math.exp(rng.uniform(math.log(0.04), math.log(0.4)))
     red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
     kind = rng.integers(3)
     if kind == 0:
         end = (x + rng.normal(0, 3) * reach, y + rng.normal(0, 3) * reach)
         pen.line([(x, y), end], fill=(red, green, blue), width=max(1, int(reach / 6)))
     elif kind == 1:
-        squash = rng.uniform(0.4, 1)
-        pen.ellipse((x - reach, y - reach * squash, x + reach, y + reach * squash), fill=(red, green, blue))
+        flat = reach * rng.uniform(0.4, 1)
+        pen.ellipse((x - reach, y - flat, x + reach, y + flat), fill=(red, green, blue))
     else:
         angles = np.sort(rng.uniform(0, 2 * math.pi, rng.integers(3, 7)))
-        pen.polygon([(x + reach * math.cos(a), y + reach * math.sin(a)) for a in angles], fill=(red, green, blue))
+        corners = [(x + reach * math.cos(angle), y + reach * math.sin(angle)) for angle in angles]
+        pen.polygon(corners, fill=(red, green, blue))
 
 
 def _paint_object(rng: np.random.Generator, pixels: FloatArray, name: str) -> None:
-    """Paint the object with its marks into ``pixels`` [height, width, 3], in place; it lies inside the picture."""
+    """Paint the object with its marks into ``pixels`` [height, width, 3], in place and wholly inside."""
     height, width, _ = pixels.shape
     low, high = _OBJECT_SIZE
-    radius = min(height, width) / 2 * math.exp(rng.uniform(math.log(low), math.log(high)))
-    side = int(2 * radius)
+    side = int(min(height, width) * math.exp(rng.uniform(math.log(low), math.log(high))))
     # Photographers aim at the middle, roughly: a normal offset, cut at the border.
     left = int(np.clip((width - side) / 2 + rng.normal(0, 0.13) * width, 0, width - side))
     top = int(np.clip((height - side) / 2 + rng.normal(0, 0.13) * height, 0, height - side))
@@ -258,7 +252,7 @@ def _paint_object(rng: np.random.Generator, pixels: FloatArray, name: str) -> No
     colour = rng.uniform(40, 215, 3)
     step = rng.uniform(50, 105) * (1 if colour.mean() < 128 else -1)
     paint = colour + step + rng.uniform(-25, 25, 3)
-    surface = np.float32(colour) * (1 - marks) + np.float32(paint) * marks
+    surface = colour.astype(np.float32) * (1 - marks) + paint.astype(np.float32) * marks
     patch = pixels[top : top + side, left : left + side]
     patch += body * (surface * _shading(rng, side) - patch)
 
@@ -272,47 +266,50 @@ def _shading(rng: np.random.Generator, side: int) -> FloatArray:
 
 
 def _object_masks(rng: np.random.Generator, side: int, name: str) -> tuple[FloatArray, FloatArray]:
-    """Return how far each pixel [side, side, 1] belongs to the object and to a mark, 0 to 1, smooth at the edges."""
+    """Return how far each pixel [side, side, 1] belongs to the object, and to a mark: 0 to 1, edges smooth."""
     fine = side * _SUPERSAMPLING
-    body, marks = Image.new("L", (fine, fine)), Image.new("L", (fine, fine))
     angles = np.linspace(0, 2 * math.pi, 90, endpoint=False)
-    outline = np.ones_like(angles)
+    reach = np.ones_like(angles)
     for waves in (2, 3, 4):
-        outline += rng.uniform(0, 0.16 / waves) * np.cos(waves * angles + rng.uniform(0, 2 * math.pi))
-    outline *= fine / 2 / outline.max()
-    points = np.stack([np.cos(angles), np.sin(angles)], axis=1) * outline[:, None] + fine / 2
-    ImageDraw.Draw(body).polygon(points.ravel().tolist(), fill=255)
+        reach += rng.uniform(0, 0.16 / waves) * np.cos(waves * angles + rng.uniform(0, 2 * math.pi))
+    reach *= fine / 2 / reach.max()
+    outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) * reach[:, None] + fine / 2
+    body, marks = Image.new("L", (fine, fine)), Image.new("L", (fine, fine))
+    ImageDraw.Draw(body).polygon(outline.ravel().tolist(), fill=255)
     _draw_marks(rng, ImageDraw.Draw(marks), fine, name)
-    size = (side, side)
-    masks = (np.asarray(mask.reduce(_SUPERSAMPLING), dtype=np.float32) / 255 for mask in (body, marks))
-    body_mask, mark_mask = (mask[..., None] for mask in masks)
-    return body_mask, mark_mask
+    return _shrink(body), _shrink(marks)
+
+
+def _shrink(mask: Image.Image) -> FloatArray:
+    """Return a supersampled mask at the picture's scale, [side, side, 1], 0 to 1."""
+    return np.asarray(mask.reduce(_SUPERSAMPLING)).astype(np.float32)[..., None] / np.float32(255)
 
 
 def _draw_marks(rng: np.random.Generator, pen: ImageDraw.ImageDraw, side: int, name: str) -> None:
     """Cover a square with marks in rows, every other row shifted by half a step, each mark turned at random."""
     spacing = side / rng.uniform(*_MARKS_ACROSS)
-    turn = rng.uniform(0, 2 * math.pi)
-    rows = range(-5, 6)
-    for row in rows:
-        for column in rows:
+    grid_turn = _rotation(rng.uniform(0, 2 * math.pi))
+    for row in range(-5, 6):
+        for column in range(-5, 6):
             x, y = column + (row % 2) / 2 + rng.normal(0, 0.04), row * 0.87 + rng.normal(0, 0.04)
             if math.hypot(x, y) * spacing > 0.55 * side:
                 continue
-            centre = side / 2 + spacing * np.array(
-                [x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)]
-            )
-            angle = rng.uniform(0, 2 * math.pi)
-            cosine, sine = math.cos(angle), math.sin(angle)
-            for number, points in enumerate(_mark_polygons(name)):
-                turned = points @ np.array([[cosine, sine], [-sine, cosine]]) * spacing * 0.52 + centre
-                pen.polygon(turned.ravel().tolist(), fill=0 if number % 2 else 255)
+            centre = side / 2 + spacing * (np.array([x, y]) @ grid_turn)
+            turn = _rotation(rng.uniform(0, 2 * math.pi)) * (0.52 * spacing)
+            for points, fill in zip(_mark_polygons(name), (255, 0), strict=False):
+                pen.polygon((points @ turn + centre).ravel().tolist(), fill=fill)
+
+
+def _rotation(angle: float) -> npt.NDArray[np.float64]:
+    """Return the matrix [2, 2] that turns row vectors by ``angle`` in radians."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.array([[cosine, sine], [-sine, cosine]])
 
 
 @cache
 def _mark_polygons(name: str) -> tuple[npt.NDArray[np.float64], ...]:
-    """Return the polygons [points, 2] of one mark of area 1 about the origin; a second one is a hole."""
-    polygons = [np.array(points, dtype=np.float64) for points in _mark_outlines(name)]
+    """Return the polygons [points, 2] of one mark of area 1 about the origin: its outline, then its hole."""
+    polygons = [np.array(outline) for outline in _mark_outlines()[name]]
     area = _area(polygons[0]) - sum(_area(hole) for hole in polygons[1:])
     return tuple(points / math.sqrt(area) for points in polygons)
 
@@ -323,35 +320,27 @@ def _area(points: npt.NDArray[np.float64]) -> float:
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
-def _mark_outlines(name: str) -> list[list[tuple[float, float]]]:
-    """Return the outline of one mark, and of its hole if it has one, in any scale."""
-    match name:
-        case "bars":
-            return [[(-2, -0.6), (2, -0.6), (2, 0.6), (-2, 0.6)]]
-        case "chevrons":
-            return [[(-1, -0.9), (0, 0.1), (1, -0.9), (1, 0.1), (0, 1.1), (-1, 0.1)]]
-        case "crescents":
-            inner = [(0.45 + 0.8 * x, 0.8 * y) for x, y in _regular(24)]
-            return [[p for p in _regular(36) if math.hypot(p[0] - 0.45, p[1]) > 0.8] + inner[6:19][::-1]]
-        case "crosses":
-            corner = [(1, 1), (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1)]
-            return [[*corner, *((-x, -y) for x, y in corner)]]
-        case "dots":
-            return [_regular(24)]
-        case "frames":
-            return [_regular(4), _regular(4, 0.62)]
-        case "rings":
-            return [_regular(24), _regular(24, 0.62)]
-        case "squares":
-            return [_regular(4)]
-        case "stars":
-            spikes = zip(_regular(5), _regular(5, 0.42, 0.5), strict=True)
-            return [[point for pair in spikes for point in pair]]
-        case _:
-            return [_regular(3)]
+def _mark_outlines() -> dict[str, list[Outline]]:
+    """Return the outline of each class's mark, and of its hole if it has one, in any scale."""
+    corner = [(1, 1), (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1)]
+    outer = [(x, y) for x, y in _regular(36) if math.hypot(x - 0.45, y) > 0.8]
+    inner = [(0.45 + 0.8 * x, 0.8 * y) for x, y in _regular(24)][6:19]
+    spikes = zip(_regular(5), _regular(5, 0.42, 0.5), strict=True)
+    return {
+        "bars": [[(-2, -0.6), (2, -0.6), (2, 0.6), (-2, 0.6)]],
+        "chevrons": [[(-1, -0.9), (0, 0.1), (1, -0.9), (1, 0.1), (0, 1.1), (-1, 0.1)]],
+        "crescents": [outer + inner[::-1]],
+        "crosses": [[*corner, *((-x, -y) for x, y in corner)]],
+        "dots": [_regular(24)],
+        "frames": [_regular(4), _regular(4, 0.62)],
+        "rings": [_regular(24), _regular(24, 0.62)],
+        "squares": [_regular(4)],
+        "stars": [[point for pair in spikes for point in pair]],
+        "triangles": [_regular(3)],
+    }
 
 
-def _regular(corners: int, radius: float = 1.0, phase: float = 0.0) -> list[tuple[float, float]]:
+def _regular(corners: int, radius: float = 1.0, phase: float = 0.0) -> Outline:
     """Return the corners of a regular polygon, turned by ``phase`` of the angle between two corners."""
     angles = [2 * math.pi * (corner + phase) / corners for corner in range(corners)]
     return [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]

@@ -1,0 +1,48 @@
+"""What all tests share: an own cache folder, small picture folders, and the skip of GPU tests."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawing import natural_picture
+
+# Before torch is loaded: its idle threads are not to spin beside DALI's (see dali_fixres.cli.main).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Keep indexes and demo pictures of tests away from the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("DALI_FIXRES_CACHE", str(folder))
+    yield folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data set of 4 classes, 10 training and 5 test pictures each, JPEGs of varied sizes."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(7)
+    for split, count in (("train", 10), ("val", 5)):
+        for label in ("ant", "bee", "cat", "dog"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                height, width = rng.integers(180, 420, 2)
+                natural_picture(rng, int(height), int(width)).save(folder / f"{number:02}.jpg", quality=92)
+    return root
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where torch finds none."""
+    if not any(item.get_closest_marker("gpu") for item in items):
+        return
+    import torch  # noqa: PLC0415 - unit tests without it start faster
+
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU on this machine"))
