@@ -126,7 +126,7 @@ def main(bench: Bench) -> None:
             measures[OURS, resolution] = partial(_time_ours, loader, plan, bench.num_batches)
             measures[TORCHVISION, resolution] = _torchvision(bench, dataset.index, resolution, workers)
         results = _repeat(measures, bench.repeats, reporter)
-        switches, num_wrong = _switches(loader, list(plans.values()), bench.num_batches)
+        switches, num_wrong = _switches(loader, list(plans.values()), bench)
 
     content: dict[str, Any] = {
         "environment": {**environment(), "workers": workers, "batch_size": bench.batch_size},
@@ -149,7 +149,8 @@ def _check_size(bench: Bench, index: Index) -> None:
     found = len(index.rows(TRAIN))
     if found < needed:
         raise UserError(
-            f"{index.root} has {found} training pictures and a repeat takes {needed}; lower --num-batches or --batch-size"
+            f"{index.root} has {found} training pictures and a repeat takes {needed}; "
+            "lower --num-batches or --batch-size"
         )
 
 
@@ -206,10 +207,10 @@ def _repeat(measures: dict[tuple[str, Resolution], Measure], repeats: int, repor
     ]
 
 
-def _switches(loader: Loader, plans: list[TrainPlan], num_batches: int) -> tuple[list[dict[str, Any]], int]:
-    """Time each batch of one stream: up and down through the resolutions, so that every step is a switch."""
-    route = [*plans, *plans[-2::-1]] if len(plans) > 1 else plans
-    stream = [plan.at(0, step) for plan in route for step in range(num_batches)]
+def _switches(loader: Loader, plans: list[TrainPlan], bench: Bench) -> tuple[list[dict[str, Any]], int]:
+    """Time every batch of one stream: up and down through the resolutions, so that every leg is a switch."""
+    route = [*plans, *plans[-2:0:-1]] * bench.repeats
+    stream = [plan.at(0, step) for plan in route for step in range(bench.num_batches)]
     times_ms: list[float] = []
     num_wrong = 0
     asked = time.perf_counter()
@@ -218,20 +219,27 @@ def _switches(loader: Loader, plans: list[TrainPlan], num_batches: int) -> tuple
         times_ms.append(1000 * (got - asked))
         asked = got
         num_wrong += batch.images.shape[-1] != ordered.resolution.crop_px
-    legs = [times_ms[start : start + num_batches] for start in range(0, len(times_ms), num_batches)]
-    rows = []
-    for (before, after), leg in zip(pairwise(route), legs[1:], strict=True):
-        median_ms = statistics.median(leg[1:])
-        rows.append(
-            {
-                "from": before.schedule.last.crop_px,
-                "to": after.schedule.last.crop_px,
-                "first_ms": round(leg[0], 2),
-                "median_ms": round(median_ms, 2),
-                "ratio": round(leg[0] / median_ms, 3),
-            }
-        )
+    firsts: dict[tuple[int, int], list[float]] = {}
+    others: dict[tuple[int, int], list[float]] = {}
+    for leg, (before, after) in enumerate(pairwise(route), start=1):
+        start = leg * bench.num_batches
+        switch = before.schedule.last.crop_px, after.schedule.last.crop_px
+        firsts.setdefault(switch, []).append(times_ms[start])
+        others.setdefault(switch, []).extend(times_ms[start + 1 : start + bench.num_batches])
+    rows = [_switch_row(switch, times, others[switch]) for switch, times in firsts.items()]
     return rows, num_wrong
+
+
+def _switch_row(switch: tuple[int, int], firsts: list[float], others: list[float]) -> dict[str, Any]:
+    first_ms, median_ms = statistics.median(firsts), statistics.median(others)
+    return {
+        "from": switch[0],
+        "to": switch[1],
+        "first_ms": round(first_ms, 2),
+        "median_ms": round(median_ms, 2),
+        "ratio": round(first_ms / median_ms, 3),
+        "repeats": [round(value, 2) for value in firsts],
+    }
 
 
 def _table(results: list[dict[str, Any]]) -> Table:
@@ -253,10 +261,11 @@ def _spread(row: dict[str, Any]) -> str:
 
 def _switch_table(switches: list[dict[str, Any]]) -> Table:
     table = Table()
-    for heading in ("from", "to", "first ms", "median ms", "ratio"):
-        table.add_column(heading, justify="right")
+    headings = ("from", "to", "first_ms", "median_ms", "ratio")
+    for heading in headings:
+        table.add_column(heading.replace("_", " "), justify="right")
     for row in switches:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(str(row[heading]) for heading in headings))
     return table
 
 
@@ -266,9 +275,8 @@ def _plot(path: Path, results: list[dict[str, Any]], title: str) -> None:
     for name in (OURS, TORCHVISION):
         rows = [row for row in results if row["loader"] == name]
         axes.plot([row["res"] for row in rows], [row["images_per_s"] for row in rows], marker="o", label=name)
-    axes.set(
-        xlabel="resolution, px", ylabel="images/s, loader alone", xticks=[row["res"] for row in rows], ylim=(0, None)
-    )
+    ticks = sorted({row["res"] for row in results})
+    axes.set(xlabel="resolution, px", ylabel="images/s, loader alone", xticks=ticks, ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.suptitle(title)

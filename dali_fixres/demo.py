@@ -194,7 +194,7 @@ def _draw_picture(seed: int, split: str, number: int) -> Image.Image:
     pixels = np.array(_draw_background(rng, width, height), dtype=np.float32)
     _paint_object(rng, pixels, CLASS_NAMES[number % NUM_CLASSES])
     pixels += rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(rng.uniform(1, 3.5))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    return Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
 
 
 def _draw_size(rng: np.random.Generator) -> tuple[int, int]:
@@ -219,7 +219,7 @@ def _draw_background(rng: np.random.Generator, width: int, height: int) -> Image
     pen = ImageDraw.Draw(picture)
     for _ in range(rng.integers(4, 16)):
         _draw_clutter(rng, pen, half)
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _draw_clutter(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:

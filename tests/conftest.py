@@ -1,7 +1,6 @@
 """What all tests share: an own cache folder, small picture folders, and the skip of GPU tests."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep indexes and demo pictures of tests away from the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("DALI_FIXRES_CACHE", str(folder))
-    yield folder
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ from dali_fixres.colour import Normalisation
 from dali_fixres.config import NetworkConfig
 from dali_fixres.demo import ensure_demo_data
 from dali_fixres.devices import usable_cores
+from dali_fixres.errors import DataError
 from dali_fixres.index import TRAIN, VAL, Index, LeftOut, open_data
-from dali_fixres.report.progress import Reporter
+from dali_fixres.report.progress import Bar, Reporter
 from dali_fixres.report.tables import SYNTHETIC
 from pipelines import Loader
 
@@ -49,7 +50,7 @@ def open_dataset(data: Path | None, val_fraction: float | None, reporter: Report
     folder = data
     if folder is None:
         with reporter.bar("making the synthetic demo data", total=1) as bar:
-            folder = ensure_demo_data(on_progress=bar.update_of)
+            folder = _demo_data(bar)
     with reporter.bar("reading picture sizes", total=1) as bar:
         opened = open_data(folder, val_fraction=val_fraction, on_progress=bar.update_of)
     index = opened.index
@@ -60,6 +61,13 @@ def open_dataset(data: Path | None, val_fraction: float | None, reporter: Report
     )
     _warn_left_out(opened.left_out, reporter)
     return Dataset(index, opened.left_out, synthetic=data is None)
+
+
+def _demo_data(bar: Bar) -> Path:
+    try:
+        return ensure_demo_data(on_progress=bar.update_of)
+    except OSError as error:
+        raise DataError(str(error)) from error
 
 
 def open_loader(config: NetworkConfig, dataset: Dataset, normalisation: Normalisation, device: torch.device) -> Loader:

@@ -1,5 +1,7 @@
 """Where a network's classifier and its last norm before the pooling are: found by running it once, not by name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dali_fixres.errors import ModelError
 from dali_fixres.resolution import Resolution
 
-__all__ = ["Anatomy", "dissect"]
+__all__ = ["Anatomy", "dissect", "run_once"]
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _CLASSIFIERS = (nn.Linear, nn.Conv2d)
@@ -21,9 +23,9 @@ class Anatomy:
     """The parts that FixRes tunes.
 
     Attributes:
-        classifier: The last layer that ran, with a weight.
+        classifier: The last linear or convolutional layer that ran.
         classifier_name: Its name in the network.
-        norm: The last norm that ran while there was still more than one position; None if there is none.
+        norm: The last norm before the pooling; None if there is none.
         norm_name: Its name in the network; empty if there is none.
     """
 
@@ -33,19 +35,31 @@ class Anatomy:
     norm_name: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ran:
+    """A norm that ran: its module and the autograd node of its output."""
+
+    name: str
+    module: nn.Module
+    node: Any
+
+
 def dissect(network: nn.Module, resolution: Resolution) -> Anatomy:
     """Run one black picture through a network and note which norm and which layer came last.
+
+    The last norm is the one with the longest chain of norms before it, while there is still more than one position:
+    in a residual block with a norm on either branch that is the one of the deep branch, whichever ran first.
 
     Raises:
         ModelError: If the network cannot take pictures of this size, or has no linear classifier.
     """
-    norms: list[tuple[str, nn.Module]] = []
+    norms: list[_Ran] = []
     layers: list[tuple[str, nn.Module]] = []
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
-            if isinstance(module, _NORMS) and torch.is_tensor(output) and _has_positions(output):
-                norms.append((name, module))
+            if isinstance(module, _NORMS) and _has_positions(output):
+                norms.append(_Ran(name, module, output.grad_fn))
             elif isinstance(module, _CLASSIFIERS):
                 layers.append((name, module))
 
@@ -53,13 +67,17 @@ def dissect(network: nn.Module, resolution: Resolution) -> Anatomy:
 
     handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules()]
     try:
-        run_once(network, resolution)
+        with torch.enable_grad():
+            _forward(network, resolution)
     finally:
         for handle in handles:
             handle.remove()
     if not layers:
         raise ModelError(f"{type(network).__name__} has no linear or convolutional classifier to tune")
-    norm_name, norm = norms[-1] if norms else ("", None)
+    depths = _depths({ran.node for ran in norms})
+    # max() keeps the first of equals; reversed, that is the one that ran last.
+    last = max(reversed(norms), key=lambda ran: depths[ran.node], default=None)
+    norm, norm_name = (last.module, last.name) if last else (None, "")
     return Anatomy(layers[-1][1], layers[-1][0], norm, norm_name)
 
 
@@ -69,20 +87,33 @@ def run_once(network: nn.Module, resolution: Resolution) -> torch.Tensor:
     Raises:
         ModelError: If the network cannot take pictures of this size.
     """
-    device = next(network.parameters()).device
+    with torch.no_grad():
+        return _forward(network, resolution)
+
+
+def _forward(network: nn.Module, resolution: Resolution) -> torch.Tensor:
     side = resolution.crop_px
-    was_training = network.training
-    network.eval()
+    picture = torch.zeros(1, 3, side, side, device=next(network.parameters()).device, requires_grad=True)
     try:
-        with torch.no_grad():
-            output: torch.Tensor = network(torch.zeros(1, 3, side, side, device=device))
+        with _evaluating(network):
+            output: torch.Tensor = network(picture)
             return output
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"{type(network).__name__} cannot take pictures of {side} px: {str(error).partition(chr(10))[0]}"
         ) from error
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and every module of it back into its own."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
     finally:
-        network.train(was_training)
+        for module, training in modes:
+            module.training = training
 
 
 def _has_positions(output: torch.Tensor) -> bool:
@@ -90,3 +121,19 @@ def _has_positions(output: torch.Tensor) -> bool:
     if output.ndim == 4:
         return output.shape[1:].numel() > max(output.shape[1], output.shape[3])
     return output.ndim == 3 and output.shape[1] > 1
+
+
+def _depths(marked: set[Any]) -> dict[Any, int]:
+    """Return, for each autograd node at or below `marked` ones, the most marked nodes on any path from the input."""
+    depths: dict[Any, int] = {}
+    waiting = list(marked)
+    while waiting:
+        node = waiting[-1]
+        below = [child for child, _ in node.next_functions if child is not None]
+        unknown = [child for child in below if child not in depths]
+        if unknown:
+            waiting.extend(unknown)
+            continue
+        depths[node] = max((depths[child] for child in below), default=0) + (node in marked)
+        waiting.pop()
+    return depths

@@ -103,7 +103,7 @@ def test_formats_are_read_as_pil_reads_them(tmp_path: Path, name: str, mode: str
     folder = tmp_path / "data" / "thing"
     folder.mkdir(parents=True)
     picture = natural_picture(np.random.default_rng(3), 240, 300).convert(mode)
-    picture.save(folder / name, **({"lossless": True} if name.endswith("webp") else {}))
+    picture.save(folder / name, lossless=True)
     index = open_data(tmp_path / "data", val_fraction=1.0).index
     resolution = Resolution(96)
     (pictures,) = run(index, list(EvaluationPlan(index, batch_size=1).batches(resolution)))

@@ -1,0 +1,288 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dali_fixres.batch import BatchPlan
+from dali_fixres.errors import ConfigError, DataError
+from dali_fixres.index import TRAIN, VAL, Index
+from dali_fixres.index.table import make_index
+from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
+from dali_fixres.resolution import Resolution, Schedule
+
+CONSTANT = Schedule.parse("128")
+
+
+def _index(num_train: int, num_val: int) -> Index:
+    """Lay out an index of pictures that need not exist, with sizes by row number."""
+    count = num_train + num_val
+    numbers = np.arange(count)
+    columns = {
+        "labels": numbers % 3,
+        "heights": 300 + numbers * 7 % 200,
+        "widths": 300 + numbers * 11 % 200,
+        "num_bytes": numbers + 1000,
+        "mtimes_ns": numbers,
+    }
+    paths = [b"%06d.jpg" % number for number in numbers]
+    return make_index(Path("/data"), ("a", "b", "c"), paths, columns, numbers >= num_train)
+
+
+def _plan(
+    index: Index, batch_size: int = 8, *, augmentation: str = "train", seed: int = 0, rank: int = 0, world_size: int = 1
+) -> TrainPlan:
+    return TrainPlan(index, AUGMENTATIONS[augmentation], CONSTANT, batch_size, seed, rank, world_size)
+
+
+def _columns(plans: list[BatchPlan]) -> dict[str, NDArray[np.float64]]:
+    """Join the arrays of batches."""
+    jitter = [plan.jitter for plan in plans if plan.jitter is not None]
+    return {
+        "ids": np.concatenate([plan.ids for plan in plans]).astype(np.float64),
+        "windows": np.concatenate([plan.windows for plan in plans]),
+        "flip": np.concatenate([plan.flip for plan in plans]).astype(np.float64),
+        "jitter": np.concatenate(jitter) if jitter else np.empty((0, 3)),
+    }
+
+
+def _assert_same(one: list[BatchPlan], other: list[BatchPlan]) -> None:
+    """Compare batches bit for bit, joined together."""
+    ours, theirs = _columns(one), _columns(other)
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert {plan.resolution for plan in one} == {plan.resolution for plan in other}
+
+
+def test_an_epoch_is_a_permutation() -> None:
+    """If batches divide the training pictures, each is seen exactly once per epoch, in an order of its own."""
+    index = _index(num_train=96, num_val=10)
+    plan = _plan(index, 8)
+    epochs = [np.concatenate([batch.ids for batch in plan.epoch(epoch)]) for epoch in range(3)]
+    for ids in epochs:
+        assert sorted(ids.tolist()) == list(range(96))
+        assert ids.tolist() != list(range(96))
+    assert len({tuple(ids.tolist()) for ids in epochs}) == 3
+
+
+def test_an_epoch_has_no_picture_twice_and_no_test_picture() -> None:
+    """If batches do not divide the training pictures, the rest is left out, another rest each epoch."""
+    index = _index(num_train=100, num_val=30)
+    plan = _plan(index, 16)
+    assert plan.steps_per_epoch == 6
+    left_out = []
+    for epoch in range(4):
+        ids = np.concatenate([batch.ids for batch in plan.epoch(epoch)]).tolist()
+        assert len(ids) == len(set(ids)) == 96
+        assert set(ids) <= set(index.rows(TRAIN).tolist())
+        left_out.append(frozenset(range(100)) - frozenset(ids))
+    assert len(set(left_out)) == 4
+
+
+def test_every_picture_is_as_likely_at_every_place() -> None:
+    """Over 2000 epochs each picture comes first equally often (within five standard deviations)."""
+    plan = _plan(_index(num_train=10, num_val=1), 5)
+    firsts = np.bincount([plan.at(epoch, 0).ids[0] for epoch in range(2000)], minlength=10)
+    assert np.abs(firsts - 200).max() < 5 * 200**0.5
+
+
+@pytest.mark.parametrize("augmentation", ["train", "v1", "v2"])
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_global_sequence_does_not_depend_on_the_world_size(augmentation: str, world_size: int) -> None:
+    """One, two or four processes see the same global batches in the same order, to the bit."""
+    index = _index(num_train=70, num_val=3)
+    alone = list(_plan(index, 16, augmentation=augmentation).epoch(1))
+    size = 16 // world_size
+    ranks = [
+        _plan(index, size, augmentation=augmentation, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    assert {plan.steps_per_epoch for plan in ranks} == {len(alone)} == {4}
+    for step, batch in enumerate(alone):
+        parts = [plan.at(1, step) for plan in ranks]
+        assert [len(part) for part in parts] == [size] * world_size
+        _assert_same([batch], parts)
+
+
+def test_a_batch_is_a_function_of_epoch_and_step() -> None:
+    """Asked twice, backwards or by another plan object, a step's batch is the same to the bit."""
+    index = _index(num_train=50, num_val=3)
+    plan = _plan(index, 8)
+    forwards = [plan.at(epoch, step) for epoch in (0, 1, 2) for step in range(6)]
+    backwards = [_plan(index, 8).at(epoch, step) for epoch in (2, 1, 0) for step in reversed(range(6))]
+    for one, other in zip(forwards, reversed(backwards), strict=True):
+        _assert_same([one], [other])
+    _assert_same(forwards[6:12], list(plan.epoch(1)))
+    _assert_same(forwards[8:12], list(plan.epoch(1, first_step=2)))
+
+
+def test_steps_epochs_and_seeds_differ() -> None:
+    """No two of several steps, epochs and seeds share their windows."""
+    index = _index(num_train=64, num_val=3)
+    plans = [_plan(index, 8, seed=seed).at(epoch, step) for seed in (0, 1) for epoch in (0, 1) for step in (0, 1)]
+    jitters = [tuple(plan.jitter.ravel()) for plan in plans if plan.jitter is not None]
+    assert len(set(jitters)) == len(plans) == 8
+
+
+GOLDEN: dict[str, object] = {
+    "ids": [668, 954, 612, 827],
+    "windows": [[7, 40, 369, 345], [190, 127, 324, 284], [47, 24, 366, 420], [6, 27, 222, 295]],
+    "flip": [False, True, False, True],
+    "jitter": [[1.05309, 1.068681, 1.246769], [1.149577, 0.869, 1.028049], [0.815562, 0.794287, 0.973464],
+               [1.000389, 1.018579, 1.242947]],
+}  # fmt: skip
+
+
+def _golden_batch() -> dict[str, object]:
+    """Return seed 0, epoch 3, step 17 in plain types, jitter rounded to six places."""
+    batch = _plan(_index(num_train=1000, num_val=10), 4).at(3, 17)
+    assert batch.jitter is not None
+    return {
+        "ids": batch.ids.tolist(),
+        "windows": batch.windows.tolist(),
+        "flip": batch.flip.tolist(),
+        "jitter": batch.jitter.round(6).tolist(),
+    }
+
+
+def test_golden_batch() -> None:
+    """Seed 0, epoch 3, step 17 is this batch on every machine: runs on different machines can be compared."""
+    assert _golden_batch() == GOLDEN
+
+
+def test_another_process_plans_the_same() -> None:
+    """A fresh process gets the golden batch too: nothing depends on hash seeds or on what ran before."""
+    code = "import json, test_plan; print(json.dumps(test_plan._golden_batch()))"
+    here = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == GOLDEN
+
+
+def test_resolution_changes_exactly_at_its_epoch() -> None:
+    """All batches of an epoch have its phase's resolution; the order and the flips do not depend on it."""
+    index = _index(num_train=20, num_val=3)
+    phases = TrainPlan(index, AUGMENTATIONS["train"], Schedule.parse("96@0,128@2,160@3"), 8)
+    sides = [[batch.resolution.crop_px for batch in phases.epoch(epoch)] for epoch in range(5)]
+    assert sides == [[96, 96], [96, 96], [128, 128], [160, 160], [160, 160]]
+    np.testing.assert_array_equal(phases.at(3, 1).ids, _plan(index, 8).at(3, 1).ids)
+    np.testing.assert_array_equal(phases.at(3, 1).windows, _plan(index, 8).at(3, 1).windows)
+
+
+@pytest.mark.parametrize(("augmentation", "strength"), [("train", 0.3), ("v2", 0.05)])
+def test_jitter_is_uniform_around_one(augmentation: str, strength: float) -> None:
+    """Brightness, contrast and saturation are scaled by independent factors, uniform within 1 ± the strength."""
+    plan = _plan(_index(num_train=4000, num_val=3), 4000, augmentation=augmentation)
+    jitter = plan.at(0, 0).jitter
+    assert jitter is not None
+    assert jitter.shape == (4000, 3)
+    assert jitter.min() >= 1 - strength
+    assert jitter.max() < 1 + strength
+    quantiles = np.quantile((jitter - 1) / strength, [0, 0.25, 0.5, 0.75, 1], axis=0)
+    # A quartile of 4000 uniforms in ±1 has a standard deviation of 0.014.
+    np.testing.assert_allclose(quantiles, np.tile([[-1], [-0.5], [0], [0.5], [1]], (1, 3)), atol=0.07)
+    correlations = np.asarray(np.corrcoef(jitter.T))
+    assert np.abs(correlations[np.triu_indices(3, 1)]).max() < 0.08
+
+
+def test_no_jitter_is_none() -> None:
+    """An augmentation without jitter leaves colours alone altogether."""
+    batch = _plan(_index(num_train=20, num_val=3), augmentation="v1").at(0, 0)
+    assert batch.jitter is None
+
+
+@pytest.mark.parametrize(("augmentation", "share"), [("train", 0.5), ("v1", 0.0), ("v2", 0.5)])
+def test_share_of_flips(augmentation: str, share: float) -> None:
+    """Half of the pictures are mirrored, or none, whatever their window and jitter are."""
+    batch = _plan(_index(num_train=4000, num_val=3), 4000, augmentation=augmentation).at(0, 0)
+    assert batch.flip.dtype == np.bool_
+    # Five standard deviations of a share of 4000 coins are 0.04.
+    assert batch.flip.mean() == pytest.approx(share, abs=0.04 if share else 0)
+    if share and batch.jitter is not None:
+        together = np.stack([batch.flip, batch.jitter[:, 0], batch.windows[:, 1]])
+        assert np.abs(np.asarray(np.corrcoef(together))[0, 1:]).max() < 0.08
+
+
+def test_windows_belong_to_their_pictures() -> None:
+    """Windows lie in the picture of the same row, and v1 looks at the test crop."""
+    index = _index(num_train=60, num_val=3)
+    for augmentation in ("train", "v1", "v2"):
+        batch = _plan(index, 60, augmentation=augmentation).at(0, 0)
+        assert sorted(batch.ids.tolist()) == list(range(60))
+        y0, x0, y1, x1 = batch.windows.T
+        assert (y0 >= 0).all()
+        assert (x0 >= 0).all()
+        assert (y1 <= index.heights[batch.ids] + 1e-9).all()
+        assert (x1 <= index.widths[batch.ids] + 1e-9).all()
+        assert len({tuple(window) for window in batch.windows.tolist()}) > 30
+    test_batch = _plan(index, 60, augmentation="v1").at(0, 0)
+    (row,) = np.flatnonzero(test_batch.ids == 5)
+    # Picture 5 is 335 by 355 pixels; resized to 146 by 154, the crop begins at (9, 13).
+    expected = [9 * 335 / 146, 13 * 355 / 154, 137 * 335 / 146, 141 * 355 / 154]
+    np.testing.assert_allclose(test_batch.windows[row], expected, rtol=1e-12)
+
+
+def test_batch_larger_than_the_data() -> None:
+    """A global batch that the training pictures cannot fill is refused with both numbers and the way out."""
+    index = _index(num_train=31, num_val=3)
+    assert _plan(index, 31).steps_per_epoch == 1
+    expected = (
+        r"batch of 16 pictures on each of 2 process.* larger than the 31 training pictures of /data; lower --batch"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        _plan(index, 16, world_size=2)
+
+
+@pytest.mark.parametrize("batch_size", [0, -4])
+def test_batch_size_is_at_least_one(batch_size: int) -> None:
+    """A batch of nothing is refused, for training and for evaluation."""
+    index = _index(num_train=10, num_val=3)
+    with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
+        _plan(index, batch_size)
+    with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
+        EvaluationPlan(index, batch_size)
+
+
+@pytest.mark.parametrize("step", [-1, 6])
+def test_steps_out_of_the_epoch(step: int) -> None:
+    """A step that the epoch does not have is an IndexError, not a wrong batch."""
+    with pytest.raises(IndexError, match=rf"step {step} of an epoch of 6 steps"):
+        _plan(_index(num_train=50, num_val=3), 8).at(0, step)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 9))
+def test_evaluation_covers_every_test_picture_once(num_val: int, batch_size: int, world_size: int) -> None:
+    """Over all ranks each test picture comes exactly once, for any number of pictures, batch and world size."""
+    index = _index(num_train=5, num_val=num_val)
+    plans = [EvaluationPlan(index, batch_size, rank, world_size) for rank in range(world_size)]
+    batches = [list(plan.batches(Resolution(160))) for plan in plans]
+    assert [len(some) for some in batches] == [plan.num_batches for plan in plans]
+    sizes = [len(batch) for some in batches for batch in some]
+    assert all(1 <= size <= batch_size for size in sizes)
+    ids = [int(row) for some in batches for batch in some for row in batch.ids]
+    assert sorted(ids) == index.rows(VAL).tolist()
+    counts = [sum(len(batch) for batch in some) for some in batches]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_evaluation_batches_are_plain_test_crops() -> None:
+    """An evaluation looks at centre crops in index order, unmirrored and with their own colours."""
+    index = _index(num_train=5, num_val=11)
+    batches = list(EvaluationPlan(index, 4).batches(Resolution(128)))
+    assert [batch.ids.tolist() for batch in batches] == [[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15]]
+    for batch in batches:
+        assert not batch.flip.any()
+        assert batch.jitter is None
+        assert batch.resolution == Resolution(128)
+    expected = [9 * 335 / 146, 13 * 355 / 154, 137 * 335 / 146, 141 * 355 / 154]
+    np.testing.assert_allclose(batches[0].windows[0], expected, rtol=1e-12)
+
+
+def test_evaluation_needs_test_pictures() -> None:
+    """A data set without test pictures is refused with its folder."""
+    with pytest.raises(DataError, match=r"^/data has no pictures to test on"):
+        EvaluationPlan(_index(num_train=5, num_val=0), 4)

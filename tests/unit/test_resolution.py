@@ -1,0 +1,175 @@
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dali_fixres.errors import ConfigError
+from dali_fixres.resolution import MAX_RESOLUTION_PX, MIN_RESOLUTION_PX, Resolution, Schedule, parse_resolutions
+
+
+@pytest.mark.parametrize(
+    ("crop_px", "resize_px"),
+    [(32, 36), (64, 73), (96, 109), (112, 128), (128, 146), (160, 182), (176, 201), (192, 219), (224, 256),
+     (256, 292), (288, 329), (320, 365), (384, 438), (448, 512), (480, 548), (4096, 4681)],
+)  # fmt: skip
+def test_resize_px_literals(crop_px: int, resize_px: int) -> None:
+    """The shorter side is resized to int(256/224 * crop), as the authors do."""
+    assert Resolution(crop_px).resize_px == resize_px
+
+
+def test_resize_px_is_the_authors_formula_at_every_size() -> None:
+    """No crop side from 32 to 4096 rounds differently from the authors' int((256 / 224) * side)."""
+    sides = range(32, 4097)
+    assert [Resolution(side).resize_px for side in sides] == [int((256 / 224) * side) for side in sides]
+
+
+@pytest.mark.parametrize(
+    ("crop_px", "crop_ratio", "resize_px"),
+    [(224, 1.0, 224), (300, 0.96, 312), (288, 0.95, 303), (224, 0.9, 248), (63, 0.7, 90), (100, 0.5, 200)],
+)
+def test_resize_px_of_other_ratios(crop_px: int, crop_ratio: float, resize_px: int) -> None:
+    """Any crop ratio divides the crop side, and a quotient that is whole but for rounding errors stays whole."""
+    assert Resolution(crop_px, crop_ratio).resize_px == resize_px
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(32, 4096), st.floats(0.01, 1.0))
+def test_resize_is_never_below_the_crop(crop_px: int, crop_ratio: float) -> None:
+    """A crop always fits into the resized picture."""
+    assert Resolution(crop_px, crop_ratio).resize_px >= crop_px
+
+
+@pytest.mark.parametrize("crop_px", [32, 4096])
+def test_bounds_are_included(crop_px: int) -> None:
+    """The smallest and the largest resolution are allowed."""
+    assert (MIN_RESOLUTION_PX, MAX_RESOLUTION_PX) == (32, 4096)
+    assert Resolution(crop_px).crop_px == crop_px
+
+
+@pytest.mark.parametrize("crop_px", [31, 0, -224, 4097])
+def test_out_of_bounds(crop_px: int) -> None:
+    """A resolution out of bounds is refused with the rule and the value."""
+    with pytest.raises(ConfigError, match=rf"from 32 to 4096; found {crop_px}$"):
+        Resolution(crop_px)
+
+
+@pytest.mark.parametrize("crop_ratio", [0.0, -0.5, 1.01, float("nan"), float("inf")])
+def test_bad_crop_ratio(crop_ratio: float) -> None:
+    """A crop ratio that is no share is refused with its flag, the rule and the value."""
+    with pytest.raises(ConfigError, match=rf"--crop-ratio must be above 0 and at most 1; found {crop_ratio}$"):
+        Resolution(224, crop_ratio)
+
+
+def test_resolutions_sort_by_side() -> None:
+    """Resolutions are values: equal if they say the same, ordered by their side."""
+    assert Resolution(128) == Resolution(128, 224 / 256)
+    assert sorted([Resolution(320), Resolution(96), Resolution(224)]) == [
+        Resolution(96),
+        Resolution(224),
+        Resolution(320),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "phases"),
+    [
+        ("128", ((0, 128),)),
+        (" 128 ", ((0, 128),)),
+        ("128@0", ((0, 128),)),
+        ("96@0,128@8", ((0, 96), (8, 128))),
+        ("96@0, 128@8", ((0, 96), (8, 128))),
+        ("96,128@8", ((0, 96), (8, 128))),
+        ("160@0,128@3,224@90", ((0, 160), (3, 128), (90, 224))),
+    ],
+)
+def test_schedule_parses(text: str, phases: tuple[tuple[int, int], ...]) -> None:
+    """A schedule is a number of pixels, or phases with their first epochs."""
+    assert Schedule.parse(text).phases == phases
+
+
+@pytest.mark.parametrize("text", ["", "big", "128.5", "-128", "96@0,128", "96@0,", "96@", "@3", "96@0;128@8", "96 @0"])
+def test_schedule_refuses_other_forms(text: str) -> None:
+    """What is no schedule is refused with the flag, both forms and the text."""
+    expected = rf"--train-res takes a number of pixels \(128\) or phases \(96@0,128@8 .*; found {re.escape(repr(text))}"
+    with pytest.raises(ConfigError, match=expected):
+        Schedule.parse(text)
+
+
+@pytest.mark.parametrize("text", ["128@3", "96@1,128@8", "96@0,128@8,160@8", "96@0,128@8,160@4", "96@0,128@0"])
+def test_schedule_refuses_other_orders(text: str) -> None:
+    """Phases that start late or do not go up are refused with the flag, the rule and what was said."""
+    expected = rf"--train-res must start at epoch 0 and go up, as in 96@0,128@8; found {re.escape(text)}$"
+    with pytest.raises(ConfigError, match=expected):
+        Schedule.parse(text)
+
+
+def test_schedule_without_phases() -> None:
+    """A schedule without phases is refused."""
+    with pytest.raises(ConfigError, match="must start at epoch 0"):
+        Schedule(())
+
+
+@pytest.mark.parametrize("text", ["16", "96@0,5000@8"])
+def test_schedule_checks_its_sides(text: str) -> None:
+    """Each phase has to be a resolution."""
+    with pytest.raises(ConfigError, match=r"from 32 to 4096; found (16|5000)"):
+        Schedule.parse(text)
+
+
+def test_schedule_at_each_epoch() -> None:
+    """A phase begins exactly at its epoch and the last one goes on forever."""
+    schedule = Schedule.parse("96@0,128@3,160@5")
+    assert [schedule.at(epoch).crop_px for epoch in range(8)] == [96, 96, 96, 128, 128, 160, 160, 160]
+    assert schedule.at(10_000).crop_px == 160
+    assert schedule.last.crop_px == 160
+
+
+def test_schedule_keeps_the_crop_ratio() -> None:
+    """Every resolution of a schedule has its crop ratio."""
+    schedule = Schedule(((0, 96), (2, 128)), crop_ratio=0.5)
+    assert [schedule.at(0), schedule.at(2), schedule.last] == [
+        Resolution(96, 0.5),
+        Resolution(128, 0.5),
+        Resolution(128, 0.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"), [("128", "128"), ("128@0", "128"), (" 96 ,128@8", "96@0,128@8"), ("96@0,64@1", "96@0,64@1")]
+)
+def test_schedule_writes_what_it_reads(text: str, written: str) -> None:
+    """The text of a schedule is its shortest form and reads back as the same schedule."""
+    schedule = Schedule.parse(text)
+    assert str(schedule) == written
+    assert Schedule.parse(written) == schedule
+
+
+@pytest.mark.parametrize(
+    ("text", "sides"),
+    [("128", [128]), ("160,96,128", [96, 128, 160]), ("128,128, 128", [128]), (" 224 , 96 ", [96, 224])],
+)
+def test_parse_resolutions(text: str, sides: list[int]) -> None:
+    """Test resolutions come ascending and without repeats, each with the crop ratio asked for."""
+    assert parse_resolutions(text, 0.5) == tuple(Resolution(side, 0.5) for side in sides)
+
+
+def test_parse_resolutions_by_default_crops_seven_eighths() -> None:
+    """Without a crop ratio it is 224/256."""
+    (resolution,) = parse_resolutions("224")
+    assert resolution.crop_ratio == 0.875
+    assert resolution.resize_px == 256
+
+
+@pytest.mark.parametrize("text", ["", "96,", "96;128", "a", "96.5", "-96"])
+def test_parse_resolutions_errors(text: str) -> None:
+    """What is no list of whole numbers is refused with the flag, the form and the text."""
+    expected = rf"--test-res takes whole numbers of pixels with commas between, .*; found {re.escape(repr(text))}$"
+    with pytest.raises(ConfigError, match=expected):
+        parse_resolutions(text)
+
+
+def test_parse_resolutions_checks_each() -> None:
+    """Each number has to be a resolution."""
+    with pytest.raises(ConfigError, match=r"from 32 to 4096; found 8$"):
+        parse_resolutions("128,8")
