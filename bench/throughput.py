@@ -124,7 +124,7 @@ def main(bench: Bench) -> None:
         measures: dict[tuple[str, Resolution], Measure] = {}
         for resolution, plan in plans.items():
             measures[OURS, resolution] = partial(_time_ours, loader, plan, bench.num_batches)
-            measures[TORCHVISION, resolution] = _torchvision(bench, dataset.index, resolution, workers)
+            measures[TORCHVISION, resolution] = _torchvision(bench, plan, workers)
         results = _repeat(measures, bench.repeats, reporter)
         switches, num_wrong = _switches(loader, list(plans.values()), bench)
 
@@ -159,11 +159,11 @@ def _time_ours(loader: Loader, plan: TrainPlan, num_batches: int) -> float:
     return _time(loader.run(islice(plan.epoch(0), WARM_UP + num_batches)), plan.batch_size, num_batches)
 
 
-def _torchvision(bench: Bench, index: Index, resolution: Resolution, workers: int) -> Measure:
+def _torchvision(bench: Bench, plan: TrainPlan, workers: int) -> Measure:
     """Return what measures torchvision's loader; its processes stay alive between the repeats."""
-    rows = index.rows(TRAIN)[: (WARM_UP + bench.num_batches) * bench.batch_size].tolist()
+    rows = [row for step in range(WARM_UP + bench.num_batches) for row in plan.at(0, step).ids.tolist()]
     batches = DataLoader(
-        PilPictures(index, rows, resolution.crop_px),
+        PilPictures(plan.index, rows, plan.schedule.last.crop_px),
         bench.batch_size,
         shuffle=True,
         num_workers=workers,

@@ -1,4 +1,4 @@
-"""``python -m dali_fixres`` is ``dali-fixres``; torchrun needs this form."""
+"""``python -m dali_fixres`` is ``dali-fixres``."""
 
 from dali_fixres.cli import main
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from cyclopts.argument import ArgumentCollection
+from cyclopts.argument import Argument, ArgumentCollection
 from cyclopts.config import Dict
 from cyclopts.exceptions import CycloptsError
+from cyclopts.utils import UNSET
 
 from dali_fixres import __version__
 from dali_fixres.config import (
@@ -99,19 +100,15 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
     """Fill flags that were not given: from --config, then from a resumed run, then from the demo's recipe."""
     if not commands:
         return
-    known = {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names} - {"*"}
-    given = {
-        argument.name.removeprefix("--").replace("-", "_"): argument.tokens[0].value
-        for argument in arguments
-        if argument.tokens
-    }
+    known = {_key(name) for argument in arguments for name in argument.names} - {"*"}
+    told: dict[str, Any] = {_key(argument.name): _said(argument) for argument in arguments if argument.tokens}
     layers: list[tuple[dict[str, Any], str]] = []
-    if "config" in given:
-        path = Path(given["config"])
+    if "config" in told:
+        path = Path(told["config"])
         layers.append((read_toml(path, known), str(path)))
-    told = given.keys() | {name for values, _ in layers for name in values}
-    if "resume" in told and commands[-1] in {"train", "finetune"}:
-        run = open_run(Path(given["out"])) if "out" in given else newest_run(commands[-1])
+        told = {**layers[0][0], **told}
+    if commands[-1] in {"train", "finetune"} and told.get("resume"):
+        run = open_run(Path(told["out"])) if "out" in told else newest_run(commands[-1])
         layers.append((read_toml(run.config, known), str(run.config)))
     elif commands[-1] == "train" and "data" not in told:
         recipe = files("dali_fixres.recipes") / "demo.toml"
@@ -119,6 +116,17 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
     for values, source in layers:
         # Each layer fills only what no earlier one has set.
         Dict(values, source=source, use_commands_as_keys=False)(app_, commands, arguments)
+
+
+def _key(flag: str) -> str:
+    """Return the config field that a flag sets."""
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def _said(argument: Argument) -> Any:
+    """Return what the command line gives for a flag: its word, or the truth value that a bare flag stands for."""
+    token = argument.tokens[0]
+    return token.value if token.implicit_value is UNSET else token.implicit_value
 
 
 app.config = (_layers,)

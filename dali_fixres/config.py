@@ -56,9 +56,6 @@ class Config:
     config: Path | None = None
     """TOML file of flags without their dashes, as in train_res = "128"; flags on the command line win."""
 
-    json: Path | None = None
-    """Also write the figures here, as JSON."""
-
     def __post_init__(self) -> None:
         if self.val_fraction is not None:
             _check(0 < self.val_fraction <= 1, "--val-fraction", "above 0 and at most 1", self.val_fraction)
@@ -94,8 +91,8 @@ class NetworkConfig(Config):
     batch_size: int = 64
     """Pictures per process and step."""
 
-    crop_ratio: float = DEFAULT_CROP_RATIO
-    """Test crop over the length the shorter side is resized to."""
+    crop_ratio: float | None = None
+    """Test crop over the length the shorter side is resized to; the checkpoint's if left out, or 0.875."""
 
     device: Device = "auto"
     """Where to compute; auto takes a GPU if there is one."""
@@ -106,6 +103,9 @@ class NetworkConfig(Config):
     seed: int = 0
     """Decides everything random."""
 
+    json: Path | None = None
+    """Also write the figures here, as JSON."""
+
     def __post_init__(self) -> None:
         super(NetworkConfig, self).__post_init__()
         _check(self.batch_size >= 1, "--batch-size", "at least 1", self.batch_size)
@@ -115,7 +115,12 @@ class NetworkConfig(Config):
             raise ConfigError("--pretrained and --weights are two ways to start; give one of them")
         if self.std is not None:
             _check(min(self.std) > 0, "--std", "above 0", self.std)
-        Resolution(224, self.crop_ratio)
+        Resolution(224, self.ratio)
+
+    @property
+    def ratio(self) -> float:
+        """The crop ratio asked for, or the usual one."""
+        return DEFAULT_CROP_RATIO if self.crop_ratio is None else self.crop_ratio
 
     def normalisation(self, default: Normalisation) -> Normalisation:
         """Return the normalisation asked for, or else `default`'s parts."""
@@ -138,8 +143,8 @@ class StageConfig(NetworkConfig):
     lr_decay: Literal["cosine", "step"] = "cosine"
     """How the learning rate falls: to 0 along a cosine, or to a tenth every third of the epochs."""
 
-    warmup_epochs: float = 0.0
-    """Epochs over which the learning rate first rises."""
+    warmup_ratio: float = 0.0
+    """Share of all steps over which the learning rate first rises."""
 
     momentum: float = 0.9
     """Nesterov momentum of SGD."""
@@ -165,12 +170,7 @@ class StageConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super(StageConfig, self).__post_init__()
         _check(self.epochs >= 1, "--epochs", "at least 1", self.epochs)
-        _check(
-            0 <= self.warmup_epochs < self.epochs,
-            "--warmup-epochs",
-            "from 0 to below --epochs",
-            self.warmup_epochs,
-        )
+        _check(0 <= self.warmup_ratio < 1, "--warmup-ratio", "from 0 to below 1", self.warmup_ratio)
         _check(0 <= self.momentum < 1, "--momentum", "from 0 to below 1", self.momentum)
         _check(0 <= self.label_smoothing < 1, "--label-smoothing", "from 0 to below 1", self.label_smoothing)
         _check(self.jitter is None or 0 <= self.jitter <= 1, "--jitter", "from 0 to 1", self.jitter)
@@ -196,12 +196,12 @@ class TrainConfig(StageConfig):
     @property
     def schedule(self) -> Schedule:
         """The training resolution of each epoch."""
-        return Schedule.parse(self.train_res, self.crop_ratio)
+        return Schedule.parse(self.train_res, self.ratio)
 
     @property
     def test_resolution(self) -> Resolution:
         """The resolution of the evaluation after each epoch."""
-        return self.schedule.last if self.test_res is None else Resolution(self.test_res, self.crop_ratio)
+        return self.schedule.last if self.test_res is None else Resolution(self.test_res, self.ratio)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,7 +240,7 @@ class FinetuneConfig(StageConfig):
     @property
     def test_resolution(self) -> Resolution:
         """The resolution to fix the network for."""
-        return Resolution(self.test_res, self.crop_ratio)
+        return Resolution(self.test_res, self.ratio)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,12 +260,15 @@ class EvaluateConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super(EvaluateConfig, self).__post_init__()
         if self.test_res is not None:
-            parse_resolutions(self.test_res, self.crop_ratio)
+            parse_resolutions(self.test_res, self.ratio)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexConfig(Config):
     """Flags of `dali-fixres index`."""
+
+    json: Path | None = None
+    """Also write the figures here, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

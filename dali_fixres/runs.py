@@ -58,6 +58,10 @@ class RunFolder:
         """Plot of loss and accuracy."""
         return self.path / "curves.png"
 
+    def write_config(self, command: str, config: dict[str, Any]) -> None:
+        """Write the settings, in the form that ``--config`` reads."""
+        self.config.write_text(f"# dali-fixres {command} --config {CONFIG}\n{to_toml(config)}", encoding="utf-8")
+
     def record(self, event: str, **values: Any) -> None:
         """Append an event to records.jsonl."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
@@ -90,10 +94,11 @@ def create_run(out: Path | None, command: str, config: dict[str, Any]) -> RunFol
         raise ConfigError(f"{path} already holds a run; give another --out, or --resume to go on with it")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / CONFIG).write_text(f"# dali-fixres {command} --config {CONFIG}\n{to_toml(config)}", encoding="utf-8")
+        run = RunFolder(path)
+        run.write_config(command, config)
     except OSError as error:
         raise ConfigError(f"cannot write the run folder {path}: {error.strerror}; give another --out") from error
-    return RunFolder(path)
+    return run
 
 
 def open_run(path: Path) -> RunFolder:

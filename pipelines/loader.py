@@ -56,10 +56,9 @@ class Loader:
         self._normalisation = normalisation
         self._plans: Iterator[BatchPlan] = iter(())
         self._in_flight: deque[BatchPlan] = deque()
-        on_gpu = self._device.type == "cuda"
         self._pipeline: Any = build_graph(
             self._next_inputs,
-            device_id=(self._device.index or torch.cuda.current_device()) if on_gpu else None,
+            device_id=_gpu_number(self._device) if self._device.type == "cuda" else None,
             max_batch_size=max_batch_size,
             num_threads=num_threads,
             prefetch=prefetch,
@@ -105,7 +104,10 @@ class Loader:
 
     def _explained(self, plan: BatchPlan, error: RuntimeError) -> Exception:
         found = first_unreadable([self._index.path(row) for row in plan.ids])
-        return DataError(f"{found}; mend or remove the file and run again") if found else error
+        if found:
+            return DataError(f"{found}; mend or remove the file and run again")
+        error.add_note(f"in a batch of {len(plan)} pictures that PIL can read, from {self._index.path(plan.ids[0])} on")
+        return error
 
     def _drain(self) -> None:
         """Let the graph finish what an abandoned run has ordered, so that the next run starts afresh."""
@@ -135,3 +137,8 @@ class Loader:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _gpu_number(device: torch.device) -> int:
+    """Return which GPU a device is; "cuda" alone is the current one."""
+    return torch.cuda.current_device() if device.index is None else device.index

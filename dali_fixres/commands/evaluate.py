@@ -1,5 +1,6 @@
 """`dali-fixres evaluate`: accuracy at one or several test resolutions."""
 
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,17 @@ def evaluate(config: EvaluateConfig) -> None:
 
 def _open(config: EvaluateConfig, start: Start | None, reporter: Reporter) -> Dataset:
     """Open the data asked for (all of it, if it has no split of its own), or else what the run was trained on."""
-    if config.data is None and start is not None:
-        return open_dataset(start.data, start.val_fraction, reporter)
+    if start is not None and (config.data is None or config.data.absolute() == start.data):
+        return open_dataset(start.data, config.val_fraction or start.val_fraction, reporter)
     everything = 1.0 if config.data is not None else None
     return open_dataset(config.data, config.val_fraction or everything, reporter)
 
 
 def _resolutions(config: EvaluateConfig, start: Start | None) -> tuple[Resolution, ...]:
-    usual = str(start.checkpoint.test_res) if start else USUAL_TEST_RES
-    return parse_resolutions(config.test_res or usual, config.crop_ratio)
+    if start is None:
+        return parse_resolutions(config.test_res or USUAL_TEST_RES, config.ratio)
+    ratio = config.crop_ratio or start.checkpoint.crop_ratio
+    return parse_resolutions(config.test_res or str(start.checkpoint.test_res), ratio)
 
 
 def _sweep(
@@ -91,9 +94,10 @@ def _sweep(
     plan = EvaluationPlan(dataset.index, config.batch_size)
     results = []
     with open_loader(config, dataset, built.normalisation, device) as loader:
+        batches = loader.run(chain.from_iterable(plan.batches(resolution) for resolution in resolutions))
         for resolution in resolutions:
             with reporter.bar(f"testing at {resolution.crop_px} px", plan.num_batches) as bar:
-                results.append(evaluate_at(network, loader.run(plan.batches(resolution)), resolution, bar))
+                results.append(evaluate_at(network, islice(batches, plan.num_batches), resolution, bar))
     return results
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_fixres.checkpoint import Checkpoint, save_checkpoint
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
@@ -41,10 +42,10 @@ def finetune(config: FinetuneConfig) -> None:
     resumed = (open_run(config.out) if config.out else newest_run("finetune")) if config.resume else None
     if resumed:
         dataset = open_dataset(config.data, config.val_fraction, reporter)
-        built, start = resume(resumed, dataset, reporter)
+        built, start = resume(resumed, config, dataset, reporter)
     else:
         config, dataset, built, start = _begin(config, reporter)
-    schedule = Schedule(((0, config.test_res),), config.crop_ratio)
+    schedule = Schedule(((0, config.test_res),), config.ratio)
     plan = training_plan(config, dataset, config.augmentation, schedule)
     evaluation = EvaluationPlan(dataset.index, config.batch_size)
     anatomy = dissect(built.network, config.test_resolution)
@@ -60,7 +61,7 @@ def finetune(config: FinetuneConfig) -> None:
             learner, loader, plan, evaluation, config.test_resolution, config.epochs,
             evaluates=False, run=run, reporter=reporter,
         )  # fmt: skip
-        tested = sorted({Resolution(start.train_res, config.crop_ratio), config.test_resolution})
+        tested = sorted({Resolution(start.train_res, config.ratio), config.test_resolution})
         before = _measured_before(run, tested) or [measure(stage, resolution, 0) for resolution in tested]
         state, _ = run_stage(stage, start)
         after = [measure(stage, resolution, state.epoch) for resolution in tested]
@@ -76,6 +77,8 @@ def _begin(config: FinetuneConfig, reporter: Reporter) -> tuple[FinetuneConfig, 
     source = find_start(config, "train", reporter)
     if source is not None and config.data is None:
         config = replace(config, data=source.data, val_fraction=source.val_fraction)
+    if source is not None and config.crop_ratio is None:
+        config = replace(config, crop_ratio=source.checkpoint.crop_ratio)
     dataset = open_dataset(config.data, config.val_fraction, reporter)
     if source is not None:
         spec, built = source.checkpoint.model, build_start(source, config, dataset.index)
@@ -90,12 +93,12 @@ def _begin(config: FinetuneConfig, reporter: Reporter) -> tuple[FinetuneConfig, 
 
 def _what_learns(config: FinetuneConfig, anatomy: Anatomy, tuned: Tuned) -> str:
     """Say what the policy tunes in this network."""
-    norm = {
-        "classifier": "",
-        "classifier+norm-stats": f", running statistics of {anatomy.norm_name}",
-        "classifier+norm": f", {anatomy.norm_name} with its running statistics",
-    }[config.policy]
-    return f"tuning {anatomy.classifier_name}{norm}: {tuned.num_parameters} parameters"
+    parts = [anatomy.classifier_name]
+    if config.policy == "classifier+norm":
+        parts.append(anatomy.norm_name)
+    if config.policy != "classifier" and isinstance(anatomy.norm, _BatchNorm):
+        parts.append(f"the running statistics of {anatomy.norm_name}")
+    return f"tuning {', '.join(parts)}: {tuned.num_parameters} parameters"
 
 
 def _measured_before(run: RunFolder, resolutions: list[Resolution]) -> list[Accuracy]:

@@ -1,7 +1,5 @@
 """`dali-fixres preview`: what the network sees, as one picture."""
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,9 +11,9 @@ from dali_fixres.batch import BatchPlan
 from dali_fixres.colour import Normalisation
 from dali_fixres.commands.dataset import open_dataset
 from dali_fixres.config import PreviewConfig
-from dali_fixres.errors import ConfigError
 from dali_fixres.index import Index
 from dali_fixres.plan.augmentation import AUGMENTATIONS, UNIFORMS_PER_SAMPLE, plan_batch
+from dali_fixres.report.plots import save_figure
 from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Resolution, parse_resolutions
 from pipelines import Loader
@@ -25,7 +23,7 @@ __all__ = ["preview"]
 PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 """Leaves pictures in 0-1, so that they can be shown."""
 
-PX_PER_INCH = 96
+PX_PER_INCH = 120
 
 
 def preview(config: PreviewConfig) -> None:
@@ -49,7 +47,7 @@ def preview(config: PreviewConfig) -> None:
     titles = [f"{'train' if name == 'train' else 'test'} {resolution.crop_px} px" for name, resolution in looks]
     figure = _draw(dataset.index, plans, seen, titles)
     figure.suptitle(dataset.title)
-    _save(figure, config.out)
+    save_figure(figure, config.out)
     reporter.line(f"preview: {config.out}")
 
 
@@ -83,11 +81,3 @@ def _draw_source(axes: Axes, index: Index, plans: list[BatchPlan], row: int) -> 
     axes.set_axis_off()
     name = index.classes[index.labels[sample]]
     axes.text(0, 0, name, fontsize=8, color="white", backgroundcolor="black", verticalalignment="top")
-
-
-def _save(figure: Figure, out: Path) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, format="png")
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}; give another --out") from error

@@ -11,7 +11,7 @@ from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.commands.dataset import Dataset
 from dali_fixres.config import FinetuneConfig, StageConfig, TrainConfig
-from dali_fixres.errors import CheckpointError
+from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.evaluation import evaluate
 from dali_fixres.index import Index
 from dali_fixres.metrics import Accuracy
@@ -23,6 +23,9 @@ from dali_fixres.resolution import Resolution, Schedule
 from dali_fixres.runs import RunFolder
 from dali_fixres.training import EpochResult, Learner, train_epoch
 from pipelines import Loader
+
+FIXED = ("seed", "batch_size", "train_res", "augmentation", "jitter", "model", "model_arg")
+"""Settings that a resumed run cannot change: they decide which batches it has seen, and what learned from them."""
 
 __all__ = ["Stage", "build_learner", "measure", "resume", "run_stage", "training_plan", "untrained"]
 
@@ -80,7 +83,7 @@ def untrained(
         fingerprint=index.fingerprint,
         train_res=trained_at,
         test_res=config.test_resolution.crop_px,
-        crop_ratio=config.crop_ratio,
+        crop_ratio=config.ratio,
         config=config.stored(),
         epoch=0,
         step=0,
@@ -107,26 +110,33 @@ def build_learner(
     rate = LearningRate(
         peak=config.lr or scaled_lr(config.base_lr, plan.batch_size * plan.world_size),
         num_steps=config.epochs * steps,
-        warmup_steps=round(config.warmup_epochs * steps),
+        warmup_steps=round(config.warmup_ratio * config.epochs * steps),
         decay=config.lr_decay,
     )
     return Learner(network, optimizer, rate, set_mode, config.label_smoothing, config.clip_grad)
 
 
-def resume(run: RunFolder, dataset: Dataset, reporter: Reporter) -> tuple[BuiltModel, Checkpoint]:
-    """Return the network and the state that a run's last checkpoint holds.
+def resume(run: RunFolder, config: StageConfig, dataset: Dataset, reporter: Reporter) -> tuple[BuiltModel, Checkpoint]:
+    """Return the network and the state that a run's last checkpoint holds; note changed settings in the run.
 
     Raises:
         CheckpointError: If there is none, or the data has changed since.
+        ConfigError: If a setting is changed that decides which batches have been seen.
     """
     state = load_checkpoint(run.last)
+    settings = config.stored()
+    changed = [key for key in FIXED if settings.get(key) != state.config.get(key)]
+    if changed:
+        was = ", ".join(f"{key} = {state.config.get(key)}" for key in changed)
+        raise ConfigError(f"{run.path} was begun with {was}; a resumed run keeps that, so start a new one")
     if state.fingerprint != dataset.index.fingerprint:
         raise CheckpointError(
             f"the data in {dataset.index.root} has changed since {run.last} (fingerprint "
             f"{dataset.index.fingerprint[:12]}, was {state.fingerprint[:12]}); start a new run"
         )
+    run.write_config(state.command, settings)
     reporter.line(f"resuming {run.path} after epoch {state.epoch}")
-    return rebuild(state, run.last), state
+    return rebuild(state, run.last), replace(state, config=settings)
 
 
 def run_stage(stage: Stage, start: Checkpoint) -> tuple[Checkpoint, Accuracy | None]:

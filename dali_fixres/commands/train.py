@@ -41,7 +41,7 @@ def train(config: TrainConfig) -> None:
     dataset = open_dataset(config.data, config.val_fraction, reporter)
     plan = training_plan(config, dataset, "train", config.schedule)
     evaluation = EvaluationPlan(dataset.index, config.batch_size)
-    built, start = resume(resumed, dataset, reporter) if resumed else _begin(config, dataset, reporter)
+    built, start = resume(resumed, config, dataset, reporter) if resumed else _begin(config, dataset, reporter)
     for resolution in {config.test_resolution, *(config.schedule.at(epoch) for epoch in range(config.epochs))}:
         run_once(built.network, resolution)
     network = built.network.to(device).to(memory_format=torch.channels_last)

@@ -162,5 +162,7 @@ def _draw_val(candidates: Sequence[Candidate], fraction: float) -> set[bytes]:
     drawn: set[bytes] = set()
     for paths in by_class.values():
         paths.sort(key=lambda path: hashlib.blake2b(path, digest_size=8).digest())
-        drawn.update(paths[: max(1, round(fraction * len(paths)))])
+        # At least one to test on, but never the last one to train on.
+        count = len(paths) if fraction == 1 else min(max(1, round(fraction * len(paths))), len(paths) - 1)
+        drawn.update(paths[:count])
     return drawn

@@ -6,9 +6,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from dali_fixres.errors import ConfigError
 from dali_fixres.metrics import Accuracy
 
-__all__ = ["plot_curves", "plot_sweep"]
+__all__ = ["plot_curves", "plot_sweep", "save_figure"]
 
 
 def plot_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -30,7 +31,7 @@ def plot_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str) ->
     if tests:
         accuracy.legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_sweep(path: Path, series: Mapping[str, Sequence[Accuracy]], title: str) -> None:
@@ -44,4 +45,17 @@ def plot_sweep(path: Path, series: Mapping[str, Sequence[Accuracy]], title: str)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, and the folder it is to lie in.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=120)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}; name another place") from error

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-NET = ("--model", "timm/test_resnet", "--batch-size", "8")
+NET = ("--model", "timm/test_resnet")
+SMALL = ("--batch-size", "8")
 
 
 def assert_refused(result: Any, *parts: str) -> None:
@@ -78,7 +79,7 @@ def test_an_unwritable_out_is_refused(cli: Any, pictures: Path, tmp_path: Path) 
     """A run folder that cannot be made is named."""
     (tmp_path / "file").write_text("in the way")
     out = tmp_path / "file" / "run"
-    assert_refused(cli("train", *NET, "--data", pictures, "--out", out), str(out), "--out")
+    assert_refused(cli("train", *NET, *SMALL, "--data", pictures, "--out", out), str(out), "--out")
 
 
 def test_config_files_are_checked(cli: Any, tmp_path: Path) -> None:
@@ -106,4 +107,4 @@ def test_checkpoints_are_checked(cli: Any, pictures: Path, tmp_path: Path) -> No
 
 def test_unknown_networks_suggest_a_name(cli: Any, pictures: Path) -> None:
     """A typo in a network's name gets the nearest one."""
-    assert_refused(cli("train", "--data", pictures, "--model", "resnet55"), "resnet55", "did you mean")
+    assert_refused(cli("train", *SMALL, "--data", pictures, "--model", "resnet55"), "resnet55", "did you mean")

@@ -26,7 +26,9 @@ def trained(cli: Any, pictures: Path, workplace: Path) -> Path:
 def finetuned(cli: Any, trained: Path, workplace: Path) -> Path:
     """Return the run folder of a fine-tuning of that run."""
     assert trained.is_dir()
-    result = cli("finetune", "--test-res", 128, "--epochs", 2, "--out", "runs/high", "--json", "finetune.json")
+    result = cli(
+        "finetune", "--test-res", 128, "--epochs", 2, "--batch-size", 8, "--out", "runs/high", "--json", "finetune.json"
+    )
     assert result.returncode == 0, result.stderr
     assert "checkpoint: runs/low" in result.stderr
     assert "tuning fc" in result.stderr

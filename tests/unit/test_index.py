@@ -15,14 +15,6 @@ from dali_fixres.index import TRAIN, VAL, Index, OpenedData, open_data
 NO_PICTURE = "not a JPEG, PNG, BMP, TIFF, WebP, PNM or JPEG 2000 picture"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep indexes in a folder of the test's own."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("DALI_FIXRES_CACHE", str(folder))
-    return folder
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Return a folder for pictures that does not exist yet."""
@@ -121,14 +113,21 @@ def test_exif_orientation_is_not_applied(data: Path) -> None:
     assert (index.heights.tolist(), index.widths.tolist()) == ([30], [40])
 
 
-@pytest.mark.parametrize(("fraction", "expected"), [(0.1, 2), (0.25, 5), (0.5, 10), (0.99, 20), (1.0, 20), (0.001, 1)])
+@pytest.mark.parametrize(("fraction", "expected"), [(0.1, 2), (0.25, 5), (0.5, 10), (0.99, 19), (1.0, 20), (0.001, 1)])
 def test_val_fraction_is_a_share_of_each_class(data: Path, fraction: float, expected: int) -> None:
-    """Of 20 pictures of each class the share is tested on, at least one."""
+    """Of 20 pictures of each class the share is tested on: at least one, and never the last but for a share of 1."""
     _draw_tree(data, ["a", "b"], 20)
     index = open_data(data, val_fraction=fraction).index
     labels = index.labels[index.rows(VAL)].tolist()
     assert [labels.count(0), labels.count(1)] == [expected, expected]
     assert len(index.rows(TRAIN)) == 40 - 2 * expected
+
+
+@pytest.mark.parametrize(("fraction", "num_val"), [(0.5, 0), (0.99, 0), (1.0, 1)])
+def test_a_class_of_one_picture_is_trained_on(data: Path, fraction: float, num_val: int) -> None:
+    """A class's only picture is tested on only where all are."""
+    _draw_tree(data, ["a"], 1)
+    assert len(open_data(data, val_fraction=fraction).index.rows(VAL)) == num_val
 
 
 def test_val_fraction_draws_the_same_everywhere(data: Path, tmp_path: Path) -> None:
@@ -156,6 +155,18 @@ def test_new_files_of_one_class_do_not_move_others(data: Path) -> None:
     assert {path: after[path] for path in before if path.startswith(b"a/")} == {
         path: is_val for path, is_val in before.items() if path.startswith(b"a/")
     }
+
+
+def test_files_that_are_no_pictures_move_no_split(data: Path) -> None:
+    """The share is of a class's pictures: a system file that appears beside them moves none of them."""
+    _draw_tree(data, ["a", "b", "c"], 10)
+    before = _split_of(open_data(data, val_fraction=0.3).index)
+    for name in ("a", "b", "c"):
+        for number in range(10):
+            (data / name / f"Thumbs{number}.db").write_bytes(b"no picture")
+    after = open_data(data, val_fraction=0.3)
+    assert len(after.left_out) == 30
+    assert _split_of(after.index) == before
 
 
 def test_train_alone_takes_a_val_fraction(data: Path) -> None:
@@ -229,11 +240,11 @@ def test_manifest_without_a_split(data: Path) -> None:
 
 def test_manifest_with_some_splits(data: Path) -> None:
     """Rows that name a split keep it; only the others are drawn from."""
-    manifest = _manifest(
-        data, "path,label,split\npictures/one.jpg,a,train\npictures/two.jpg,a,val\npictures/three.jpg,a,\n"
-    )
+    rows = ["one.jpg,a,train", "two.jpg,a,val", "three.jpg,a,", "four.jpg,a,"]
+    manifest = _manifest(data, "\n".join(["path,label,split", *(f"pictures/{row}" for row in rows)]))
     split = _split_of(open_data(manifest, val_fraction=0.5).index)
-    assert split == {b"pictures/one.jpg": False, b"pictures/two.jpg": True, b"pictures/three.jpg": True}
+    assert (split[b"pictures/one.jpg"], split[b"pictures/two.jpg"]) == (False, True)
+    assert {split[b"pictures/three.jpg"], split[b"pictures/four.jpg"]} == {False, True}
 
 
 def test_numeric_labels_are_sorted_by_value(data: Path) -> None:
@@ -401,15 +412,15 @@ def test_odd_class_names(data: Path, name: bytes) -> None:
 # Cache
 
 
-def test_second_time_reads_no_header(data: Path, cache: Path) -> None:
+def test_second_time_reads_no_header(data: Path, own_cache: Path) -> None:
     """Sizes come from the cache as long as nothing changes, and progress counts what is read."""
-    assert cache_folder() == cache
+    assert cache_folder() == own_cache
     _draw_tree(data, ["a", "b"], 5)
     calls: list[tuple[int, int]] = []
     first = open_data(data, val_fraction=0.2, on_progress=lambda done, total: calls.append((done, total)))
     assert first.num_headers_read == 10
     assert calls[-1] == (10, 10)
-    assert len(list(cache.rglob("*.npz"))) == 1
+    assert len(list(own_cache.rglob("*.npz"))) == 1
     calls.clear()
     second = open_data(data, val_fraction=0.2, on_progress=lambda done, total: calls.append((done, total)))
     assert second.num_headers_read == 0
@@ -460,11 +471,11 @@ def test_cache_does_not_remember_splits(data: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "folder"])
-def test_a_damaged_cache_is_ignored(data: Path, cache: Path, damage: str) -> None:
+def test_a_damaged_cache_is_ignored(data: Path, own_cache: Path, damage: str) -> None:
     """A cache that cannot be read costs only the time to read all headers again."""
     _draw_tree(data, ["a"], 3)
     fingerprint = open_data(data, val_fraction=0.5).index.fingerprint
-    (file,) = cache.rglob("*.npz")
+    (file,) = own_cache.rglob("*.npz")
     content = file.read_bytes()
     file.unlink()
     if damage == "folder":
@@ -478,11 +489,11 @@ def test_a_damaged_cache_is_ignored(data: Path, cache: Path, damage: str) -> Non
         assert open_data(data, val_fraction=0.5).num_headers_read == 0
 
 
-def test_a_cache_that_lost_a_byte_is_ignored(data: Path, cache: Path) -> None:
+def test_a_cache_that_lost_a_byte_is_ignored(data: Path, own_cache: Path) -> None:
     """Whichever byte of the cache is damaged, the sizes are the files' own."""
     _draw_tree(data, ["a"], 3)
     index = open_data(data, val_fraction=0.5).index
-    (file,) = cache.rglob("*.npz")
+    (file,) = own_cache.rglob("*.npz")
     content = file.read_bytes()
     for position in range(0, len(content), 37):
         damaged = bytearray(content)

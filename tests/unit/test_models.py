@@ -22,8 +22,6 @@ from dali_fixres.tuning import freeze_for_tuning
 SMALL = Resolution(64)
 """The smallest size at which both networks still have four positions before their pooling."""
 
-BuildFunction = Callable[[str], BuiltModel]
-
 
 def _resnet18(num_classes: int = 10) -> BuiltModel:
     return build_model(ModelSpec("resnet18", num_classes))
@@ -344,6 +342,41 @@ def test_norms_behind_the_pooling_do_not_count() -> None:
     assert dissect(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), Resolution(32)).norm is None
 
 
+class _Residual(nn.Module):
+    """A last block with a norm on either branch, of which the short one's runs first or last."""
+
+    def __init__(self, *, short_runs_last: bool) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv2, self.norm2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.short, self.short_norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 2)
+        self.short_runs_last = short_runs_last
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first = images if self.short_runs_last else self.short_norm(self.short(images))
+        deep = self.norm2(self.conv2(self.norm1(self.conv1(images)).relu_()))
+        short = self.short_norm(self.short(images)) if self.short_runs_last else first
+        answers: torch.Tensor = self.fc((deep + short).relu_().mean((2, 3)))
+        return answers
+
+
+@pytest.mark.parametrize("short_runs_last", [True, False])
+def test_norm_of_a_residual_block_is_the_deep_branchs(short_runs_last: bool) -> None:
+    """Where a block ends in two norms, the one behind more norms counts, whichever ran first."""
+    anatomy = dissect(_Residual(short_runs_last=short_runs_last), Resolution(32))
+    assert (anatomy.norm_name, anatomy.classifier_name) == ("norm2", "fc")
+
+
+def test_frozen_networks_have_an_anatomy_too() -> None:
+    """Where nothing learns the parts are found all the same, and looking leaves no gradients."""
+    network = _Residual(short_runs_last=True).requires_grad_(False)
+    assert dissect(network, Resolution(32)).norm_name == "norm2"
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    dissect(network.requires_grad_(True), Resolution(32))
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
 def test_networks_without_a_classifier() -> None:
     """A network without a linear or convolutional layer has nothing to tune."""
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1))
@@ -398,7 +431,8 @@ def _step(network: nn.Module, set_mode: Callable[[], None], side_px: int = 64) -
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=0.1)
     images = torch.randn(4, 3, side_px, side_px, generator=torch.Generator().manual_seed(0))
-    nn.functional.cross_entropy(network(images), torch.tensor([0, 1, 2, 1])).backward()
+    loss: Any = nn.functional.cross_entropy(network(images), torch.tensor([0, 1, 2, 1]))
+    loss.backward()
     optimizer.step()
     return _changed(before, network)
 

@@ -1,0 +1,231 @@
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
+from dali_fixres.colour import Normalisation
+from dali_fixres.errors import CheckpointError
+from dali_fixres.models import ModelSpec, build_model
+
+ARCHITECTURE = ModelSpec("timm/test_resnet", 3, ("drop_rate=0.1",))
+"""A network of timm's for tests: half a million parameters."""
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    """Return a small network, none of whose tensors are as they were built."""
+    torch.manual_seed(0)
+    built = build_model(ARCHITECTURE).network
+    with torch.no_grad():
+        for tensor in built.state_dict().values():
+            tensor.copy_(torch.rand(tensor.shape) if tensor.is_floating_point() else tensor + 5)
+    return built
+
+
+@pytest.fixture
+def checkpoint(network: torch.nn.Module) -> Checkpoint:
+    """Return the state of a run in its third epoch."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    state = {
+        "state": {0: {"momentum_buffer": torch.arange(4.0)}},
+        "param_groups": optimizer.state_dict()["param_groups"],
+    }
+    return Checkpoint(
+        command="train",
+        model=ARCHITECTURE,
+        state_dict=network.state_dict(),
+        normalisation=Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
+        classes=("ant", "Bär", "odd \udcff"),
+        fingerprint="ab" * 32,
+        train_res=128,
+        test_res=160,
+        crop_ratio=0.875,
+        config={"train_res": "96@0,128@8", "lr": 0.1, "model_arg": ["a=1"], "pretrained": False},
+        epoch=3,
+        step=93,
+        optimizer=state,
+        rng=torch.get_rng_state(),
+        top1=61.25,
+        best_top1=None,
+    )
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of all files in a folder, hidden ones included."""
+    return [path.name for path in folder.iterdir()]
+
+
+def _assert_same(one: Any, other: Any, where: str = "") -> None:
+    """Compare nested containers with tensors in them, types included."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype, where
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert list(one) == list(other), where
+        for key in one:
+            _assert_same(one[key], other[key], f"{where}.{key}")
+    else:
+        assert one == other, where
+
+
+def test_round_trip(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Every part of a checkpoint comes back as it was, types and tensors included."""
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    again = load_checkpoint(tmp_path / "last.pt")
+    assert [field.name for field in fields(again)] == [field.name for field in fields(checkpoint)]
+    for field in fields(checkpoint):
+        one, other = getattr(checkpoint, field.name), getattr(again, field.name)
+        if field.name in {"state_dict", "optimizer"}:
+            one, other = dict(one), dict(other)
+        _assert_same(one, other, field.name)
+
+
+def test_rebuild(checkpoint: Checkpoint, network: torch.nn.Module, tmp_path: Path) -> None:
+    """The network of a checkpoint is built from it alone and answers as the one that was saved."""
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    built = rebuild(load_checkpoint(tmp_path / "last.pt"), tmp_path)
+    assert built.normalisation == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(built.network.state_dict()[name], tensor), name
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(built.network.eval()(images), network.eval()(images))
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_rebuild_takes_no_other_head(checkpoint: Checkpoint, num_classes: int, tmp_path: Path) -> None:
+    """Tensors that do not fit the network named beside them are an error, also if only the classes differ."""
+    other = replace(checkpoint, model=ModelSpec(ARCHITECTURE.name, num_classes))
+    with pytest.raises(CheckpointError, match=rf"^{tmp_path} does not fit this network: 2 of another shape: fc"):
+        rebuild(other, tmp_path)
+
+
+def test_saving_replaces(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A second save takes the first one's place and leaves no other file."""
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    save_checkpoint(tmp_path / "last.pt", replace(checkpoint, epoch=4))
+    assert load_checkpoint(tmp_path / "last.pt").epoch == 4
+    assert _names(tmp_path) == ["last.pt"]
+
+
+def test_a_failing_save_leaves_the_old_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """If a save breaks off half way, the file before it stays whole and no half file is left behind."""
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    # A lambda cannot be pickled; the fields before it are written by then.
+    broken = replace(checkpoint, epoch=4, config={"weights": torch.zeros(100), "lr": lambda: 0.1})
+    with pytest.raises(Exception, match=r"(?i)pickle.*lambda"):
+        save_checkpoint(tmp_path / "last.pt", broken)
+    assert load_checkpoint(tmp_path / "last.pt").epoch == 3
+    assert _names(tmp_path) == ["last.pt"]
+
+
+def test_a_failing_first_save_leaves_nothing(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """If there was no file before, there is none after a save that breaks off."""
+    with pytest.raises(Exception, match=r"(?i)pickle.*lambda"):
+        save_checkpoint(tmp_path / "last.pt", replace(checkpoint, config={"lr": lambda: 0.1}))
+    assert _names(tmp_path) == []
+
+
+def test_a_folder_stands_for_its_best_then_its_last(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A run folder is read as best.pt, and as last.pt as long as there is no best one."""
+    save_checkpoint(tmp_path / "last.pt", replace(checkpoint, epoch=5))
+    assert load_checkpoint(tmp_path).epoch == 5
+    save_checkpoint(tmp_path / "best.pt", replace(checkpoint, epoch=2))
+    assert load_checkpoint(tmp_path).epoch == 2
+    assert load_checkpoint(tmp_path / "last.pt").epoch == 5
+
+
+def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
+    """A folder without checkpoints is named, with what was looked for."""
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds neither best.pt nor last.pt; give a run folder or a checkpoint file"
+    )
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    """A file that is not there is named."""
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "none.pt")
+    assert str(caught.value) == f"no such file: {tmp_path / 'none.pt'}"
+
+
+@pytest.mark.parametrize("content", [{"conv.weight": torch.zeros(1)}, {"state_dict": {}}, [1], {"format": 2}, 3])
+def test_files_of_others(content: object, tmp_path: Path) -> None:
+    """A weights file from elsewhere is refused, with the flags that would take it."""
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    assert str(caught.value) == (
+        f"{path} is no dali-fixres checkpoint; for other weights files give --model NAME --weights {path}"
+    )
+
+
+@pytest.mark.parametrize("text", ["hello\n", "the weights are elsewhere\n", ""])
+def test_text_is_refused(text: str, tmp_path: Path) -> None:
+    """A text file is refused in one line that names it."""
+    path = tmp_path / "last.pt"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=rf"^(cannot read )?{path}[^\n]*$"):
+        load_checkpoint(path)
+
+
+def test_a_cut_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Half of a checkpoint is refused in one line that names it."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    content = path.read_bytes()
+    for length in (len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=rf"^[^\n]*{path}[^\n]*$"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["classes", "model", "normalisation", "optimizer"])
+def test_a_checkpoint_that_lacks_a_part(checkpoint: Checkpoint, name: str, tmp_path: Path) -> None:
+    """A checkpoint without one of its parts is refused, and the part is named."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    content = torch.load(path, weights_only=True)
+    del content[name]
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"^{path} lacks a part of a checkpoint: '{name}'$"):
+        load_checkpoint(path)
+
+
+def test_parts_of_another_form(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A part of another type than a checkpoint's is refused."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"normalisation": [0.5, 0.5]}, path)
+    with pytest.raises(CheckpointError, match=rf"^{path} lacks a part of a checkpoint"):
+        load_checkpoint(path)
+
+
+class _Code:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.marker,))
+
+
+def test_no_code_is_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A checkpoint with code in it is refused, and the code does not run."""
+    path, marker = tmp_path / "last.pt", tmp_path / "ran"
+    save_checkpoint(path, replace(checkpoint, config={"lr": _Code(marker)}))
+    with pytest.raises(CheckpointError, match=rf"^{path} is no plain checkpoint: .* would run code"):
+        load_checkpoint(path)
+    assert not marker.exists()
+    # The trap itself works: read with trust, it leaves its mark.
+    torch.load(path, weights_only=False)
+    assert marker.exists()

@@ -1,0 +1,311 @@
+import math
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dali_fixres.colour import IMAGENET, Normalisation
+from dali_fixres.config import (
+    Config,
+    EvaluateConfig,
+    FinetuneConfig,
+    IndexConfig,
+    PreviewConfig,
+    TrainConfig,
+    read_toml,
+    to_toml,
+)
+from dali_fixres.errors import ConfigError, UserError
+from dali_fixres.resolution import Resolution
+
+Build = Callable[..., Config]
+
+FINETUNE = partial(FinetuneConfig, test_res=160)
+
+
+def _flags(config: Config) -> set[str]:
+    return {field.name for field in fields(config)}
+
+
+# What is stored
+
+
+def test_defaults_leave_out_what_is_unset() -> None:
+    """What the user left unset is not stored, and neither is what concerns one call alone."""
+    assert TrainConfig().stored() == {
+        "pretrained": False,
+        "model_arg": [],
+        "batch_size": 64,
+        "crop_ratio": 0.875,
+        "device": "auto",
+        "seed": 0,
+        "epochs": 30,
+        "base_lr": 0.1,
+        "lr_decay": "cosine",
+        "warmup_ratio": 0.0,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "label_smoothing": 0.0,
+        "train_res": "128",
+    }
+
+
+def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Paths are stored as absolute text, tuples as lists; --out, --json, --config and --resume are not stored."""
+    monkeypatch.chdir(tmp_path)
+    config = FinetuneConfig(
+        test_res=160,
+        data=Path("pictures"),
+        checkpoint=Path("/runs/one"),
+        mean=(0.1, 0.2, 0.3),
+        model_arg=("a=1", "b=2"),
+        out=Path("out"),
+        json=Path("out.json"),
+        config=Path("mine.toml"),
+        resume=True,
+        policy="classifier",
+    )
+    stored = config.stored()
+    assert not {"out", "json", "config", "resume", "lr", "train_res", "std", "workers"} & set(stored)
+    assert stored["data"] == str(tmp_path / "pictures")
+    assert stored["checkpoint"] == "/runs/one"
+    assert (stored["mean"], stored["model_arg"]) == ([0.1, 0.2, 0.3], ["a=1", "b=2"])
+    assert (stored["test_res"], stored["policy"], stored["augmentation"]) == (160, "classifier", "v2")
+    assert (stored["epochs"], stored["base_lr"]) == (8, 0.05)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(),
+        TrainConfig(train_res="96@0,128@8", lr=1e-5, weight_decay=0.0, jitter=0.25, clip_grad=1.0, test_res=160),
+        FinetuneConfig(test_res=160, data=Path('/a "b"\\c/ä 雪\n'), mean=(0.5, 0.5, 0.5), std=(1e-3, 1.0, 2.0)),
+        EvaluateConfig(test_res="96,128", model="timm/mobilenetv2_100", model_arg=("pad_type=same",), batch_size=1),
+        PreviewConfig(num_images=2),
+        IndexConfig(val_fraction=0.1),
+    ],
+)
+def test_stored_settings_survive_the_file(config: Config, tmp_path: Path) -> None:
+    """What is written into the run folder is read back by --config, value for value and type for type."""
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config.stored()), encoding="utf-8")
+    values = read_toml(path, _flags(config))
+    assert values == config.stored()
+    assert {name: type(value) for name, value in values.items()} == {
+        name: type(value) for name, value in config.stored().items()
+    }
+
+
+def test_toml_literals() -> None:
+    """One line per setting, in the order given."""
+    assert to_toml({"train_res": "96@0", "lr": 0.1, "epochs": 3, "resume": True, "mean": [0.5, 1.0]}) == (
+        'train_res = "96@0"\nlr = 0.1\nepochs = 3\nresume = true\nmean = [0.5, 1.0]\n'
+    )
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+NUMBERS = st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), TEXT | NUMBERS | st.lists(TEXT)))
+def test_any_settings_survive_toml(values: dict[str, Any]) -> None:
+    """Any text, number, truth value or list reads back as it was written."""
+    assert tomllib.loads(to_toml(values)) == values
+
+
+def test_text_with_a_control_character_survives_toml() -> None:
+    """Control characters are escaped, the delete character among them, which JSON leaves and TOML forbids."""
+    values = {"data": "".join(map(chr, range(32))) + "\x7f\x80"}
+    assert tomllib.loads(to_toml(values)) == values
+
+
+# Config files
+
+
+def test_config_files_take_dashes_or_underscores(tmp_path: Path) -> None:
+    """A key is a flag without its leading dashes, written either way."""
+    path = tmp_path / "mine.toml"
+    path.write_text('train-res = "128"\nbatch_size = 8  # pictures\n')
+    assert read_toml(path, {"train_res", "batch_size", "lr"}) == {"train_res": "128", "batch_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("trian_res", "; did you mean 'train_res'?"),
+        ("batchsize", "; did you mean 'batch_size'?"),
+        ("label-smothing", "; did you mean 'label_smoothing'?"),
+        ("zzz", ""),
+    ],
+)
+def test_unknown_keys(key: str, hint: str, tmp_path: Path) -> None:
+    """An unknown key is refused with the file and the nearest flag."""
+    path = tmp_path / "mine.toml"
+    path.write_text(f"lr = 0.1\n{key} = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        read_toml(path, _flags(TrainConfig()))
+    assert str(caught.value) == f"--config {path} has an unknown key {key!r}{hint}"
+
+
+def test_tables_are_unknown_keys(tmp_path: Path) -> None:
+    """A config file is flat."""
+    path = tmp_path / "mine.toml"
+    path.write_text("[train]\nlr = 0.1\n")
+    with pytest.raises(ConfigError, match=r"has an unknown key 'train'; did you mean 'train_res'\?"):
+        read_toml(path, _flags(TrainConfig()))
+
+
+@pytest.mark.parametrize("content", [b"train_res = 96@0\n", b"lr\n", b'data = "\xe4"\n', b"lr = 1\nlr = 2\n"])
+def test_files_that_are_no_toml(content: bytes, tmp_path: Path) -> None:
+    """A file that is no TOML is refused with its path and the parser's reason."""
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^--config {path} is not valid TOML: ."):
+        read_toml(path, _flags(TrainConfig()))
+
+
+def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A file that is not there, and a folder, are named with the system's reason."""
+    with pytest.raises(ConfigError, match=rf"^cannot read --config {tmp_path}/none: No such file or directory$"):
+        read_toml(tmp_path / "none", {"lr"})
+    with pytest.raises(ConfigError, match=rf"^cannot read --config {tmp_path}: Is a directory$"):
+        read_toml(tmp_path, {"lr"})
+
+
+# Validation
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "value", "rule"),
+    [
+        (IndexConfig, "val_fraction", 0.0, "above 0 and at most 1"),
+        (IndexConfig, "val_fraction", 1.01, "above 0 and at most 1"),
+        (EvaluateConfig, "batch_size", 0, "at least 1"),
+        (EvaluateConfig, "workers", 0, "at least 1"),
+        (EvaluateConfig, "seed", -1, "at least 0"),
+        (EvaluateConfig, "crop_ratio", 0.0, "above 0 and at most 1"),
+        (EvaluateConfig, "crop_ratio", 1.5, "above 0 and at most 1"),
+        (EvaluateConfig, "std", (0.1, 0.0, 0.1), "above 0"),
+        (TrainConfig, "epochs", 0, "at least 1"),
+        (TrainConfig, "warmup_ratio", -1.0, "from 0 to below 1"),
+        (TrainConfig, "warmup_ratio", 1.0, "from 0 to below 1"),
+        (TrainConfig, "momentum", 1.0, "from 0 to below 1"),
+        (TrainConfig, "momentum", -0.1, "from 0 to below 1"),
+        (TrainConfig, "label_smoothing", 1.0, "from 0 to below 1"),
+        (TrainConfig, "jitter", 1.1, "from 0 to 1"),
+        (TrainConfig, "jitter", -0.1, "from 0 to 1"),
+        (TrainConfig, "lr", 0.0, "above 0"),
+        (TrainConfig, "lr", math.nan, "above 0"),
+        (TrainConfig, "lr", math.inf, "above 0"),
+        (TrainConfig, "base_lr", -0.1, "above 0"),
+        (TrainConfig, "clip_grad", 0.0, "above 0"),
+        (TrainConfig, "weight_decay", -1e-4, "at least 0"),
+        (TrainConfig, "weight_decay", math.nan, "at least 0"),
+        (FINETUNE, "epochs", 0, "at least 1"),
+        (FINETUNE, "label_smoothing", -0.5, "from 0 to below 1"),
+        (PreviewConfig, "num_images", 0, "from 1 to 64"),
+        (PreviewConfig, "num_images", 65, "from 1 to 64"),
+    ],
+)
+def test_bad_values(build: Build, name: str, value: object, rule: str) -> None:
+    """A value out of its range is refused with its flag, the rule and the value."""
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(ConfigError) as caught:
+        build(**{name: value})
+    assert str(caught.value) == f"{flag} must be {rule}; found {value}"
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "value", "found"),
+    [
+        (TrainConfig, "train_res", "16", "16"),
+        (TrainConfig, "train_res", "96@0,5000@2", "5000"),
+        (TrainConfig, "train_res", "96@1", "96@1"),
+        (TrainConfig, "train_res", "big", "'big'"),
+        (TrainConfig, "test_res", 31, "31"),
+        (FinetuneConfig, "test_res", 5000, "5000"),
+        (FINETUNE, "train_res", 16, "16"),
+        (EvaluateConfig, "test_res", "96,16", "16"),
+        (EvaluateConfig, "test_res", "96;128", "'96;128'"),
+        (PreviewConfig, "train_res", 16, "16"),
+        (PreviewConfig, "test_res", "96,8", "8"),
+    ],
+)
+def test_bad_resolutions(build: Build, name: str, value: object, found: str) -> None:
+    """A resolution that cannot be used is refused with its flag, the rule and the value."""
+    with pytest.raises(ConfigError, match=rf"; found {re.escape(found)}$") as caught:
+        build(**{name: value})
+    assert f"--{name.replace('_', '-')}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "value"),
+    [
+        (TrainConfig, "weight_decay", math.inf),
+        (EvaluateConfig, "std", (math.inf, 1.0, 1.0)),
+        (EvaluateConfig, "std", (1.0, math.nan, 1.0)),
+        (EvaluateConfig, "mean", (0.5, math.nan, 0.5)),
+        (PreviewConfig, "seed", -1),
+    ],
+)
+def test_values_that_nothing_can_use(build: Build, name: str, value: object) -> None:
+    """A value that could only end in NaN or in a failure later on is refused with its flag at once."""
+    with pytest.raises(ConfigError, match=rf"^--{name.replace('_', '-')} "):
+        build(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(TrainConfig, epochs=1, warmup_ratio=0.99, momentum=0.0, weight_decay=0.0, label_smoothing=0.99),
+        partial(TrainConfig, jitter=0.0, batch_size=1, workers=1, val_fraction=1.0, crop_ratio=1.0, lr=1e-9),
+        partial(TrainConfig, jitter=1.0, train_res="32", test_res=4096),
+        partial(PreviewConfig, num_images=64),
+        partial(EvaluateConfig, mean=(0.0, 0.0, 0.0), std=(1e-6, 1.0, 1.0)),
+    ],
+)
+def test_values_at_the_edge(build: Build) -> None:
+    """The last allowed values are allowed."""
+    assert build().stored()
+
+
+def test_two_ways_to_start(tmp_path: Path) -> None:
+    """--pretrained and --weights exclude each other."""
+    assert EvaluateConfig(weights=tmp_path).weights == tmp_path
+    with pytest.raises(ConfigError, match=r"--pretrained and --weights are two ways to start; give one of them"):
+        EvaluateConfig(pretrained=True, weights=tmp_path)
+
+
+def test_config_errors_are_the_users() -> None:
+    """Every ConfigError is a UserError, for which the command line exits with 2."""
+    with pytest.raises(UserError):
+        TrainConfig(epochs=0)
+
+
+# What is derived
+
+
+def test_resolutions_of_training() -> None:
+    """Testing is at the last training resolution unless another is asked for; both keep the crop ratio."""
+    config = TrainConfig(train_res="96@0,128@8", crop_ratio=0.9)
+    assert [config.schedule.at(epoch).crop_px for epoch in (0, 7, 8)] == [96, 96, 128]
+    assert config.test_resolution == Resolution(128, 0.9)
+    assert TrainConfig(train_res="96", test_res=160).test_resolution == Resolution(160)
+    assert FinetuneConfig(test_res=160, crop_ratio=0.9).test_resolution == Resolution(160, 0.9)
+
+
+def test_normalisation_asked_for() -> None:
+    """What the user gives replaces that part of the network's own; zeros count as given."""
+    assert TrainConfig().normalisation(IMAGENET) == IMAGENET
+    config = TrainConfig(mean=(0.0, 0.0, 0.0))
+    assert config.normalisation(IMAGENET) == Normalisation((0.0, 0.0, 0.0), IMAGENET.std)
+    config = TrainConfig(std=(1.0, 2.0, 3.0))
+    assert config.normalisation(IMAGENET) == Normalisation(IMAGENET.mean, (1.0, 2.0, 3.0))
