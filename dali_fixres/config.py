@@ -225,10 +225,10 @@ class FinetuneConfig(StageConfig):
     augmentation: Literal["v1", "v2", "train"] = "v2"
     """What it learns from: test crops; test crops mirrored, shifted and slightly jittered; or training crops."""
 
-    epochs: int = 8
+    epochs: int = 3
     """Passes over the training pictures."""
 
-    base_lr: float = 0.05
+    base_lr: float = 0.2
     """Learning rate for a global batch of 256 pictures."""
 
     def __post_init__(self) -> None:

@@ -43,7 +43,6 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "pretrained": False,
         "model_arg": [],
         "batch_size": 64,
-        "crop_ratio": 0.875,
         "device": "auto",
         "seed": 0,
         "epochs": 30,
@@ -73,7 +72,7 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
         policy="classifier",
     )
     stored = config.stored()
-    assert not {"out", "json", "config", "resume", "lr", "train_res", "std", "workers"} & set(stored)
+    assert not {"out", "json", "config", "resume", "lr", "train_res", "std", "workers", "crop_ratio"} & set(stored)
     assert stored["data"] == str(tmp_path / "pictures")
     assert stored["checkpoint"] == "/runs/one"
     assert (stored["mean"], stored["model_arg"]) == ([0.1, 0.2, 0.3], ["a=1", "b=2"])
@@ -195,7 +194,7 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
         (EvaluateConfig, "crop_ratio", 1.5, "above 0 and at most 1"),
         (EvaluateConfig, "std", (0.1, 0.0, 0.1), "above 0"),
         (TrainConfig, "epochs", 0, "at least 1"),
-        (TrainConfig, "warmup_ratio", -1.0, "from 0 to below 1"),
+        (TrainConfig, "warmup_ratio", -0.1, "from 0 to below 1"),
         (TrainConfig, "warmup_ratio", 1.0, "from 0 to below 1"),
         (TrainConfig, "momentum", 1.0, "from 0 to below 1"),
         (TrainConfig, "momentum", -0.1, "from 0 to below 1"),
@@ -294,9 +293,11 @@ def test_config_errors_are_the_users() -> None:
 
 
 def test_resolutions_of_training() -> None:
-    """Testing is at the last training resolution unless another is asked for; both keep the crop ratio."""
+    """Testing is at the last training resolution unless another is asked for; the crop ratio is 0.875 or as asked."""
+    assert (TrainConfig().ratio, TrainConfig(crop_ratio=0.9).ratio) == (0.875, 0.9)
     config = TrainConfig(train_res="96@0,128@8", crop_ratio=0.9)
-    assert [config.schedule.at(epoch).crop_px for epoch in (0, 7, 8)] == [96, 96, 128]
+    expected = [Resolution(96, 0.9), Resolution(96, 0.9), Resolution(128, 0.9)]
+    assert [config.schedule.at(epoch) for epoch in (0, 7, 8)] == expected
     assert config.test_resolution == Resolution(128, 0.9)
     assert TrainConfig(train_res="96", test_res=160).test_resolution == Resolution(160)
     assert FinetuneConfig(test_res=160, crop_ratio=0.9).test_resolution == Resolution(160, 0.9)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from dali_fixres.demo import CLASS_NAMES, NUM_CLASSES, _draw_picture, ensure_demo_data
+from dali_fixres.demo import CLASS_NAMES, NUM_CLASSES, ensure_demo_data
+from dali_fixres.demo.draw import draw_picture
 
 
 class Made(NamedTuple):
@@ -75,9 +76,9 @@ def test_default_folder_and_same_bytes_for_any_workers(
 
 def test_seed_split_and_number_each_change_the_picture() -> None:
     """A picture is the same for the same seed, split and number, and another if any of them is another."""
-    pictures = [_draw_picture(*key).tobytes() for key in ((3, "train", 1), (4, "train", 1), (3, "val", 1))]
-    assert len({*pictures, _draw_picture(3, "train", 11).tobytes()}) == 4
-    assert _draw_picture(3, "train", 1).tobytes() == pictures[0]
+    pictures = [draw_picture(*key).tobytes() for key in ((3, "train", 1), (4, "train", 1), (3, "val", 1))]
+    assert len({*pictures, draw_picture(3, "train", 11).tobytes()}) == 4
+    assert draw_picture(3, "train", 1).tobytes() == pictures[0]
 
 
 def test_second_call_writes_nothing(made: Made) -> None:

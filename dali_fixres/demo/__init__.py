@@ -1,0 +1,6 @@
+"""Synthetic demo pictures, drawn on the spot for whoever has no data set at hand."""
+
+from dali_fixres.demo.draw import CLASS_NAMES, NUM_CLASSES
+from dali_fixres.demo.make import ensure_demo_data
+
+__all__ = ["CLASS_NAMES", "NUM_CLASSES", "ensure_demo_data"]

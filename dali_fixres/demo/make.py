@@ -1,0 +1,171 @@
+"""Demo pictures, drawn on the spot from a seed, for whoever has no data set at hand.
+
+This stands before everything else in the flow: given no data folder, the CLI calls ``ensure_demo_data`` and
+goes on with the folder it returns as with any other ``train/<class>/*.jpg`` and ``val/<class>/*.jpg``.
+
+Every picture shows one object, a shaded blob covered with small marks, before a cluttered background. The class
+is the *shape of the marks* (dots, rings, squares, ...). Colour, outline, size, place and number of marks are
+drawn without regard to the class, and a mark covers the same area in every class, so only detail tells the
+classes apart. Objects are near or far, 28 to 80 % of the shorter side across. How large a mark comes out in the
+network's input decides how well it can be read, which is what FixRes is about; nothing else is arranged for it.
+
+The module imports neither torch nor DALI, so its worker processes start in a fraction of a second.
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from dali_fixres.demo.draw import CLASS_NAMES, NUM_CLASSES, draw_picture
+from dali_fixres.folders import cache_folder
+
+__all__ = ["DEMO_VERSION", "NUM_TRAIN", "NUM_VAL", "ensure_demo_data"]
+
+NUM_TRAIN = 1500
+NUM_VAL = 500
+DEMO_VERSION = 1
+"""Raised whenever the same seed gives other pictures than before."""
+
+_JPEG_QUALITY = 90
+_CHUNK = 16  # pictures per task of a worker: a fraction of a second's work, so progress moves and a stop is quick
+
+Job = tuple[str, int]  # split, number in the split
+Progress = Callable[[int, int], None]
+
+
+def ensure_demo_data(
+    folder: Path | None = None,
+    *,
+    seed: int = 0,
+    num_train: int = NUM_TRAIN,
+    num_val: int = NUM_VAL,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Return the folder of the demo pictures and make it first where it does not exist yet.
+
+    The pictures are drawn in a hidden folder beside the final one, which is then renamed: a run that is killed
+    leaves nothing under the final name, and when several runs make the set at once, the first copy stays.
+    Workers are spawned and import the caller's main module: a script needs ``if __name__ == "__main__":``.
+
+    Args:
+        folder: where the set lies or shall lie; by default a folder of the cache named after its content.
+        seed: 0 or more; a picture is a pure function of (seed, split, its number in the split).
+        num_train: pictures to train on; number n is of class ``n % NUM_CLASSES``, so the counts are balanced.
+        num_val: pictures to test on, likewise.
+        workers: processes to draw with; by default one per usable core, eight at most.
+        on_progress: called in this process as ``on_progress(pictures done, pictures in all)``.
+
+    Returns:
+        The folder, with ``train/<class>/*.jpg``, ``val/<class>/*.jpg`` and a ``README.txt``.
+
+    Raises:
+        ValueError: for a negative seed, or for fewer pictures in a split than there are classes.
+        FileExistsError: ``folder`` exists and holds something else.
+        OSError: the pictures cannot be written there.
+    """
+    if seed < 0:
+        raise ValueError(f"the demo's seed must be 0 or more. Found: {seed}")
+    counts = {"train": num_train, "val": num_val}
+    if min(counts.values()) < NUM_CLASSES:
+        raise ValueError(f"a demo split must have {NUM_CLASSES} pictures, one per class, or more. Found: {counts}")
+    if folder is None:
+        folder = cache_folder() / f"demo-v{DEMO_VERSION}-seed{seed}-train{num_train}-val{num_val}"
+    try:
+        if not _is_finished(folder, _readme(seed, counts)):
+            workers = workers or min(len(os.sched_getaffinity(0)), 8)
+            _make(folder.absolute(), seed, counts, workers, on_progress)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OSError(
+            f"cannot write the demo pictures to {folder}: {error}; "
+            "set DALI_FIXRES_CACHE to a folder that can be written, or give a data folder of your own"
+        ) from error
+    return folder
+
+
+def _readme(seed: int, counts: dict[str, int]) -> str:
+    """Return the text of README.txt, which names all that determines the set and so identifies it."""
+    return (
+        "Synthetic demo pictures, drawn by a program (dali-fixres): no photographs.\n"
+        f"version: {DEMO_VERSION}\nseed: {seed}\n"
+        f"train pictures: {counts['train']}\nval pictures: {counts['val']}\n"
+        "The class is the shape of the small marks on the object.\n"
+        "This folder can be deleted; it is made again when it is needed.\n"
+    )
+
+
+def _is_finished(folder: Path, readme: str) -> bool:
+    """Say whether ``folder`` is the set that ``readme`` names; raise FileExistsError if it is something else."""
+    try:
+        if (folder / "README.txt").read_text(encoding="utf-8") == readme:
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free:  # an empty folder is as good as none: the rename replaces it
+        raise FileExistsError(f"{folder} exists and is not this demo set; name another folder or delete it")
+    return False
+
+
+def _make(folder: Path, seed: int, counts: dict[str, int], workers: int, on_progress: Progress | None) -> None:
+    """Draw the set beside ``folder``, then give it its name, unless another process has been faster."""
+    readme = _readme(seed, counts)
+    making = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        for split in counts:
+            for name in CLASS_NAMES:
+                (making / split / name).mkdir(parents=True)
+        jobs = [(split, number) for split, count in counts.items() for number in range(count)]
+        _draw_all(making, seed, jobs, workers, on_progress)
+        (making / "README.txt").write_text(readme, encoding="utf-8")
+        try:
+            making.rename(folder)
+        except OSError:
+            if not _is_finished(folder, readme):
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)  # does nothing after the rename
+
+
+def _draw_all(folder: Path, seed: int, jobs: list[Job], workers: int, on_progress: Progress | None) -> None:
+    """Draw the pictures of ``jobs`` below ``folder`` in ``workers`` processes."""
+    # Spawned, not forked: the caller may run threads of torch or DALI, which a fork would break.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    try:
+        chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
+        done = 0
+        for future in as_completed([pool.submit(_draw_chunk, folder, seed, chunk) for chunk in chunks]):
+            done += future.result()
+            if on_progress is not None:
+                on_progress(done, len(jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with the parent even when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _draw_chunk(folder: Path, seed: int, chunk: list[Job]) -> int:
+    """Draw and write the pictures of one chunk; return how many."""
+    for split, number in chunk:
+        path = folder / split / CLASS_NAMES[number % NUM_CLASSES] / f"{number:05d}.jpg"
+        draw_picture(seed, split, number).save(path, quality=_JPEG_QUALITY)
+    return len(chunk)
