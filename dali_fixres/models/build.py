@@ -82,6 +82,10 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
         raise ModelError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models())}")
     network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=spec.num_classes, **arguments)
     config: Any = network.pretrained_cfg
+    if pretrained and spec.num_classes != config["num_classes"]:
+        head: Any = network
+        for tensor in head.get_classifier().parameters():
+            nn.init.zeros_(tensor)  # as `load_into` does, and for the same reason
     return BuiltModel(network, Normalisation(tuple(config["mean"]), tuple(config["std"])))
 
 

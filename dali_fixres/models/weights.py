@@ -27,7 +27,7 @@ class LoadedWeights:
     """What became of a state dict.
 
     Attributes:
-        new_head: Names of the classifier's tensors that were left at random, because the classes differ.
+        new_head: Names of the classifier's tensors that start at zero, because the classes differ.
         num_tensors: How many tensors were loaded.
     """
 
@@ -86,11 +86,14 @@ def strip_prefixes(state: Mapping[str, torch.Tensor]) -> StateDict:
 def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_head: bool = True) -> LoadedWeights:
     """Load tensors by name; only a classifier for another number of classes may differ.
 
+    Such a classifier starts at zero (as in BiT, arXiv 1912.11370): some networks' own random start is so large that
+    the first steps would undo the trunk that was just loaded.
+
     Args:
         network: Gets the tensors.
         state: Names and tensors.
         source: What errors call the file.
-        allow_new_head: Whether a classifier of another size stays as it was built.
+        allow_new_head: Whether a classifier of another size is taken as one for other classes.
 
     Raises:
         CheckpointError: If names are missing, unknown, or of other shapes; the message lists the first of them.
@@ -115,6 +118,8 @@ def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_he
             f"{source} does not fit this network: {'; '.join(problems)}; check --model and --model-arg"
         )
     network.load_state_dict({name: tensor for name, tensor in state.items() if name not in head}, strict=False)
+    for name in head:
+        own[name].zero_()
     return LoadedWeights(tuple(sorted(head)), len(state) - len(head))
 
 
