@@ -39,6 +39,7 @@ from dali_fixres.errors import UserError
 from dali_fixres.index import TRAIN, Index
 from dali_fixres.plan import AUGMENTATIONS, TrainPlan
 from dali_fixres.report.environment import environment
+from dali_fixres.report.plots import save_figure
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
 from dali_fixres.resolution import Resolution, Schedule, parse_resolutions
@@ -84,6 +85,18 @@ class Bench:
 
     plot: Path | None = None
     """Write the plot here; beside the JSON if left out."""
+
+    def __post_init__(self) -> None:
+        least = {
+            "--batch-size": (self.batch_size, 1),
+            "--repeats": (self.repeats, 1),
+            "--num-batches": (self.num_batches, 2),
+        }
+        if self.workers is not None:
+            least["--workers"] = (self.workers, 1)
+        for flag, (found, minimum) in least.items():
+            if found < minimum:
+                raise UserError(f"{flag} must be at least {minimum}; found {found}")
 
 
 class PilPictures(Dataset[tuple[torch.Tensor, int]]):
@@ -135,12 +148,12 @@ def main(bench: Bench) -> None:
         "switches": switches,
         "batches_at_wrong_resolution": num_wrong,
     }
+    print_table(f"loader alone on {dataset.title}, {workers} workers, median of {bench.repeats}", _table(results))
+    print_table("first batch after a change of resolution, in one stream", _switch_table(switches))
     out = bench.json or Path(__file__).parent / "results" / "throughput.json"
     write_json(out, content)
     plot = bench.plot or out.with_suffix(".png")
     _plot(plot, results, dataset.title)
-    print_table(f"loader alone on {dataset.title}, {workers} workers, median of {bench.repeats}", _table(results))
-    print_table("first batch after a change of resolution, in one stream", _switch_table(switches))
     reporter.line(f"batches at a wrong resolution: {num_wrong}; figures in {out}, plot in {plot}")
 
 
@@ -222,6 +235,8 @@ def _switches(loader: Loader, plans: list[TrainPlan], bench: Bench) -> tuple[lis
     firsts: dict[tuple[int, int], list[float]] = {}
     others: dict[tuple[int, int], list[float]] = {}
     for leg, (before, after) in enumerate(pairwise(route), start=1):
+        if before is after:
+            continue  # a single resolution: nothing is switched
         start = leg * bench.num_batches
         switch = before.schedule.last.crop_px, after.schedule.last.crop_px
         firsts.setdefault(switch, []).append(times_ms[start])
@@ -280,7 +295,7 @@ def _plot(path: Path, results: list[dict[str, Any]], title: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 app = App(name="throughput.py", help=__doc__)

@@ -37,6 +37,7 @@ class Checkpoint:
         step: Optimiser steps done, over all epochs.
         optimizer: The optimiser's state.
         rng: torch's random state, (bytes,) uint8.
+        cuda_rng: The same of the GPU; None where there was none.
         top1: Of the last evaluation, percent; None before the first.
         best_top1: The best so far.
     """
@@ -55,6 +56,7 @@ class Checkpoint:
     step: int
     optimizer: dict[str, Any]
     rng: torch.Tensor
+    cuda_rng: torch.Tensor | None
     top1: float | None
     best_top1: float | None
 
@@ -63,7 +65,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint in one atomic step: a kill leaves the old file or the new one, never half of one."""
     content = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     content |= {"model": asdict(checkpoint.model), "normalisation": asdict(checkpoint.normalisation)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
             torch.save({"format": FORMAT, **content}, file)

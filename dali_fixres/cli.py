@@ -29,6 +29,9 @@ from dali_fixres.runs import newest_run, open_run
 
 __all__ = ["app", "main"]
 
+PART_OF = {"model": "model_arg", "base_lr": "lr"}
+"""A flag on the left makes a lower layer's value on the right stale: another network's arguments, a rate as it is."""
+
 FLAT = Parameter(name="*")
 """A config's fields are flags of their own, without its name before them."""
 
@@ -113,9 +116,13 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
     elif commands[-1] == "train" and "data" not in told:
         recipe = files("dali_fixres.recipes") / "demo.toml"
         layers.append((read_toml(Path(str(recipe)), known), "the demo's recipe"))
+    said = {_key(argument.name) for argument in arguments if argument.tokens}
     for values, source in layers:
-        # Each layer fills only what no earlier one has set.
-        Dict(values, source=source, use_commands_as_keys=False)(app_, commands, arguments)
+        # Each layer fills what no earlier one has set, but for parts of something that an earlier one replaces.
+        stale = {part for name, part in PART_OF.items() if name in said and part not in said}
+        kept = {name: value for name, value in values.items() if name not in stale}
+        Dict(kept, source=source, use_commands_as_keys=False)(app_, commands, arguments)
+        said |= values.keys()
 
 
 def _key(flag: str) -> str:

@@ -191,7 +191,9 @@ class TrainConfig(StageConfig):
 
     def __post_init__(self) -> None:
         super(TrainConfig, self).__post_init__()
-        _ = self.schedule, self.test_resolution
+        _ = self.test_resolution
+        last_phase = self.schedule.phases[-1][0]
+        _check(last_phase < self.epochs, "--train-res", f"phases that begin before epoch {self.epochs}", self.train_res)
 
     @property
     def schedule(self) -> Schedule:

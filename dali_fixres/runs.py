@@ -69,11 +69,13 @@ class RunFolder:
             file.write(line + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """Return all events so far."""
+        """Return the events so far; of an epoch that a killed run had to do again, the later ones."""
         path = self.path / "records.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        latest = {(record["event"], record["epoch"], record.get("test_res")): record for record in found}
+        return list(latest.values())
 
     def list_left_out(self, left_out: Sequence[LeftOut]) -> None:
         """Write which files are no readable pictures, and why."""
@@ -90,9 +92,9 @@ def create_run(out: Path | None, command: str, config: dict[str, Any]) -> RunFol
         ConfigError: If it cannot be made or written, or holds a run already.
     """
     path = out or _fresh_name(command)
-    if (path / CONFIG).exists():
-        raise ConfigError(f"{path} already holds a run; give another --out, or --resume to go on with it")
     try:
+        if (path / CONFIG).exists():
+            raise ConfigError(f"{path} already holds a run; give another --out, or --resume to go on with it")
         path.mkdir(parents=True, exist_ok=True)
         run = RunFolder(path)
         run.write_config(command, config)
@@ -150,6 +152,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         ConfigError: If the file cannot be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error

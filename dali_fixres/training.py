@@ -149,5 +149,5 @@ def train_epoch(learner: Learner, batches: Iterable[Batch], first_step: int, bar
         learner.optimizer.step()
         meter.add(loss, len(batch), step)
         step += 1
-    loss_mean = meter.mean_loss(step)
+    loss_mean = meter.mean_loss(step - 1)
     return EpochResult(loss_mean, meter.num_images / meter.elapsed_s, meter.wait_share, meter.elapsed_s, step)

@@ -1,19 +1,26 @@
 """Which file of a failed batch is to blame: DALI's errors do not say."""
 
-from collections.abc import Iterable
-from pathlib import Path
-
 from PIL import Image
+
+from dali_fixres.index import Index
+from dali_fixres.windows import Ints
 
 __all__ = ["first_unreadable"]
 
 
-def first_unreadable(paths: Iterable[Path]) -> str | None:
-    """Return "cannot decode FILE: reason" for the first file that PIL cannot read whole either, else None."""
-    for path in paths:
+def first_unreadable(index: Index, rows: Ints) -> str | None:
+    """Say what is wrong with the first file that is not what it was when it was indexed, or None if all are.
+
+    Each is decoded whole with PIL, so this takes as long as a batch; it is called once a batch has failed.
+    """
+    for row in rows.tolist():
+        path = index.path(row)
         try:
             with Image.open(path) as image:
                 image.load()
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a broken file makes PIL raise is the finding to report
             return f"cannot decode {path}: {getattr(error, 'strerror', None) or error}"
+        expected = int(index.widths[row]), int(index.heights[row])
+        if image.size != expected:
+            return f"{path} has changed since it was indexed: {image.size} instead of {expected} pixels"
     return None

@@ -69,6 +69,7 @@ def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Nor
     paths, decode_start, decode_end, window_start, window_end, size, jittered, colour = fn.external_source(
         source=source, num_outputs=len(_INPUT_TYPES), dtype=_INPUT_TYPES, ndim=_INPUT_NDIMS, batch=True
     )
+    output_type = types.DALIDataType.FLOAT16 if on_gpu else types.DALIDataType.FLOAT
     # Memory-mapped reading turns an empty file into an error that names nothing.
     files = fn.io.file.read(paths, dont_use_mmap=True)
     # PIL does not rotate by EXIF, and neither does ImageFolder: nor do we, on any device.
@@ -91,12 +92,14 @@ def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Nor
     # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
     if jittered:
         images = fn.coord_transform(squares, MT=colour, dtype=types.DALIDataType.FLOAT)
+        if on_gpu:
+            images = fn.cast(images, dtype=output_type)  # coord_transform has no float16 output of its own
     else:
         images = fn.crop_mirror_normalize(
             squares,
-            dtype=types.DALIDataType.FLOAT,
+            dtype=output_type,
             mean=[255 * value for value in normalisation.mean],
             std=[255 * value for value in normalisation.std],
             output_layout="HWC",
         )
-    return fn.cast(images, dtype=types.DALIDataType.FLOAT16) if on_gpu else images
+    return images

@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.colour import IMAGENET, Normalisation
-from dali_fixres.errors import DataError
+from dali_fixres.errors import ConfigError, DataError
 from dali_fixres.index import Index
 from pipelines.culprit import first_unreadable
 from pipelines.feed import GraphInputs, graph_inputs
@@ -52,6 +52,7 @@ class Loader:
         normalisation: Normalisation = IMAGENET,
     ) -> None:
         self._index = index
+        self._max_batch_size = max_batch_size
         self._device = torch.device(device)
         self._normalisation = normalisation
         self._plans: Iterator[BatchPlan] = iter(())
@@ -73,7 +74,11 @@ class Loader:
 
         Raises:
             DataError: If a picture cannot be read or decoded; the message names the file.
+            ConfigError: If a plan is larger than `max_batch_size`.
+            ValueError: If the loader is closed.
         """
+        if self._pipeline is None:
+            raise ValueError("this loader is closed; build another one")
         self._drain()
         self._plans = iter(plans)
         return self._batches(self._plans)
@@ -99,11 +104,13 @@ class Loader:
     def _next_inputs(self) -> GraphInputs:
         """Give DALI the next batch's inputs; called on the thread that runs the pipeline, in order."""
         plan = next(self._plans)
+        if len(plan) > self._max_batch_size:
+            raise ConfigError(f"a plan orders {len(plan)} pictures, the loader takes {self._max_batch_size} at most")
         self._in_flight.append(plan)
         return graph_inputs(plan, self._index, self._normalisation, decode_window=self._device.type == "cpu")
 
     def _explained(self, plan: BatchPlan, error: RuntimeError) -> Exception:
-        found = first_unreadable([self._index.path(row) for row in plan.ids])
+        found = first_unreadable(self._index, plan.ids)
         if found:
             return DataError(f"{found}; mend or remove the file and run again")
         error.add_note(f"in a batch of {len(plan)} pictures that PIL can read, from {self._index.path(plan.ids[0])} on")
@@ -112,21 +119,25 @@ class Loader:
     def _drain(self) -> None:
         """Let the graph finish what an abandoned run has ordered, so that the next run starts afresh."""
         self._plans = iter(())
-        while True:
+        # Each batch in flight may fail, over a broken picture that nobody wants any more; then the run has ended.
+        for _ in range(len(self._in_flight) + 1):
             try:
-                self._pipeline.run()
+                while True:
+                    self._pipeline.run()
             except StopIteration:
                 break
             except RuntimeError:
-                continue  # a broken picture in a batch that nobody wants any more
+                continue
         self._in_flight.clear()
         self._pipeline.reset()
 
     def close(self) -> None:
         """Free the graph's threads and memory; batches already handed over stay valid."""
         if self._pipeline is not None:
-            self._drain()
-            self._pipeline = None
+            try:
+                self._drain()
+            finally:
+                self._pipeline = None
 
     def __enter__(self) -> Self:
         """Return the loader itself."""

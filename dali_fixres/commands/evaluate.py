@@ -43,8 +43,8 @@ def evaluate(config: EvaluateConfig) -> None:
     else:
         assert config.model is not None, "find_start returns a checkpoint where there is no --model"
         name, built = config.model, build_named(config, config.model, dataset.index, reporter)[1]
-        if not config.pretrained and config.weights is None:
-            reporter.warn("these are random weights: the accuracies mean nothing, only the timing does")
+        if built.new_head or (not config.pretrained and config.weights is None):
+            reporter.warn("the classifier has not been trained: the accuracies mean nothing, only the timing does")
     resolutions = _resolutions(config, start)
     for resolution in resolutions:
         run_once(built.network, resolution)
@@ -58,10 +58,10 @@ def evaluate(config: EvaluateConfig) -> None:
         "fingerprint": dataset.index.fingerprint,
         "environment": environment(),
     }
-    if config.json is not None:
-        write_json(config.json, content)
     title = f"{name} on {dataset.title}"
     print_table(title, accuracy_table(results))
+    if config.json is not None:
+        write_json(config.json, content)
     plot = _plot_path(config, start)
     plot_sweep(plot, {name: results}, title)
     reporter.line(f"plot: {plot}")
@@ -69,10 +69,15 @@ def evaluate(config: EvaluateConfig) -> None:
 
 def _open(config: EvaluateConfig, start: Start | None, reporter: Reporter) -> Dataset:
     """Open the data asked for (all of it, if it has no split of its own), or else what the run was trained on."""
-    if start is not None and (config.data is None or config.data.absolute() == start.data):
-        return open_dataset(start.data, config.val_fraction or start.val_fraction, reporter)
-    everything = 1.0 if config.data is not None else None
-    return open_dataset(config.data, config.val_fraction or everything, reporter)
+    data, val_fraction = config.data, config.val_fraction
+    if start is not None and (data is None or _same(data, start.data)):
+        # Never test on what the run was trained on, however its folder is spelt.
+        return open_dataset(start.data, val_fraction or start.val_fraction, reporter)
+    return open_dataset(data, val_fraction or (1.0 if data is not None else None), reporter)
+
+
+def _same(one: Path, other: Path | None) -> bool:
+    return other is not None and one.resolve() == other.resolve()
 
 
 def _resolutions(config: EvaluateConfig, start: Start | None) -> tuple[Resolution, ...]:

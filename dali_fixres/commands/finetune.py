@@ -14,6 +14,7 @@ from dali_fixres.config import FinetuneConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import Anatomy, BuiltModel, dissect
+from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import plot_curves, plot_sweep
@@ -49,6 +50,9 @@ def finetune(config: FinetuneConfig) -> None:
     plan = training_plan(config, dataset, config.augmentation, schedule)
     evaluation = EvaluationPlan(dataset.index, config.batch_size)
     anatomy = dissect(built.network, config.test_resolution)
+    tested = sorted({Resolution(start.train_res, config.ratio), config.test_resolution})
+    for resolution in tested:
+        run_once(built.network, resolution)
     network = built.network.to(device).to(memory_format=torch.channels_last)
     tuned = freeze_for_tuning(network, anatomy, config.policy)
     run = resumed or create_run(config.out, "finetune", config.stored())
@@ -61,7 +65,6 @@ def finetune(config: FinetuneConfig) -> None:
             learner, loader, plan, evaluation, config.test_resolution, config.epochs,
             evaluates=False, run=run, reporter=reporter,
         )  # fmt: skip
-        tested = sorted({Resolution(start.train_res, config.ratio), config.test_resolution})
         before = _measured_before(run, tested) or [measure(stage, resolution, 0) for resolution in tested]
         state, _ = run_stage(stage, start)
         after = [measure(stage, resolution, state.epoch) for resolution in tested]
@@ -75,10 +78,10 @@ def finetune(config: FinetuneConfig) -> None:
 def _begin(config: FinetuneConfig, reporter: Reporter) -> tuple[FinetuneConfig, Dataset, BuiltModel, Checkpoint]:
     """Find checkpoint, data and network of a new run, and the state before its first epoch."""
     source = find_start(config, "train", reporter)
-    if source is not None and config.data is None:
-        config = replace(config, data=source.data, val_fraction=source.val_fraction)
-    if source is not None and config.crop_ratio is None:
-        config = replace(config, crop_ratio=source.checkpoint.crop_ratio)
+    if source is not None:
+        config = replace(config, checkpoint=source.path, crop_ratio=config.crop_ratio or source.checkpoint.crop_ratio)
+        if config.data is None:
+            config = replace(config, data=source.data, val_fraction=config.val_fraction or source.val_fraction)
     dataset = open_dataset(config.data, config.val_fraction, reporter)
     if source is not None:
         spec, built = source.checkpoint.model, build_start(source, config, dataset.index)
@@ -103,10 +106,9 @@ def _what_learns(config: FinetuneConfig, anatomy: Anatomy, tuned: Tuned) -> str:
 
 def _measured_before(run: RunFolder, resolutions: list[Resolution]) -> list[Accuracy]:
     """Return the evaluations a resumed run made before its first epoch; empty if there are none."""
-    rows = {row["test_res"]: row for row in run.records() if row["event"] == "evaluation" and row["epoch"] == 0}
-    if not all(resolution.crop_px in rows for resolution in resolutions):
-        return []
-    return [Accuracy.from_json(rows[resolution.crop_px]) for resolution in resolutions]
+    rows = [row for row in run.records() if row["event"] == "evaluation" and row["epoch"] == 0]
+    known = {accuracy.resolution: accuracy for accuracy in map(Accuracy.from_json, rows)}
+    return [known[resolution] for resolution in resolutions] if known.keys() >= set(resolutions) else []
 
 
 def _report(
@@ -125,15 +127,16 @@ def _report(
         "after": [accuracy.as_json() for accuracy in after],
         "seconds": round(seconds, 1),
         "tuned_parameters": num_tuned,
+        "checkpoint": str(config.checkpoint) if config.checkpoint else None,
         "synthetic": dataset.synthetic,
         "fingerprint": dataset.index.fingerprint,
         "environment": environment(),
     }
+    title = f"{state.model.name} fixed for {config.test_res} px on {dataset.title}"
+    print_table(title, before_after_table(before, after))
     write_json(run.results, content)
     if config.json is not None:
         write_json(config.json, content)
-    title = f"{state.model.name} fixed for {config.test_res} px on {dataset.title}"
     plot_curves(run.curves, run.records(), title)
     plot_sweep(run.path / "before_after.png", {"before": before, "after": after}, title)
-    print_table(title, before_after_table(before, after))
     Reporter().line(f"tuning took {seconds / 60:.1f} minutes; checkpoints, records and plots in {run.path}")

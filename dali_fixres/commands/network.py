@@ -56,6 +56,8 @@ def find_start(config: FinetuneConfig | EvaluateConfig, command: str | None, rep
         raise CheckpointError(f"{path} is of {checkpoint.model.name}, not of --model {config.model}; leave --model out")
     if config.weights is not None or config.pretrained or config.model_arg:
         raise ConfigError("--weights, --pretrained and --model-arg do not go with a checkpoint; give --model instead")
+    if checkpoint.epoch == 0:
+        raise CheckpointError(f"{path} has not finished its first epoch; resume it, or name another --checkpoint")
     reporter.line(f"checkpoint: {path} ({checkpoint.model.name}, trained at {checkpoint.train_res} px)")
     return Start(path, checkpoint)
 
@@ -87,10 +89,11 @@ def build_named(config: NetworkConfig, name: str, index: Index, reporter: Report
     spec = ModelSpec(name, len(index.classes), config.model_arg)
     built = build_model(spec, pretrained=config.pretrained)
     start = "pretrained weights" if config.pretrained else "random weights"
+    new_head = built.new_head
     if config.weights is not None:
-        loaded = load_into(built.network, read_state_dict(config.weights), str(config.weights))
+        new_head = load_into(built.network, read_state_dict(config.weights), str(config.weights)).new_head
         start = f"weights of {config.weights}"
-        if loaded.new_head:
-            start += f", with a new head for {len(index.classes)} classes ({', '.join(loaded.new_head)})"
+    if new_head:
+        start += f", with a new head for {len(index.classes)} classes ({', '.join(new_head)})"
     reporter.line(f"network: {name}, {num_parameters(built.network) / 1e6:.2f} M parameters, {start}")
-    return spec, BuiltModel(built.network, config.normalisation(built.normalisation))
+    return spec, BuiltModel(built.network, config.normalisation(built.normalisation), new_head)

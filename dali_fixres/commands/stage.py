@@ -24,8 +24,9 @@ from dali_fixres.runs import RunFolder
 from dali_fixres.training import EpochResult, Learner, train_epoch
 from pipelines import Loader
 
-FIXED = ("seed", "batch_size", "train_res", "augmentation", "jitter", "model", "model_arg")
-"""Settings that a resumed run cannot change: they decide which batches it has seen, and what learned from them."""
+CHANGEABLE = {"epochs", "lr", "base_lr", "device", "workers", "data"}
+"""Settings that a resumed run may change; the rest decide which batches it has seen and what learned from them.
+Where the data lies may change too, because its fingerprint is compared."""
 
 __all__ = ["Stage", "build_learner", "measure", "resume", "run_stage", "training_plan", "untrained"]
 
@@ -89,6 +90,7 @@ def untrained(
         step=0,
         optimizer={},
         rng=torch.get_rng_state(),
+        cuda_rng=_cuda_rng(),
         top1=None,
         best_top1=None,
     )
@@ -105,7 +107,9 @@ def build_learner(
     optimizer = build_optimizer(network, momentum=config.momentum, weight_decay=config.weight_decay)
     if start.optimizer:
         optimizer.load_state_dict(start.optimizer)
-        torch.set_rng_state(start.rng)
+    torch.set_rng_state(start.rng)
+    if start.cuda_rng is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(start.cuda_rng)
     steps = plan.steps_per_epoch
     rate = LearningRate(
         peak=config.lr or scaled_lr(config.base_lr, plan.batch_size * plan.world_size),
@@ -125,9 +129,10 @@ def resume(run: RunFolder, config: StageConfig, dataset: Dataset, reporter: Repo
     """
     state = load_checkpoint(run.last)
     settings = config.stored()
-    changed = [key for key in FIXED if settings.get(key) != state.config.get(key)]
+    either = settings.keys() | state.config.keys()
+    changed = sorted(key for key in either - CHANGEABLE if settings.get(key) != state.config.get(key))
     if changed:
-        was = ", ".join(f"{key} = {state.config.get(key)}" for key in changed)
+        was = ", ".join(f"{key} = {state.config.get(key, 'unset')}" for key in changed)
         raise ConfigError(f"{run.path} was begun with {was}; a resumed run keeps that, so start a new one")
     if state.fingerprint != dataset.index.fingerprint:
         raise CheckpointError(
@@ -145,6 +150,8 @@ def run_stage(stage: Stage, start: Checkpoint) -> tuple[Checkpoint, Accuracy | N
     All epochs and their evaluations are one stream of plans, so the graph never runs dry between them.
     """
     state, accuracy = start, None
+    if state.epoch == 0:
+        save_checkpoint(stage.run.last, state)  # so that a run killed in its first epoch can be resumed
     batches = stage.loader.run(_plans(stage, state.epoch))
     for epoch in range(state.epoch, stage.num_epochs):
         resolution = stage.plan.schedule.at(epoch)
@@ -214,6 +221,12 @@ def _advance(stage: Stage, state: Checkpoint, epoch: int, step: int) -> Checkpoi
         state_dict=stage.learner.network.state_dict(),
         optimizer=stage.learner.optimizer.state_dict(),
         rng=torch.get_rng_state(),
+        cuda_rng=_cuda_rng(),
         epoch=epoch,
         step=step,
     )
+
+
+def _cuda_rng() -> torch.Tensor | None:
+    """Return the random state of the GPU in use, if there is one."""
+    return torch.cuda.get_rng_state() if torch.cuda.is_available() else None

@@ -1,6 +1,7 @@
 """`dali-fixres train`: train at a low resolution."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,6 +36,13 @@ def train(config: TrainConfig) -> None:
     """
     started = time.perf_counter()
     reporter = Reporter()
+    # From here on nothing is left to a default: the run folder says all.
+    config = replace(
+        config,
+        model=config.model or DEFAULT_MODEL,
+        test_res=config.test_resolution.crop_px,
+        crop_ratio=config.ratio,
+    )
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
     resumed = (open_run(config.out) if config.out else newest_run("train")) if config.resume else None
@@ -63,7 +71,8 @@ def train(config: TrainConfig) -> None:
 
 def _begin(config: TrainConfig, dataset: Dataset, reporter: Reporter) -> tuple[BuiltModel, Checkpoint]:
     """Build the network of a new run, and the state before its first epoch."""
-    spec, built = build_named(config, config.model or DEFAULT_MODEL, dataset.index, reporter)
+    assert config.model is not None, "train fills it in"
+    spec, built = build_named(config, config.model, dataset.index, reporter)
     state = untrained("train", config, config.schedule.last.crop_px, spec, built, dataset.index)
     return built, state
 
@@ -85,12 +94,12 @@ def _report(
         "fingerprint": dataset.index.fingerprint,
         "environment": environment(),
     }
+    title = f"{state.model.name} trained at {config.train_res} px on {dataset.title}"
+    print_table(title, accuracy_table(results))
     write_json(run.results, content)
     if config.json is not None:
         write_json(config.json, content)
-    title = f"{state.model.name} trained at {config.train_res} px on {dataset.title}"
     plot_curves(run.curves, run.records(), title)
-    print_table(title, accuracy_table(results))
     reporter = Reporter()
     reporter.line(f"{seconds / 60:.1f} minutes; checkpoints, records and plot in {run.path}")
     reporter.line("next: dali-fixres finetune --test-res PIXELS, higher than the training resolution")

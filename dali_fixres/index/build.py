@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dali_fixres.errors import DataError
 from dali_fixres.index.cache import FileState, cache_path, load_known, save_known
@@ -54,7 +53,7 @@ def open_data(
     """
     data = Path(data).absolute()
     listing = list_source(data)
-    is_val = _splits(listing, data, val_fraction)
+    _check_split(listing, data, val_fraction)
     paths = [candidate.path for candidate in listing.candidates]
     states = [_state(listing.root, path) for path in paths]
     cache = cache_path(data)
@@ -67,19 +66,23 @@ def open_data(
     )
     if not good:
         raise DataError(f"{data} has no readable picture; {left_out[0].path}: {left_out[0].reason}")
-    index = _lay_out(listing, [states[row] for row in good], [headers[row] for row in good], good, is_val[good])
+    candidates = [listing.candidates[row] for row in good]
+    index = _lay_out(
+        listing, candidates, [states[row] for row in good], [headers[row] for row in good], val_fraction or 0
+    )
     return OpenedData(index, left_out, num_read)
 
 
 def _lay_out(
     listing: Listing,
+    candidates: Sequence[Candidate],
     states: Sequence[FileState],
     headers: Sequence[Header],
-    rows: list[int],
-    is_val: NDArray[np.bool_],
+    val_fraction: float,
 ) -> Index:
     label_of = {name: label for label, name in enumerate(listing.classes)}
-    candidates = [listing.candidates[row] for row in rows]
+    drawn = _draw_val([candidate for candidate in candidates if candidate.split is None], val_fraction)
+    is_val = [candidate.split == VAL or candidate.path in drawn for candidate in candidates]
     columns = {
         "labels": [label_of[candidate.label] for candidate in candidates],
         "heights": [header.height for header in headers],
@@ -92,7 +95,7 @@ def _lay_out(
         listing.classes,
         [candidate.path for candidate in candidates],
         {name: np.array(column, dtype=np.int64) for name, column in columns.items()},
-        is_val,
+        np.array(is_val, dtype=np.bool_),
     )
 
 
@@ -138,8 +141,8 @@ def _measure(
     return [headers[path] for path in paths], len(unknown)
 
 
-def _splits(listing: Listing, data: Path, val_fraction: float | None) -> NDArray[np.bool_]:
-    """Decide which candidates are tested on."""
+def _check_split(listing: Listing, data: Path, val_fraction: float | None) -> None:
+    """Fail unless it is clear which candidates are tested on."""
     if val_fraction is not None and not 0 < val_fraction <= 1:
         raise DataError(f"--val-fraction must be above 0 and at most 1; found {val_fraction}")
     undecided = [candidate for candidate in listing.candidates if candidate.split is None]
@@ -150,8 +153,6 @@ def _splits(listing: Listing, data: Path, val_fraction: float | None) -> NDArray
         )
     if not undecided and val_fraction is not None and val_fraction < 1:
         raise DataError(f"{data} has its own split; leave --val-fraction out")
-    drawn = _draw_val(undecided, val_fraction or 0)
-    return np.array([candidate.split == VAL or candidate.path in drawn for candidate in listing.candidates], dtype=bool)
 
 
 def _draw_val(candidates: Sequence[Candidate], fraction: float) -> set[bytes]:

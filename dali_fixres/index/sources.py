@@ -50,9 +50,13 @@ def list_source(data: Path) -> Listing:
     Raises:
         DataError: If there is no such data set, or it has none of these forms.
     """
-    if data.is_dir():
+    try:
+        is_folder, exists = data.is_dir(), data.exists()
+    except OSError as error:
+        raise DataError(f"cannot look at {data}: {error.strerror}; check its permissions") from error
+    if is_folder:
         return _list_folder(data)
-    if not data.exists():
+    if not exists:
         raise DataError(f"no such folder or manifest: {data}; give --data a folder with train/ and val/, or a CSV file")
     if data.suffix.lower() == ".csv":
         return _list_manifest(data)
@@ -61,10 +65,11 @@ def list_source(data: Path) -> Listing:
 
 def _list_folder(root: Path) -> Listing:
     train = root / "train"
-    if not train.is_dir():
-        candidates = tuple(_class_folders(root, root, split=None))
-        return Listing(root, candidates, _class_names(root))
     val = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+    if not train.is_dir():
+        # Test pictures alone are enough to evaluate on; without those it is one tree of classes.
+        parent, split = (val, VAL) if val else (root, None)
+        return Listing(root, tuple(_class_folders(root, parent, split)), _class_names(parent))
     if val is None:
         # The train folder alone: --val-fraction may still take a part of it.
         return Listing(root, tuple(_class_folders(root, train, split=None)), _class_names(train))
@@ -127,6 +132,13 @@ def _list_manifest(manifest: Path) -> Listing:
         raise DataError(f"cannot read {manifest}: {error}") from error
     if not candidates:
         raise DataError(f"{manifest} has no rows below its first line")
+    trained = {candidate.label for candidate in candidates if candidate.split != VAL}
+    unknown = sorted({candidate.label for candidate in candidates} - trained)
+    if trained and unknown:
+        raise DataError(
+            f"{manifest} has {len(unknown)} label(s) to test on that it never trains on: {', '.join(unknown[:5])}"
+            f"{did_you_mean(unknown[0], trained)}"
+        )
     return Listing(root, tuple(candidates), _sorted_labels({candidate.label for candidate in candidates}))
 
 

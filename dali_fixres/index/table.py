@@ -25,7 +25,7 @@ class Index:
         path_bytes: All paths, one after the other, as the file system's bytes.
         path_ends: Where each path ends in `path_bytes`, (n,) int64.
         labels: (n,) int64.
-        is_val: Whether a row is tested on rather than trained on, (n,) bool.
+        num_train: Rows below this are trained on, the others are tested on.
         heights, widths: Pixels as stored, EXIF orientation not applied, (n,) int64.
         num_bytes: File sizes, (n,) int64.
         mtimes_ns: Modification times, (n,) int64; used by the cache only.
@@ -37,7 +37,7 @@ class Index:
     path_bytes: NDArray[np.uint8] = field(repr=False)
     path_ends: NDArray[np.int64] = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
-    is_val: NDArray[np.bool_] = field(repr=False)
+    num_train: int
     heights: NDArray[np.int64] = field(repr=False)
     widths: NDArray[np.int64] = field(repr=False)
     num_bytes: NDArray[np.int64] = field(repr=False)
@@ -50,7 +50,7 @@ class Index:
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the row numbers of a split (`TRAIN` or `VAL`), ascending."""
-        return np.flatnonzero(self.is_val if split == VAL else ~self.is_val)
+        return np.arange(self.num_train, len(self)) if split == VAL else np.arange(self.num_train)
 
     def relative_path(self, row: int) -> bytes:
         """Return a sample's path below `root` (or its absolute path, from a manifest) as bytes."""
@@ -74,7 +74,7 @@ def make_index(
     rows = np.array(order, dtype=np.int64)
     ordered_paths = [paths[row] for row in order]
     sorted_columns = {name: column[rows] for name, column in columns.items()}
-    digest = hashlib.sha256("\0".join(classes).encode())
+    digest = hashlib.sha256(b"\0".join(map(os.fsencode, classes)))
     digest.update(b"\0".join(ordered_paths))
     digest.update(is_val[rows].tobytes())
     for name in ("labels", "heights", "widths", "num_bytes"):
@@ -84,7 +84,7 @@ def make_index(
         classes=tuple(classes),
         path_bytes=np.frombuffer(b"".join(ordered_paths), dtype=np.uint8),
         path_ends=np.cumsum([len(path) for path in ordered_paths], dtype=np.int64),
-        is_val=is_val[rows],
+        num_train=int(len(rows) - is_val.sum()),
         fingerprint=digest.hexdigest(),
         **sorted_columns,
     )

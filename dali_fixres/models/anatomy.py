@@ -17,6 +17,9 @@ __all__ = ["Anatomy", "dissect", "run_once"]
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _CLASSIFIERS = (nn.Linear, nn.Conv2d)
 
+ENOUGH_PX = 96
+"""From here on, networks that halve the picture five times end with more than one position."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Anatomy:
@@ -53,6 +56,17 @@ def dissect(network: nn.Module, resolution: Resolution) -> Anatomy:
     Raises:
         ModelError: If the network cannot take pictures of this size, or has no linear classifier.
     """
+    run_once(network, resolution)
+    if resolution.crop_px < ENOUGH_PX:
+        # A small picture leaves one position in the last maps, which then look pooled already.
+        try:
+            return _dissect(network, Resolution(ENOUGH_PX))
+        except ModelError:
+            return _dissect(network, resolution)  # it takes this size only
+    return _dissect(network, resolution)
+
+
+def _dissect(network: nn.Module, resolution: Resolution) -> Anatomy:
     norms: list[_Ran] = []
     layers: list[tuple[str, nn.Module]] = []
 

@@ -37,10 +37,11 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BuiltModel:
-    """A network, and how pictures are normalised for it."""
+    """A network, how pictures are normalised for it, and the tensors of its head if that is a new one."""
 
     network: nn.Module
     normalisation: Normalisation
+    new_head: tuple[str, ...] = ()
 
 
 def build_model(spec: ModelSpec, *, pretrained: bool = False) -> BuiltModel:
@@ -54,7 +55,7 @@ def build_model(spec: ModelSpec, *, pretrained: bool = False) -> BuiltModel:
         if spec.name.startswith(TIMM_PREFIX):
             return _build_timm(spec, arguments, pretrained=pretrained)
         return _build_torchvision(spec, arguments, pretrained=pretrained)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelError(
             f"{spec.name} cannot be built with {' '.join(spec.args) or 'its defaults'}: {error}"
         ) from error
@@ -82,11 +83,14 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
         raise ModelError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models())}")
     network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=spec.num_classes, **arguments)
     config: Any = network.pretrained_cfg
+    new_head: tuple[str, ...] = ()
     if pretrained and spec.num_classes != config["num_classes"]:
-        head: Any = network
-        for tensor in head.get_classifier().parameters():
-            nn.init.zeros_(tensor)  # as `load_into` does, and for the same reason
-    return BuiltModel(network, Normalisation(tuple(config["mean"]), tuple(config["std"])))
+        timm_network: Any = network
+        head = {id(tensor) for tensor in timm_network.get_classifier().parameters()}
+        new_head = tuple(name for name, tensor in network.named_parameters() if id(tensor) in head)
+        for name in new_head:
+            nn.init.zeros_(network.get_parameter(name))  # as `load_into` does, and for the same reason
+    return BuiltModel(network, Normalisation(tuple(config["mean"]), tuple(config["std"])), new_head)
 
 
 def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> BuiltModel:
@@ -105,10 +109,11 @@ def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained
         hint = f"; timm has it as timm/{spec.name}" if timm.is_model(spec.name) else did_you_mean(spec.name, names)
         raise ModelError(f"torchvision has no classification network {spec.name!r}{hint}")
     network = tv.get_model(spec.name, weights=None, num_classes=spec.num_classes, **arguments)
-    if pretrained:
-        weights: Any = tv.get_model_weights(spec.name)
-        load_into(network, weights.DEFAULT.get_state_dict(progress=False), f"torchvision's {spec.name}")
-    return BuiltModel(network, IMAGENET)
+    if not pretrained:
+        return BuiltModel(network, IMAGENET)
+    weights: Any = tv.get_model_weights(spec.name)
+    loaded = load_into(network, weights.DEFAULT.get_state_dict(progress=False), f"torchvision's {spec.name}")
+    return BuiltModel(network, IMAGENET, loaded.new_head)
 
 
 def _resnext101_32x48d(num_classes: int, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:

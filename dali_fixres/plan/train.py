@@ -3,12 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dali_fixres.batch import BatchPlan
-from dali_fixres.errors import ConfigError
-from dali_fixres.index import TRAIN, Index
+from dali_fixres.errors import ConfigError, DataError
+from dali_fixres.index import Index
 from dali_fixres.plan.augmentation import UNIFORMS_PER_SAMPLE, Augmentation, plan_batch
 from dali_fixres.plan.random import permutation, uniforms_at
 from dali_fixres.resolution import Schedule
@@ -43,6 +40,10 @@ class TrainPlan:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size must be at least 1; found {self.batch_size}")
+        if self.num_samples == 0:
+            raise DataError(
+                f"{self.index.root} has no training pictures; expected {self.index.root}/train/<class>/*.jpg"
+            )
         if self.steps_per_epoch == 0:
             raise ConfigError(
                 f"a batch of {self.batch_size} pictures on each of {self.world_size} process(es) is larger than the "
@@ -50,14 +51,9 @@ class TrainPlan:
             )
 
     @property
-    def rows(self) -> NDArray[np.int64]:
-        """Rows of the index that are trained on, in index order."""
-        return self.index.rows(TRAIN)
-
-    @property
     def num_samples(self) -> int:
         """Number of training pictures."""
-        return len(self.rows)
+        return self.index.num_train
 
     @property
     def steps_per_epoch(self) -> int:
@@ -68,9 +64,9 @@ class TrainPlan:
         """Return this rank's batch at a step (from 0) of an epoch (from 0)."""
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step {step} of an epoch of {self.steps_per_epoch} steps")
-        rows = self.rows
         first = (step * self.world_size + self.rank) * self.batch_size
-        ids = rows[permutation(self.seed, epoch, len(rows))[first : first + self.batch_size]]
+        # The rows that are trained on come first in the index, so a permutation's entries are rows.
+        ids = permutation(self.seed, epoch, self.num_samples)[first : first + self.batch_size]
         uniforms = uniforms_at(self.seed, epoch, first, len(ids), UNIFORMS_PER_SAMPLE)
         return plan_batch(self.index, ids, self.augmentation, self.schedule.at(epoch), uniforms)
 

@@ -47,6 +47,7 @@ def checkpoint(network: torch.nn.Module) -> Checkpoint:
         epoch=3,
         step=93,
         optimizer=state,
+        cuda_rng=None,
         rng=torch.get_rng_state(),
         top1=61.25,
         best_top1=None,

@@ -42,7 +42,7 @@ def _samples(index: Index, split: str) -> list[tuple[str, int]]:
 
 def _split_of(index: Index) -> dict[bytes, bool]:
     """Return whether each path is tested on."""
-    return {index.relative_path(row): bool(index.is_val[row]) for row in range(len(index))}
+    return {index.relative_path(row): row >= index.num_train for row in range(len(index))}
 
 
 def _left_out(opened: OpenedData) -> dict[str, str]:
@@ -98,7 +98,7 @@ def test_sizes_are_the_files(data: Path) -> None:
     assert index.heights.tolist() == [400, 20, 2]
     assert index.widths.tolist() == [21, 300, 1]
     assert index.num_bytes.tolist() == [index.path(row).stat().st_size for row in range(3)]
-    assert index.is_val.tolist() == [False, False, True]
+    assert (index.num_train, len(index)) == (2, 3)
     assert index.labels.tolist() == [0, 1, 0]
 
 

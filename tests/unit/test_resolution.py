@@ -26,11 +26,20 @@ def test_resize_px_is_the_authors_formula_at_every_size() -> None:
 
 @pytest.mark.parametrize(
     ("crop_px", "crop_ratio", "resize_px"),
-    [(224, 1.0, 224), (300, 0.96, 312), (288, 0.95, 303), (224, 0.9, 248), (63, 0.7, 90), (100, 0.5, 200)],
+    [(224, 1.0, 224), (300, 0.96, 312), (288, 0.95, 303), (224, 0.9, 248), (99, 0.55, 180), (100, 0.5, 200)],
 )
 def test_resize_px_of_other_ratios(crop_px: int, crop_ratio: float, resize_px: int) -> None:
     """Any crop ratio divides the crop side, and a quotient that is whole but for rounding errors stays whole."""
     assert Resolution(crop_px, crop_ratio).resize_px == resize_px
+
+
+def test_a_ratio_of_pixel_counts_gives_them_back() -> None:
+    """The ratio C / R resizes to R exactly, though C / (C / R) is often just below R in floating point."""
+    pairs = [(crop_px, resize_px) for crop_px in range(32, 400, 7) for resize_px in range(crop_px, 500)]
+    assert any(int(crop_px / (crop_px / resize_px)) < resize_px for crop_px, resize_px in pairs)
+    assert [Resolution(crop_px, crop_px / resize_px).resize_px for crop_px, resize_px in pairs] == [
+        resize_px for _, resize_px in pairs
+    ]
 
 
 @settings(derandomize=True, deadline=None)
