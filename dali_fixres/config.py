@@ -7,6 +7,8 @@ into the run folder, in the form that ``--config`` reads.
 import json
 import math
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -114,7 +116,9 @@ class NetworkConfig(Config):
         if self.pretrained and self.weights is not None:
             raise ConfigError("--pretrained and --weights are two ways to start; give one of them")
         if self.std is not None:
-            _check(min(self.std) > 0, "--std", "above 0", self.std)
+            _check(all(0 < value < math.inf for value in self.std), "--std", "above 0", self.std)
+        if self.mean is not None:
+            _check(all(map(math.isfinite, self.mean)), "--mean", "finite", self.mean)
         Resolution(224, self.ratio)
 
     @property
@@ -176,7 +180,7 @@ class StageConfig(NetworkConfig):
         _check(self.jitter is None or 0 <= self.jitter <= 1, "--jitter", "from 0 to 1", self.jitter)
         for flag, value in (("--lr", self.lr), ("--base-lr", self.base_lr), ("--clip-grad", self.clip_grad)):
             _check(value is None or (value > 0 and math.isfinite(value)), flag, "above 0", value)
-        _check(self.weight_decay >= 0, "--weight-decay", "at least 0", self.weight_decay)
+        _check(0 <= self.weight_decay < math.inf, "--weight-decay", "at least 0", self.weight_decay)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +195,10 @@ class TrainConfig(StageConfig):
 
     def __post_init__(self) -> None:
         super(TrainConfig, self).__post_init__()
-        _ = self.test_resolution
+        with _said_by("--train-res"):
+            _ = self.schedule
+        with _said_by("--test-res"):
+            _ = self.test_resolution
         last_phase = self.schedule.phases[-1][0]
         _check(last_phase < self.epochs, "--train-res", f"phases that begin before epoch {self.epochs}", self.train_res)
 
@@ -235,9 +242,11 @@ class FinetuneConfig(StageConfig):
 
     def __post_init__(self) -> None:
         super(FinetuneConfig, self).__post_init__()
-        _ = self.test_resolution
+        with _said_by("--test-res"):
+            _ = self.test_resolution
         if self.train_res is not None:
-            Resolution(self.train_res)
+            with _said_by("--train-res"):
+                Resolution(self.train_res)
 
     @property
     def test_resolution(self) -> Resolution:
@@ -262,7 +271,8 @@ class EvaluateConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super(EvaluateConfig, self).__post_init__()
         if self.test_res is not None:
-            parse_resolutions(self.test_res, self.ratio)
+            with _said_by("--test-res"):
+                parse_resolutions(self.test_res, self.ratio)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -294,14 +304,18 @@ class PreviewConfig(Config):
 
     def __post_init__(self) -> None:
         super(PreviewConfig, self).__post_init__()
-        Resolution(self.train_res)
-        parse_resolutions(self.test_res)
+        with _said_by("--train-res"):
+            Resolution(self.train_res)
+        with _said_by("--test-res"):
+            parse_resolutions(self.test_res)
+        _check(self.seed >= 0, "--seed", "at least 0", self.seed)
         _check(1 <= self.num_images <= 64, "--num-images", "from 1 to 64", self.num_images)
 
 
 def to_toml(values: dict[str, Any]) -> str:
     """Write flat values as TOML; strings, numbers, truth values and lists are written alike in JSON and TOML."""
-    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+    lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+    return "".join(lines).replace("\x7f", "\\u007f")  # the one character that JSON takes as it is and TOML does not
 
 
 def read_toml(path: Path, known: set[str]) -> dict[str, Any]:
@@ -326,6 +340,15 @@ def read_toml(path: Path, known: set[str]) -> dict[str, Any]:
 def _check(holds: bool, flag: str, rule: str, found: object) -> None:
     if not holds:
         raise ConfigError(f"{flag} must be {rule}; found {found}")
+
+
+@contextmanager
+def _said_by(flag: str) -> Iterator[None]:
+    """Name the flag in the error of what it was made into."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error if flag in str(error) else ConfigError(f"{flag}: {error}") from error
 
 
 def _plain(value: Any) -> Any:

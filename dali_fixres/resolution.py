@@ -91,7 +91,7 @@ class Schedule:
 
     def __str__(self) -> str:
         """Write what `parse` reads."""
-        if len(self.phases) == 1:
+        if len(self.phases) == 1 and self.phases[0][0] == 0:
             return str(self.phases[0][1])
         return ",".join(f"{side_px}@{first}" for first, side_px in self.phases)
 

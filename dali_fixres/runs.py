@@ -74,7 +74,7 @@ class RunFolder:
         if not path.exists():
             return []
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        latest = {(record["event"], record["epoch"], record.get("test_res")): record for record in found}
+        latest = {(record["event"], record.get("epoch"), record.get("test_res")): record for record in found}
         return list(latest.values())
 
     def list_left_out(self, left_out: Sequence[LeftOut]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ def cache_path(data: Path) -> Path:
 def load_known(cache: Path) -> dict[bytes, tuple[FileState, Header]]:
     """Return what is remembered of each path; nothing if the cache is missing or damaged (it is only a cache)."""
     try:
-        with np.load(cache, allow_pickle=False) as stored:
+        # Opened here, because NumPy leaves a damaged archive open.
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             paths = stored["paths"].tobytes().split(b"\0")
             columns = (stored[name].tolist() for name in ("num_bytes", "mtimes_ns", "heights", "widths"))
             return {
@@ -57,4 +59,5 @@ def save_known(cache: Path, known: Mapping[bytes, tuple[FileState, Header]]) -> 
         )
         temporary.replace(cache)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -50,7 +50,7 @@ def read_torch_file(path: Path) -> Any:
             f"{path} is no plain checkpoint: it is damaged, or loading it would run code; "
             "save its state_dict with torch.save or safetensors"
         ) from error
-    except Exception as error:  # noqa: BLE001 - a damaged file makes the reader raise almost anything
+    except Exception as error:
         raise CheckpointError(f"cannot read {path}: {_first_line(error)}") from error
 
 

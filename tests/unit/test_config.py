@@ -77,7 +77,7 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert stored["checkpoint"] == "/runs/one"
     assert (stored["mean"], stored["model_arg"]) == ([0.1, 0.2, 0.3], ["a=1", "b=2"])
     assert (stored["test_res"], stored["policy"], stored["augmentation"]) == (160, "classifier", "v2")
-    assert (stored["epochs"], stored["base_lr"]) == (8, 0.05)
+    assert (stored["epochs"], stored["base_lr"]) == (3, 0.2)
 
 
 @pytest.mark.parametrize(

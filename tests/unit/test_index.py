@@ -554,9 +554,9 @@ def test_fingerprint_tells_changes(data: Path, change: str) -> None:
 def test_fingerprint_of_relabelled_manifests_differs(data: Path) -> None:
     """The same files under other labels or splits are another data set."""
     texts = [
-        "path,label,split\npictures/one.jpg,a,train\npictures/two.jpg,b,val\n",
-        "path,label,split\npictures/one.jpg,b,train\npictures/two.jpg,a,val\n",
-        "path,label,split\npictures/one.jpg,a,train\npictures/two.jpg,b,train\n",
+        "path,label,split\npictures/one.jpg,a,train\npictures/two.jpg,a,val\n",
+        "path,label,split\npictures/one.jpg,b,train\npictures/two.jpg,b,val\n",
+        "path,label,split\npictures/one.jpg,a,train\npictures/two.jpg,a,train\n",
     ]
     assert len({open_data(_manifest(data, text)).index.fingerprint for text in texts}) == 3
 
@@ -654,3 +654,28 @@ def test_val_fraction_out_of_range(data: Path, fraction: float) -> None:
     """A --val-fraction that is no share is refused with the rule and the value."""
     _draw_tree(data, ["a"], 1)
     assert _error(data, fraction) == f"--val-fraction must be above 0 and at most 1; found {fraction}"
+
+
+def test_a_manifest_tests_only_on_labels_it_trains_on(data: Path) -> None:
+    """A label that only test rows have is named, with the nearest that is trained on."""
+    manifest = _manifest(data, "path,label,split\npictures/one.jpg,apple,train\npictures/two.jpg,appel,val\n")
+    message = _error(manifest)
+    assert "appel" in message
+    assert "did you mean 'apple'" in message
+
+
+def test_test_pictures_alone_are_tested_on(data: Path) -> None:
+    """A folder that has val/ and no train/ is all test pictures, of the classes below val/."""
+    _draw_tree(data / "val", ["bus", "car"], 2)
+    index = open_data(data).index
+    assert index.classes == ("bus", "car")
+    assert (index.num_train, len(index)) == (0, 4)
+
+
+def test_the_last_readable_picture_is_trained_on(data: Path) -> None:
+    """The share to test on is drawn from what can be read, and never takes the last picture of a class."""
+    _draw(data / "bus" / "one.jpg")
+    (data / "bus" / "two.jpg").write_text("no picture")
+    opened = open_data(data, val_fraction=0.5)
+    assert [item.path.name for item in opened.left_out] == ["two.jpg"]
+    assert opened.index.num_train == 1
