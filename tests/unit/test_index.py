@@ -283,6 +283,14 @@ def test_manifest_names_a_missing_file(data: Path) -> None:
     ]
 
 
+def test_manifest_with_an_impossible_path(data: Path) -> None:
+    """A path that no file can have, with a zero byte in it, is left out like a missing file."""
+    manifest = _manifest(data, "path,label,split\npictures/one.jpg,a,train\npictures/t\0wo.jpg,a,val\n")
+    opened = open_data(manifest)
+    assert (len(opened.index), len(opened.left_out)) == (1, 1)
+    assert opened.left_out[0].reason
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -500,6 +508,18 @@ def test_a_cache_that_lost_a_byte_is_ignored(data: Path, own_cache: Path) -> Non
         damaged[position] ^= 0xFF
         file.write_bytes(bytes(damaged))
         assert open_data(data, val_fraction=0.5).index.fingerprint == index.fingerprint, f"byte {position}"
+
+
+@pytest.mark.parametrize(("field", "value"), [(8, 1), (10, 99)])
+def test_a_cache_of_another_form_is_ignored(data: Path, own_cache: Path, field: int, value: int) -> None:
+    """An archive that says it is encrypted, or packed in an unknown way, is damaged like any other."""
+    _draw_tree(data, ["a"], 3)
+    open_data(data, val_fraction=0.5)
+    (file,) = own_cache.rglob("*.npz")
+    damaged = bytearray(file.read_bytes())
+    damaged[damaged.index(b"PK\x01\x02") + field] = value
+    file.write_bytes(bytes(damaged))
+    assert open_data(data, val_fraction=0.5).num_headers_read == 3
 
 
 def test_an_unwritable_cache_does_no_harm(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,6 +328,15 @@ def test_anatomy_of_mobilenet() -> None:
     assert anatomy.classifier is network.classifier
 
 
+@pytest.mark.parametrize("build", [_resnet18, _mobilenet])
+def test_anatomy_does_not_depend_on_the_resolution(build: Callable[[], BuiltModel]) -> None:
+    """Pictures so small that one position is left before the pooling find the same parts as large ones."""
+    network = build().network
+    parts = [dissect(network, Resolution(side)) for side in (32, 64, 128)]
+    assert len({(anatomy.norm_name, anatomy.classifier_name) for anatomy in parts}) == 1
+    assert parts[0].norm_name in {"layer4.1.bn2", "bn2"}
+
+
 def test_anatomy_of_a_transformer() -> None:
     """A transformer's last norm over all its tokens counts, its classifier is its head."""
     arguments = ("embed_dim=12", "depth=1", "num_heads=1", "img_size=32")

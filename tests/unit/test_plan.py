@@ -236,6 +236,12 @@ def test_batch_larger_than_the_data() -> None:
         _plan(index, 16, world_size=2)
 
 
+def test_training_needs_training_pictures() -> None:
+    """A data set without training pictures is refused with the folder expected."""
+    with pytest.raises(DataError, match=r"^/data has no training pictures; expected /data/train/<class>"):
+        _plan(_index(num_train=0, num_val=3), 1)
+
+
 @pytest.mark.parametrize("batch_size", [0, -4])
 def test_batch_size_is_at_least_one(batch_size: int) -> None:
     """A batch of nothing is refused, for training and for evaluation."""

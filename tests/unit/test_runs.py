@@ -64,6 +64,12 @@ def test_a_run_where_none_can_be_made(workplace: Path) -> None:
         create_run(workplace / "one", "train", {})
 
 
+def test_settings_that_no_toml_can_hold(workplace: Path) -> None:
+    """A data folder whose name is no UTF-8 is an error of the user's that names the run folder."""
+    with pytest.raises(ConfigError, match=rf"{workplace}/one"):
+        create_run(workplace / "one", "train", {"data": os.fsdecode(b"/data/\xff")})
+
+
 def test_open_needs_a_run(workplace: Path) -> None:
     """A folder without settings is no run."""
     with pytest.raises(CheckpointError, match=rf"^{workplace} holds no run \(it has no config\.toml\)$"):
@@ -82,6 +88,19 @@ def test_records_are_lines_of_json(workplace: Path) -> None:
     assert (first["event"], first["loss"], first["epoch"]) == ("epoch", 0.5, 1)
     assert (second["event"], second["top1"]) == ("evaluation", 61.25)
     assert 1.7e9 < first["time"] <= second["time"]
+
+
+def test_an_epoch_that_was_done_again_counts_once(workplace: Path) -> None:
+    """Of what a killed run recorded and did again after --resume, the later record counts, in the earlier's place."""
+    run = create_run(workplace / "one", "train", {})
+    run.record("epoch", epoch=1, loss=3.0)
+    run.record("evaluation", epoch=1, test_res=96, top1=10.0)
+    run.record("epoch", epoch=2, loss=2.0)
+    run.record("epoch", epoch=2, loss=2.5)
+    run.record("evaluation", epoch=2, test_res=96, top1=20.0)
+    run.record("evaluation", epoch=2, test_res=128, top1=25.0)
+    figures = [record.get("loss", record.get("top1")) for record in run.records()]
+    assert figures == [3.0, 10.0, 2.5, 20.0, 25.0]
 
 
 def test_the_newest_run_is_the_one_whose_checkpoint_is() -> None:
@@ -117,5 +136,7 @@ def test_write_json(workplace: Path) -> None:
     """Figures are written as JSON; where that fails the path and the reason are named."""
     write_json(workplace / "a.json", {"top1": 1.5})
     assert json.loads((workplace / "a.json").read_text()) == {"top1": 1.5}
+    write_json(workplace / "deep/er/b.json", {})
+    assert (workplace / "deep/er/b.json").exists()
     with pytest.raises(ConfigError, match=rf"^cannot write {workplace}: Is a directory"):
         write_json(workplace, {})
