@@ -100,6 +100,10 @@ def create_run(out: Path | None, command: str, config: dict[str, Any]) -> RunFol
         run.write_config(command, config)
     except OSError as error:
         raise ConfigError(f"cannot write the run folder {path}: {error.strerror}; give another --out") from error
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"the settings of {path} have a path that is no UTF-8: {error.object!r}; rename it"
+        ) from error
     return run
 
 

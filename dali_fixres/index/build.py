@@ -102,7 +102,7 @@ def _lay_out(
 def _state(root: Path, path: bytes) -> FileState:
     try:
         stat = os.stat(os.path.join(os.fsencode(root), path))  # noqa: PTH116, PTH118 - a million files: no Path objects
-    except OSError:
+    except (OSError, ValueError):
         return (-1, 0)  # reading its header will say why
     return (stat.st_size, stat.st_mtime_ns)
 

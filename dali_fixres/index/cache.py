@@ -37,7 +37,7 @@ def load_known(cache: Path) -> dict[bytes, tuple[FileState, Header]]:
                 path: ((num_bytes, mtime_ns), Header(height, width))
                 for path, num_bytes, mtime_ns, height, width in zip(paths, *columns, strict=True)
             }
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
         return {}
 
 
