@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig) -> None:
         "fingerprint": dataset.index.fingerprint,
         "environment": environment(),
     }
-    title = f"{name} on {dataset.title}"
+    title = f"{start.title if start else name}, on {dataset.title}"
     print_table(title, accuracy_table(results))
     if config.json is not None:
         write_json(config.json, content)

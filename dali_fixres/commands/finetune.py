@@ -140,3 +140,4 @@ def _report(
     plot_curves(run.curves, run.records(), title)
     plot_sweep(run.path / "before_after.png", {"before": before, "after": after}, title)
     Reporter().line(f"tuning took {seconds / 60:.1f} minutes; checkpoints, records and plots in {run.path}")
+    Reporter().line("next: dali-fixres evaluate --test-res 128,160,… shows what other resolutions give now")

@@ -23,6 +23,13 @@ class Start:
     checkpoint: Checkpoint
 
     @property
+    def title(self) -> str:
+        """What the network is, for lines, tables and plots."""
+        checkpoint = self.checkpoint
+        fixed = f", fixed for {checkpoint.test_res} px" if checkpoint.command == "finetune" else ""
+        return f"{checkpoint.model.name}, trained at {checkpoint.train_res} px{fixed}"
+
+    @property
     def data(self) -> Path | None:
         """The data set it was trained on; None for the demo."""
         data = self.checkpoint.config.get("data")
@@ -58,8 +65,9 @@ def find_start(config: FinetuneConfig | EvaluateConfig, command: str | None, rep
         raise ConfigError("--weights, --pretrained and --model-arg do not go with a checkpoint; give --model instead")
     if checkpoint.epoch == 0:
         raise CheckpointError(f"{path} has not finished its first epoch; resume it, or name another --checkpoint")
-    reporter.line(f"checkpoint: {path} ({checkpoint.model.name}, trained at {checkpoint.train_res} px)")
-    return Start(path, checkpoint)
+    start = Start(path, checkpoint)
+    reporter.line(f"checkpoint: {path} ({start.title})")
+    return start
 
 
 def build_start(start: Start, config: NetworkConfig, index: Index) -> BuiltModel:

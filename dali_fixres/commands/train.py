@@ -102,4 +102,5 @@ def _report(
     plot_curves(run.curves, run.records(), title)
     reporter = Reporter()
     reporter.line(f"{seconds / 60:.1f} minutes; checkpoints, records and plot in {run.path}")
-    reporter.line("next: dali-fixres finetune --test-res PIXELS, higher than the training resolution")
+    reporter.line("next: dali-fixres evaluate --test-res 128,160,… to find the best test resolution as it is")
+    reporter.line("      dali-fixres finetune --test-res PIXELS to fix the network for a higher one")

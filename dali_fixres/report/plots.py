@@ -35,11 +35,16 @@ def plot_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str) ->
 
 
 def plot_sweep(path: Path, series: Mapping[str, Sequence[Accuracy]], title: str) -> None:
-    """Plot top-1 accuracy against test resolution, one line per series."""
+    """Plot top-1 accuracy against test resolution, one line per series.
+
+    Two points are not joined: what lies between them is not known.
+    """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name, results in series.items():
-        axes.plot([r.resolution.crop_px for r in results], [r.top1 for r in results], marker="o", label=name)
+        line = "-" if len(results) > 2 else ""
+        sides = [result.resolution.crop_px for result in results]
+        axes.plot(sides, [result.top1 for result in results], line, marker="o", label=name)
     ticks = sorted({result.resolution.crop_px for results in series.values() for result in results})
     axes.set(xlabel="test resolution, px", ylabel="top-1, %", xticks=ticks)
     axes.grid(alpha=0.3)

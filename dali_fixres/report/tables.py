@@ -13,9 +13,9 @@ SYNTHETIC = "synthetic demo data"
 
 
 def accuracy_table(results: Sequence[Accuracy]) -> Table:
-    """Return one row per resolution."""
+    """Return one row per resolution; a star marks the best."""
     table = Table()
-    for heading in ("test res", "resize", "top-1 %", "top-5 %", "images", "images/s"):
+    for heading in ("test res, px", "shorter side, px", "top-1 %", "top-5 %", "images", "images/s"):
         table.add_column(heading, justify="right")
     best = max(result.top1 for result in results)
     for result in results:
@@ -33,7 +33,7 @@ def accuracy_table(results: Sequence[Accuracy]) -> Table:
 def before_after_table(before: Sequence[Accuracy], after: Sequence[Accuracy]) -> Table:
     """Return one row per resolution with the accuracies before and after fine-tuning."""
     table = Table()
-    for heading in ("test res", "top-1 before", "top-1 after", "gain", "top-5 before", "top-5 after"):
+    for heading in ("test res, px", "top-1 before, %", "top-1 after, %", "change", "top-5 before, %", "top-5 after, %"):
         table.add_column(heading, justify="right")
     for was, now in zip(before, after, strict=True):
         table.add_row(
