@@ -33,7 +33,7 @@ def accuracy_table(results: Sequence[Accuracy]) -> Table:
 def before_after_table(before: Sequence[Accuracy], after: Sequence[Accuracy]) -> Table:
     """Return one row per resolution with the accuracies before and after fine-tuning."""
     table = Table()
-    for heading in ("test res, px", "top-1 before, %", "top-1 after, %", "change", "top-5 before, %", "top-5 after, %"):
+    for heading in ("test res, px", "top-1 before", "top-1 after", "change", "top-5 before", "top-5 after"):
         table.add_column(heading, justify="right")
     for was, now in zip(before, after, strict=True):
         table.add_row(
