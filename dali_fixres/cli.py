@@ -141,8 +141,9 @@ app.config = (_layers,)
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    # torch's idle threads spin by default, on the very cores that DALI's threads decode on: with both busy, a
-    # ResNet-18 step on two cores took 4.3 s spinning and 1.3 s waiting. Read when torch is loaded, so set before.
+    # torch's idle threads spin by default, on cores that others could use, DALI's threads among them. Beside another
+    # training process on two cores, a ResNet-18 step took 4.3 s spinning and 1.3 s waiting; beside DALI alone it has
+    # not been measured. Read when torch is loaded, so set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
