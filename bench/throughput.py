@@ -42,7 +42,7 @@ from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import save_figure
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.resolution import Resolution, Schedule, parse_resolutions
+from dali_fixres.resolution import Phase, Resolution, Schedule, parse_resolutions
 from dali_fixres.runs import write_json
 from pipelines import Loader
 
@@ -132,7 +132,9 @@ def main(bench: Bench) -> None:
     workers = bench.workers or usable_cores()
     _check_size(bench, dataset.index)
     plain = replace(AUGMENTATIONS["train"], jitter=0.0)
-    plans = {r: TrainPlan(dataset.index, plain, Schedule(((0, r.crop_px),)), bench.batch_size) for r in resolutions}
+    plans = {
+        r: TrainPlan(dataset.index, plain, Schedule((Phase(0, r.crop_px),)), bench.batch_size) for r in resolutions
+    }
     with Loader(dataset.index, max_batch_size=bench.batch_size, num_threads=workers) as loader:
         measures: dict[tuple[str, Resolution], Measure] = {}
         for resolution, plan in plans.items():

@@ -1,26 +1,30 @@
 """Checkpoints: everything a run needs to go on or to be used, in one file of plain types and tensors."""
 
-import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dali_fixres.atomic import replacing
 from dali_fixres.colour import Normalisation
-from dali_fixres.errors import CheckpointError
+from dali_fixres.errors import CheckpointError, TrainingDivergedError
+from dali_fixres.metrics import Tally
 from dali_fixres.models import BuiltModel, ModelSpec, build_model, load_into
 from dali_fixres.models.weights import StateDict, read_torch_file
 from dali_fixres.runs import BEST, LAST
 
-__all__ = ["Checkpoint", "load_checkpoint", "rebuild", "save_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointClock", "load_checkpoint", "rebuild", "save_checkpoint"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """The state of a run between two epochs.
+    """The state of a run between two steps.
+
+    There is no random state in it: whatever is random is a function of seed, epoch, step and rank.
 
     Attributes:
         command: ``train`` or ``finetune``.
@@ -34,10 +38,11 @@ class Checkpoint:
         crop_ratio: Of that test.
         config: `Config.stored` of the command.
         epoch: Epochs done.
+        num_done: Positions of the next epoch that are done, see `TrainPlan`.
+        tally: What these have come to.
         step: Optimiser steps done, over all epochs.
         optimizer: The optimiser's state.
-        rng: torch's random state, (bytes,) uint8.
-        cuda_rng: The same of the GPU; None where there was none.
+        unreadable: What is wrong with pictures that could not be read, by row of the index.
         top1: Of the last evaluation, percent; None before the first.
         best_top1: The best so far.
     """
@@ -53,27 +58,54 @@ class Checkpoint:
     crop_ratio: float
     config: dict[str, Any]
     epoch: int
+    num_done: int
+    tally: Tally
     step: int
     optimizer: dict[str, Any]
-    rng: torch.Tensor
-    cuda_rng: torch.Tensor | None
+    unreadable: dict[int, str]
     top1: float | None
     best_top1: float | None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in one atomic step: a kill leaves the old file or the new one, never half of one."""
+    """Write a checkpoint in one atomic step: a kill leaves the old file or the new one, never half of one.
+
+    Raises:
+        TrainingDivergedError: If a tensor of the network is not finite; a good checkpoint is not replaced by it.
+        SaveError: If it cannot be written; the checkpoint before is intact.
+    """
+    broken = [name for name, tensor in checkpoint.state_dict.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise TrainingDivergedError(
+            f"{broken[0]} has numbers that are not finite by step {checkpoint.step}; {path} keeps the last good state; "
+            "lower --lr, or limit the gradient with --clip-grad 1"
+        )
     content = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
-    content |= {"model": asdict(checkpoint.model), "normalisation": asdict(checkpoint.normalisation)}
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content |= {name: asdict(content[name]) for name in ("model", "normalisation", "tally")}
+    with replacing(path) as file:
+        torch.save({"format": FORMAT, **content}, file)
+
+
+class CheckpointClock:
+    """When the next checkpoint within an epoch is due.
+
+    Args:
+        number, unit: Of `StageConfig.checkpoint_interval`.
+    """
+
+    def __init__(self, number: float, unit: str) -> None:
+        self._number = number
+        self._unit = unit
+        self._last = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Return whether one is due after a step; in minutes, time counts from the last that was due."""
+        if self._unit == "steps":
+            return step % round(self._number) == 0
+        if time.monotonic() - self._last < 60 * self._number:
+            return False
+        self._last = time.monotonic()
+        return True
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -90,18 +122,39 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is no dali-fixres checkpoint; for other weights files give --model NAME --weights {path}"
+            f"{path} is no dali-fixres checkpoint of format {FORMAT}; for other weights files give "
+            f"--model NAME --weights {path}"
         )
     try:
         fields = {name: content[name] for name in Checkpoint.__dataclass_fields__}
-        model = fields["model"]
-        fields["model"] = ModelSpec(model["name"], model["num_classes"], tuple(model["args"]))
-        normalisation = fields["normalisation"]
-        fields["normalisation"] = Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"]))
-        fields["classes"] = tuple(fields["classes"])
-        return Checkpoint(**fields)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} lacks a part of a checkpoint: {error}") from error
+        _check_types(fields)
+        model, normalisation = fields["model"], fields["normalisation"]
+        return Checkpoint(
+            **fields
+            | {
+                "model": ModelSpec(str(model["name"]), int(model["num_classes"]), tuple(model["args"])),
+                "normalisation": Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"])),
+                "classes": tuple(fields["classes"]),
+                "tally": Tally(**fields["tally"]),
+            }
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} lacks a part of a checkpoint, or has it in a wrong form: {error}") from error
+
+
+def _check_types(fields: dict[str, Any]) -> None:
+    """Raise TypeError unless parts that are used later, far from the file, are what they should be."""
+    types: dict[str, type] = {"command": str, "fingerprint": str, "config": dict, "optimizer": dict, "unreadable": dict}
+    types |= dict.fromkeys(("train_res", "test_res", "epoch", "num_done", "step"), int)
+    for name, expected in types.items():
+        if not isinstance(fields[name], expected):
+            raise TypeError(f"{name} is no {expected.__name__}")
+    if not all(torch.is_tensor(tensor) for tensor in fields["state_dict"].values()):
+        raise TypeError("state_dict holds other things than tensors")
+    if not all(isinstance(row, int) and isinstance(reason, str) for row, reason in fields["unreadable"].items()):
+        raise TypeError("unreadable does not give reasons by row")
+    if not all(isinstance(number, int | float) for number in fields["tally"].values()):
+        raise TypeError("tally holds other things than numbers")
 
 
 def rebuild(checkpoint: Checkpoint, source: Path) -> BuiltModel:

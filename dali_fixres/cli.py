@@ -1,13 +1,14 @@
 """The command line: flags become configs, configs go to commands, errors become one line and an exit code.
 
-Exit codes: 0 done, 1 a failure of the run or of this program, 2 something the user gave, 130 interrupted.
+Exit codes: 0 done, 1 a failure of the run or of this program, 2 something the user gave, 75 stopped by a signal and
+resumable, 130 interrupted with Ctrl-C before there was anything to resume.
 """
 
 import os
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
 from cyclopts.argument import Argument, ArgumentCollection
@@ -22,15 +23,20 @@ from dali_fixres.config import (
     IndexConfig,
     PreviewConfig,
     TrainConfig,
+    VerifyConfig,
     read_toml,
 )
-from dali_fixres.errors import TrainingDivergedError, UserError
-from dali_fixres.runs import newest_run, open_run
+from dali_fixres.errors import ConfigError, Interrupted, RunError, UserError
+from dali_fixres.processes import num_processes, num_restarts
+from dali_fixres.runs import RunFolder, run_to_resume
 
 __all__ = ["app", "main"]
 
 PART_OF = {"model": "model_arg", "base_lr": "lr"}
 """A flag on the left makes a lower layer's value on the right stale: another network's arguments, a rate as it is."""
+
+RESUMABLE = 75
+"""EX_TEMPFAIL of sysexits.h: not done, but not wrong either; try again."""
 
 FLAT = Parameter(name="*")
 """A config's fields are flags of their own, without its name before them."""
@@ -80,6 +86,17 @@ def index(config: Annotated[IndexConfig, FLAT] = IndexConfig()) -> None:  # noqa
 
 
 @app.command
+def verify(
+    data: Annotated[Path, Parameter(help="The data set, as for --data of other commands.")],
+    config: Annotated[VerifyConfig, FLAT] = VerifyConfig(),  # noqa: B008
+) -> int:
+    """Decode every picture of a data set and list those that cannot be read; exit code 1 if there are any."""
+    from dali_fixres.commands.verify import verify as command  # noqa: PLC0415
+
+    return 1 if command(data, config) else 0
+
+
+@app.command
 def preview(config: Annotated[PreviewConfig, FLAT] = PreviewConfig()) -> None:  # noqa: B008
     """Draw what the network sees: sources with their windows, training crops, test crops."""
     from dali_fixres.commands.preview import preview as command  # noqa: PLC0415
@@ -110,8 +127,8 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
         path = Path(told["config"])
         layers.append((read_toml(path, known), str(path)))
         told = {**layers[0][0], **told}
-    if commands[-1] in {"train", "finetune"} and told.get("resume"):
-        run = open_run(Path(told["out"])) if "out" in told else newest_run(commands[-1])
+    run = _run_to_resume(commands[-1], told) if commands[-1] in {"train", "finetune"} else None
+    if run is not None:
         layers.append((read_toml(run.config, known), str(run.config)))
     elif commands[-1] == "train" and "data" not in told:
         recipe = files("dali_fixres.recipes") / "demo.toml"
@@ -123,6 +140,14 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
         kept = {name: value for name, value in values.items() if name not in stale}
         Dict(kept, source=source, use_commands_as_keys=False)(app_, commands, arguments)
         said |= values.keys()
+
+
+def _run_to_resume(command: str, told: dict[str, Any]) -> RunFolder | None:
+    """Return the run whose settings fill what is left out."""
+    out = Path(told["out"]) if "out" in told else None
+    if out is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+        raise ConfigError("torchrun may start this run again, which then has to find its folder; give it an --out")
+    return run_to_resume(command, out, asked=bool(told.get("resume")), restarted=num_restarts() > 0)
 
 
 def _key(flag: str) -> str:
@@ -149,14 +174,22 @@ def main(argv: list[str] | None = None) -> None:
         result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, UserError) as error:
         _fail(str(error), code=2)
-    except TrainingDivergedError as error:
+    except RunError as error:
         _fail(str(error), code=1)
+    except Interrupted as interruption:
+        _end(str(interruption), code=RESUMABLE)
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
     sys.exit(result if isinstance(result, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
+    """Print an error and exit."""
+    rank = f"rank {os.environ['RANK']}: " if num_processes() > 1 and not message.startswith("rank ") else ""
+    _end(f"error: {rank}{message}", code)
+
+
+def _end(message: str, code: int) -> NoReturn:
     """Print one line and exit."""
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    print(message, file=sys.stderr)  # noqa: T201
     sys.exit(code)

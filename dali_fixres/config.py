@@ -6,6 +6,7 @@ into the run folder, in the form that ``--config`` reads.
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ __all__ = [
     "PreviewConfig",
     "StageConfig",
     "TrainConfig",
+    "VerifyConfig",
     "to_toml",
 ]
 
@@ -37,7 +39,7 @@ Policy: TypeAlias = Literal["classifier", "classifier+norm-stats", "classifier+n
 """What fine-tuning tunes: the head alone; with the last norm's running statistics, as the authors' code; with
 its weights too, as the paper."""
 
-NOT_KEPT = ("config", "json", "resume", "out")
+NOT_KEPT = ("config", "json", "resume", "accept_changed_data", "out")
 """Fields about one call of the command, which say nothing about the run."""
 
 
@@ -105,6 +107,9 @@ class NetworkConfig(Config):
     seed: int = 0
     """Decides everything random."""
 
+    strict: bool = False
+    """Stop at the first picture that cannot be read, instead of going on without it."""
+
     json: Path | None = None
     """Also write the figures here, as JSON."""
 
@@ -168,11 +173,21 @@ class StageConfig(NetworkConfig):
     out: Path | None = None
     """Run folder to make; runs/TIME-COMMAND if left out."""
 
+    sync_bn: bool = False
+    """Batch norm over the pictures of all processes (GPUs only)."""
+
+    checkpoint_every: str = "10min"
+    """How often to write last.pt within an epoch, in minutes (10min) or steps (500steps)."""
+
     resume: bool = False
     """Go on with the run in --out, or with the newest one."""
 
+    accept_changed_data: bool = False
+    """Go on with a run although pictures have been added, removed or changed since."""
+
     def __post_init__(self) -> None:
         super(StageConfig, self).__post_init__()
+        _ = self.checkpoint_interval
         _check(self.epochs >= 1, "--epochs", "at least 1", self.epochs)
         _check(0 <= self.warmup_ratio < 1, "--warmup-ratio", "from 0 to below 1", self.warmup_ratio)
         _check(0 <= self.momentum < 1, "--momentum", "from 0 to below 1", self.momentum)
@@ -182,16 +197,30 @@ class StageConfig(NetworkConfig):
             _check(value is None or (value > 0 and math.isfinite(value)), flag, "above 0", value)
         _check(0 <= self.weight_decay < math.inf, "--weight-decay", "at least 0", self.weight_decay)
 
+    @property
+    def checkpoint_interval(self) -> tuple[float, Literal["min", "steps"]]:
+        """How often to write a checkpoint within an epoch: a number, and its unit."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?(?=\s*min)|\d+)\s*(min|steps?)", self.checkpoint_every.strip())
+        number = float(match[1]) if match else 0
+        rule = "minutes or steps above 0, as in 10min or 500steps"
+        _check(number > 0 and number < math.inf, "--checkpoint-every", rule, repr(self.checkpoint_every))
+        return number, "min" if match and match[2] == "min" else "steps"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig(StageConfig):
     """Flags of `dali-fixres train`."""
 
     train_res: str = "128"
-    """Pixels of the training crop, or phases: 96@0,128@8 is 96 px from epoch 0 and 128 px from epoch 8."""
+    """Pixels of the training crop. Or phases: 96@0,128@8 is 96 px from epoch 0 and 128 px from epoch 8. Or a rise:
+    96-192@0-16 goes up in steps of 32 px over the epochs 0 to 16. Each phase may have its own batch size and peak
+    learning rate: 96@0:batch=128:lr=0.2."""
 
     test_res: int | None = None
     """Pixels to test at after each epoch; the last training resolution if left out."""
+
+    repeats: int = 1
+    """Copies of each picture in a batch over all processes, each cropped on its own (repeated augmentation)."""
 
     def __post_init__(self) -> None:
         super(TrainConfig, self).__post_init__()
@@ -199,8 +228,10 @@ class TrainConfig(StageConfig):
             _ = self.schedule
         with _said_by("--test-res"):
             _ = self.test_resolution
-        last_phase = self.schedule.phases[-1][0]
-        _check(last_phase < self.epochs, "--train-res", f"phases that begin before epoch {self.epochs}", self.train_res)
+        last_phase = self.schedule.phases[-1]
+        _check(self.repeats >= 1, "--repeats", "at least 1", self.repeats)
+        rule = f"phases that begin before epoch {self.epochs}"
+        _check(last_phase.first_epoch < self.epochs, "--train-res", rule, self.train_res)
 
     @property
     def schedule(self) -> Schedule:
@@ -281,6 +312,23 @@ class IndexConfig(Config):
 
     json: Path | None = None
     """Also write the figures here, as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyConfig:
+    """Flags of `dali-fixres verify`."""
+
+    workers: int | None = None
+    """Pictures decoded at once; one per usable core if left out."""
+
+    out: Path = Path("unreadable.txt")
+    """Where the unreadable files are listed, if there are any."""
+
+    json: Path | None = None
+    """Also write the figures here, as JSON."""
+
+    def __post_init__(self) -> None:
+        _check(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

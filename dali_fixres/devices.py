@@ -6,6 +6,7 @@ import torch
 
 from dali_fixres.config import Device
 from dali_fixres.errors import DeviceError
+from dali_fixres.processes import local_rank, num_local
 
 __all__ = ["choose_device", "usable_cores"]
 
@@ -24,9 +25,19 @@ def choose_device(wanted: Device) -> torch.device:
             f"--device cuda: torch {torch.__version__} {built} and finds {torch.cuda.device_count()} GPUs; "
             "check nvidia-smi, or use --device cpu"
         )
-    return torch.device("cuda", torch.cuda.current_device())
+    # torchrun gives each process of a node a number, and so its GPU.
+    number = local_rank()
+    if number is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    if number >= torch.cuda.device_count():
+        raise DeviceError(
+            f"process {number} of this node has no GPU: torch finds {torch.cuda.device_count()}; lower torchrun's "
+            "--nproc-per-node, or use --device cpu"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def usable_cores() -> int:
-    """Return the number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return the number of CPU cores this process may use, shared with the others that torchrun started here."""
+    return max(1, len(os.sched_getaffinity(0)) // num_local())

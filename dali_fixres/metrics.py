@@ -8,7 +8,7 @@ import torch
 
 from dali_fixres.resolution import Resolution
 
-__all__ = ["Accuracy", "count_correct"]
+__all__ = ["Accuracy", "Tally", "count_correct"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Accuracy:
         resolution: Tested at.
         num_top1, num_top5: Pictures whose label was the first, or among the first five, answers.
         num_images: Pictures tested.
+        num_unreadable: Pictures that could not be read, and are not counted among those.
         seconds: Wall time, loading included.
     """
 
@@ -26,6 +27,7 @@ class Accuracy:
     num_top1: int
     num_top5: int
     num_images: int
+    num_unreadable: int
     seconds: float
 
     @property
@@ -46,6 +48,7 @@ class Accuracy:
             "top1": round(self.top1, 4),
             "top5": round(self.top5, 4),
             "num_images": self.num_images,
+            "num_unreadable": self.num_unreadable,
             "images_per_s": round(self.num_images / self.seconds, 2),
         }
 
@@ -58,8 +61,26 @@ class Accuracy:
             num_top1=round(row["top1"] * num_images / 100),
             num_top5=round(row["top5"] * num_images / 100),
             num_images=num_images,
+            num_unreadable=row["num_unreadable"],
             seconds=num_images / row["images_per_s"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What an epoch has come to so far.
+
+    Attributes:
+        loss_sum: Over its pictures.
+        num_images: Pictures trained on.
+        seconds: Wall time.
+        waited_s: Part of it spent waiting for batches.
+    """
+
+    loss_sum: float = 0.0
+    num_images: int = 0
+    seconds: float = 0.0
+    waited_s: float = 0.0
 
 
 def count_correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -18,25 +18,27 @@ class LearningRate:
     """The learning rate as a pure function of the step.
 
     Attributes:
-        peak: Reached at the end of the warm-up.
+        peaks: Pairs (first step, peak): what the rate reaches at the end of the warm-up, changed by the schedule's
+            phases.
         num_steps: Of the whole stage.
         warmup_steps: Linear rise from 0; step 0 already takes one share of it.
         decay: ``cosine`` to 0, or ``step``: a tenth every third of the stage.
     """
 
-    peak: float
+    peaks: tuple[tuple[int, float], ...]
     num_steps: int
     warmup_steps: int
     decay: Literal["cosine", "step"]
 
     def at(self, step: int) -> float:
         """Return the learning rate of a step (from 0)."""
+        peak = next(peak for first, peak in reversed(self.peaks) if first <= step)
         if step < self.warmup_steps:
-            return self.peak * (step + 1) / self.warmup_steps
+            return peak * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
         if self.decay == "cosine":
-            return self.peak * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        return self.peak * 0.1 ** int(3 * min(done, 1.0))
+            return peak * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        return peak * 0.1 ** int(3 * min(done, 1.0))
 
 
 def scaled_lr(base_lr: float, global_batch: int) -> float:

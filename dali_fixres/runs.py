@@ -4,34 +4,59 @@ runs/<name>/
     config.toml     resolved settings, in the form --config reads
     records.jsonl   one line per event, see docs/architecture.md
     last.pt best.pt checkpoints
-    left_out.txt    files of the data set that are no readable pictures, if there are any
+    data.npz        what it is trained on, to say what has changed if it is resumed on other data
+    unreadable.txt  files of the data set that cannot be read, if there are any
     results.json    the figures at the end
     curves.png      loss and accuracy by epoch
+    .lock           held by the process that writes, so that a second one is refused
 """
 
+import fcntl
 import json
+import os
+import socket
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from dali_fixres.atomic import replacing
 from dali_fixres.config import to_toml
-from dali_fixres.errors import CheckpointError, ConfigError
-from dali_fixres.index import LeftOut
+from dali_fixres.errors import CheckpointError, ConfigError, SaveError
 
-__all__ = ["BEST", "LAST", "RUNS", "RunFolder", "create_run", "newest_run", "open_run", "write_json"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "RUNS",
+    "RunFolder",
+    "create_run",
+    "newest_run",
+    "open_run",
+    "reopen_run",
+    "run_to_resume",
+    "write_json",
+    "write_text",
+]
 
 RUNS = Path("runs")
 LAST, BEST = "last.pt", "best.pt"
-CONFIG = "config.toml"
+CONFIG, RECORDS = "config.toml", "records.jsonl"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RunFolder:
-    """Paths of a run, and what is appended to it."""
+    """Paths of a run, and what is appended to it.
+
+    Attributes:
+        path: The folder.
+        lock: Held until `release`, or None where the run is only read.
+    """
 
     path: Path
+    lock: IO[str] | None = field(default=None, repr=False)
 
     @property
     def config(self) -> Path:
@@ -49,6 +74,16 @@ class RunFolder:
         return self.path / BEST
 
     @property
+    def data(self) -> Path:
+        """Snapshot of the index."""
+        return self.path / "data.npz"
+
+    @property
+    def unreadable(self) -> Path:
+        """List of files that cannot be read."""
+        return self.path / "unreadable.txt"
+
+    @property
     def results(self) -> Path:
         """Figures at the end."""
         return self.path / "results.json"
@@ -58,53 +93,105 @@ class RunFolder:
         """Plot of loss and accuracy."""
         return self.path / "curves.png"
 
+    def release(self) -> None:
+        """Let others write this run."""
+        if self.lock is not None:
+            self.lock.close()
+
     def write_config(self, command: str, config: dict[str, Any]) -> None:
         """Write the settings, in the form that ``--config`` reads."""
-        self.config.write_text(f"# dali-fixres {command} --config {CONFIG}\n{to_toml(config)}", encoding="utf-8")
+        write_text(self.config, f"# dali-fixres {command} --config {CONFIG}\n{to_toml(config)}")
 
     def record(self, event: str, **values: Any) -> None:
-        """Append an event to records.jsonl."""
+        """Append an event to records.jsonl.
+
+        Raises:
+            SaveError: If it cannot be written.
+        """
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
-        with (self.path / "records.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        path = self.path / RECORDS
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise SaveError(f"cannot write {path}: {error.strerror}; make room, then go on with --resume") from error
 
     def records(self) -> list[dict[str, Any]]:
         """Return the events so far; of an epoch that a killed run had to do again, the later ones."""
-        path = self.path / "records.jsonl"
+        path = self.path / RECORDS
         if not path.exists():
             return []
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        # What follows the last line's end was being written when the process was killed.
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        found = [json.loads(line) for line in lines]
         latest = {(record["event"], record.get("epoch"), record.get("test_res")): record for record in found}
         return list(latest.values())
 
-    def list_left_out(self, left_out: Sequence[LeftOut]) -> None:
-        """Write which files are no readable pictures, and why."""
-        if not left_out:
-            return
-        lines = [f"{item.path}: {item.reason}\n" for item in left_out]
-        (self.path / "left_out.txt").write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
-
 
 def create_run(out: Path | None, command: str, config: dict[str, Any]) -> RunFolder:
-    """Make a run folder and write its settings.
+    """Make a run folder, lock it and write its settings.
+
+    A folder whose run ended before its first checkpoint is taken over.
 
     Raises:
         ConfigError: If it cannot be made or written, or holds a run already.
     """
-    path = out or _fresh_name(command)
+    path = out or RUNS / command
     try:
-        if (path / CONFIG).exists():
-            raise ConfigError(f"{path} already holds a run; give another --out, or --resume to go on with it")
-        path.mkdir(parents=True, exist_ok=True)
-        run = RunFolder(path)
-        run.write_config(command, config)
+        if out is None:
+            path = _fresh_folder(command)
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+        with _locked(path) as run:
+            if run.last.exists():
+                raise ConfigError(f"{path} already holds a run; give another --out, or --resume to go on with it")
+            (path / RECORDS).unlink(missing_ok=True)
+            run.write_config(command, config)
+            return run
     except OSError as error:
         raise ConfigError(f"cannot write the run folder {path}: {error.strerror}; give another --out") from error
+    except SaveError as error:
+        raise ConfigError(f"{error}; or give another --out") from error
     except UnicodeEncodeError as error:
         raise ConfigError(
             f"the settings of {path} have a path that is no UTF-8: {error.object!r}; rename it"
         ) from error
-    return run
+
+
+def reopen_run(path: Path) -> RunFolder:
+    """Lock an existing run to go on with it, and take away the half of a record that a kill may have left.
+
+    Raises:
+        ConfigError: If another process is writing it, or it cannot be written.
+    """
+    try:
+        with _locked(path) as run:
+            records = path / RECORDS
+            if records.exists():
+                content = records.read_bytes()
+                os.truncate(records, content.rfind(b"\n") + 1)
+            return run
+    except OSError as error:
+        raise ConfigError(f"cannot write the run folder {path}: {error.strerror}") from error
+
+
+def run_to_resume(command: str, out: Path | None, *, asked: bool, restarted: bool) -> RunFolder | None:
+    """Return the run to go on with, unlocked, or None to begin one.
+
+    Args:
+        command: ``train`` or ``finetune``.
+        out: The run's folder; the newest run of the command if None.
+        asked: Whether ``--resume`` was given.
+        restarted: Whether torchrun has started this command again: then the run in `out` goes on if it has begun.
+
+    Raises:
+        CheckpointError: If it was asked for and there is none.
+    """
+    if asked:
+        return open_run(out) if out else newest_run(command)
+    if restarted and out is not None and RunFolder(out).last.exists():
+        return RunFolder(out)
+    return None
 
 
 def open_run(path: Path) -> RunFolder:
@@ -142,11 +229,53 @@ def _command_of(run: RunFolder) -> str:
     return words[2] if len(words) > 2 else ""
 
 
-def _fresh_name(command: str) -> Path:
-    """Return a folder that is not there yet: time, then command."""
+def _fresh_folder(command: str) -> Path:
+    """Make a folder that was not there: time, then command."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    names = [RUNS / f"{stamp}-{command}", *(RUNS / f"{stamp}.{number}-{command}" for number in range(1, 100))]
-    return next(name for name in names if not name.exists())
+    RUNS.mkdir(exist_ok=True)
+    for number in count():
+        path = RUNS / (f"{stamp}.{number}-{command}" if number else f"{stamp}-{command}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError("counting ends never")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[RunFolder]:
+    """Yield a locked run; the lock is kept beyond the end, unless that is an error."""
+    run = RunFolder(path, _lock(path))
+    try:
+        yield run
+    except BaseException:
+        run.release()
+        raise
+
+
+def _lock(path: Path) -> IO[str]:
+    """Lock a run folder until the result is closed; the lock goes with the process, however that ends."""
+    file = (path / ".lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise ConfigError(f"{path} is being written by {holder}; wait for it, or give another --out") from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a file in one atomic step.
+
+    Raises:
+        SaveError: If it cannot be written; what was there before is intact.
+    """
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", errors))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -157,6 +286,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(content, indent=2) + "\n")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    except SaveError as error:
+        raise ConfigError(str(error)) from error

@@ -1,9 +1,8 @@
 """The training loop. It takes an iterator of batches and never learns where they come from."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,11 +10,12 @@ from torch.optim import Optimizer
 
 from dali_fixres.batch import Batch
 from dali_fixres.errors import TrainingDivergedError
+from dali_fixres.metrics import Tally
 from dali_fixres.optim import LearningRate
 from dali_fixres.precision import forward_precision
 from dali_fixres.report.progress import Bar
 
-__all__ = ["EpochResult", "Learner", "train_epoch"]
+__all__ = ["Learner", "Meter", "train"]
 
 LOOK_EVERY_S = 1.0
 """Seconds between looks at the loss: each makes the host wait for the device."""
@@ -27,107 +27,33 @@ class Learner:
 
     Attributes:
         network: The network.
+        forward: The network as it is called while learning: itself, or in DistributedDataParallel.
         optimizer: Over the parameters that learn.
         learning_rate: At each step of the whole stage.
+        seed_of: The seed of what the network draws in a step.
         set_mode: Puts the network into the stage's mode before each epoch.
         label_smoothing: Share of each label spread over all classes.
         clip_grad: Largest norm of the gradient, or None.
     """
 
     network: nn.Module
+    forward: nn.Module
     optimizer: Optimizer
     learning_rate: LearningRate
+    seed_of: Callable[[int], int]
     set_mode: Callable[[], object]
     label_smoothing: float
     clip_grad: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class EpochResult:
-    """What an epoch came to.
-
-    Attributes:
-        loss: Mean over its pictures.
-        images_per_s: Wall-clock throughput.
-        wait_share: Share of the time spent waiting for a batch, 0-1.
-        seconds: Wall time.
-        next_step: Optimiser steps done since the stage began.
-    """
-
-    loss: float
-    images_per_s: float
-    wait_share: float
-    seconds: float
-    next_step: int
-
-
-@dataclass(slots=True)
-class _Meter:
-    """Sums up an epoch without making the host wait: the loss stays on the device between looks."""
-
-    bar: Bar
-    loss_sum: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
-    num_images: int = 0
-    num_steps: int = 0
-    waited_s: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-    looked: float = field(default_factory=time.perf_counter)
-
-    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Pass batches on, noting how long each was waited for."""
-        source = iter(batches)
-        while True:
-            asked = time.perf_counter()
-            batch = next(source, None)
-            self.waited_s += time.perf_counter() - asked
-            if batch is None:
-                return
-            yield batch
-
-    def add(self, loss: torch.Tensor, num_images: int, step: int) -> None:
-        """Count a step."""
-        self.loss_sum = self.loss_sum.to(loss.device) + loss.detach() * num_images
-        self.num_images += num_images
-        self.num_steps += 1
-        if time.perf_counter() - self.looked >= LOOK_EVERY_S:
-            self.bar.update(self.num_steps, self.text(step))
-            self.looked = time.perf_counter()
-
-    def text(self, step: int) -> str:
-        """Return the figures so far; the one place where the host waits for the device."""
-        loss = self.mean_loss(step)
-        return f"loss {loss:.3f}  {self.num_images / self.elapsed_s:.0f} img/s  waiting {self.wait_share:.0%}"
-
-    def mean_loss(self, step: int) -> float:
-        """Return the mean loss.
-
-        Raises:
-            TrainingDivergedError: If it is no finite number.
-        """
-        loss = self.loss_sum.item() / max(self.num_images, 1)
-        if not math.isfinite(loss):
-            raise TrainingDivergedError(
-                f"the loss is {loss} by step {step}; lower --lr, or limit the gradient with --clip-grad 1"
-            )
-        return loss
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.perf_counter() - self.started
-
-    @property
-    def wait_share(self) -> float:
-        return self.waited_s / self.elapsed_s
-
-
-def train_epoch(learner: Learner, batches: Iterable[Batch], first_step: int, bar: Bar) -> EpochResult:
-    """Take one optimiser step per batch.
+def train(learner: Learner, batches: Iterable[Batch], first_step: int, meter: "Meter") -> Iterator[int]:
+    """Take one optimiser step per batch, and yield the number of steps done after each.
 
     Args:
         learner: What learns.
         batches: Of one epoch.
         first_step: Steps done before, over the whole stage.
-        bar: Shows loss, throughput and waiting.
+        meter: Sums up.
 
     Raises:
         TrainingDivergedError: If the loss is no finite number; the message names the step.
@@ -135,19 +61,87 @@ def train_epoch(learner: Learner, batches: Iterable[Batch], first_step: int, bar
     learner.set_mode()
     criterion = nn.CrossEntropyLoss(label_smoothing=learner.label_smoothing)
     parameters = [parameter for parameter in learner.network.parameters() if parameter.requires_grad]
-    meter = _Meter(bar)
     step = first_step
     for batch in meter.timed(batches):
+        torch.manual_seed(learner.seed_of(step))
         for group in learner.optimizer.param_groups:
             group["lr"] = learner.learning_rate.at(step)
         with forward_precision(batch.images.device):
-            loss = criterion(learner.network(batch.images), batch.labels)
+            loss = criterion(learner.forward(batch.images), batch.labels)
         learner.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if learner.clip_grad is not None:
             nn.utils.clip_grad_norm_(parameters, learner.clip_grad)
         learner.optimizer.step()
-        meter.add(loss, len(batch), step)
         step += 1
-    loss_mean = meter.mean_loss(step - 1)
-    return EpochResult(loss_mean, meter.num_images / meter.elapsed_s, meter.wait_share, meter.elapsed_s, step)
+        meter.add(loss.detach(), len(batch), step)
+        yield step
+
+
+class Meter:
+    """Sums up an epoch without making the host wait: the loss stays on the device between looks.
+
+    Args:
+        bar: Shows loss, throughput and waiting.
+        before: What the epoch has come to before it was resumed.
+    """
+
+    def __init__(self, bar: Bar, before: Tally) -> None:
+        self._bar = bar
+        self._before = before
+        self._loss_sum = torch.tensor(before.loss_sum, dtype=torch.float64)
+        self._bad_step = torch.tensor(0)  # 0 stands for none
+        self._num_images = before.num_images
+        self._num_steps = 0
+        self._waited_s = 0.0
+        self._started = self._looked = time.perf_counter()
+
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Pass batches on, noting how long each was waited for."""
+        source = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            batch = next(source, None)
+            self._waited_s += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, loss: torch.Tensor, num_images: int, step: int) -> None:
+        """Count a step, `step` of the stage (from 1)."""
+        self._loss_sum = self._loss_sum.to(loss.device) + loss.double() * num_images
+        first_bad = (self._bad_step.to(loss.device) == 0) & ~torch.isfinite(loss)
+        self._bad_step = torch.where(first_bad, step, self._bad_step.to(loss.device))
+        self._num_images += num_images
+        self._num_steps += 1
+        if time.perf_counter() - self._looked >= LOOK_EVERY_S:
+            self._bar.update(self._num_steps, self._text())
+            self._looked = time.perf_counter()
+
+    def tally(self) -> Tally:
+        """Return the sums so far; makes the host wait for the device.
+
+        Raises:
+            TrainingDivergedError: If a loss was no finite number.
+        """
+        bad_step = int(self._bad_step.item())
+        if bad_step:
+            raise TrainingDivergedError(
+                f"the loss is not finite at step {bad_step}; the last good checkpoint is kept; lower --lr, or limit "
+                "the gradient with --clip-grad 1"
+            )
+        seconds = time.perf_counter() - self._started
+        return Tally(
+            loss_sum=self._loss_sum.item(),
+            num_images=self._num_images,
+            seconds=self._before.seconds + seconds,
+            waited_s=self._before.waited_s + self._waited_s,
+        )
+
+    def _text(self) -> str:
+        tally = self.tally()
+        seconds = tally.seconds - self._before.seconds
+        speed = (tally.num_images - self._before.num_images) / seconds
+        return (
+            f"loss {tally.loss_sum / tally.num_images:.3f}  {speed:.0f} img/s  waiting {self._waited_s / seconds:.0%}"
+        )

@@ -1,5 +1,6 @@
 """The DALI side: one graph that executes any plan, what feeds it, and the loader that runs it."""
 
 from pipelines.loader import Loader
+from pipelines.probe import Probe
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "Probe"]

@@ -13,7 +13,7 @@ from nvidia.dali.pipeline import pipeline_def
 
 from dali_fixres.colour import Normalisation
 
-__all__ = ["build_graph"]
+__all__ = ["build_graph", "build_probe"]
 
 fn: Any = _fn
 """DALI's operators; its stubs lack some, and type the results of others as unions that no operator takes."""
@@ -62,6 +62,23 @@ def build_graph(
     )
     pipeline.build()
     return pipeline
+
+
+def build_probe() -> Any:
+    """Build a pipeline that decodes one whole picture at a time on one CPU thread: ``run(path=[bytes as uint8])``.
+
+    A picture that cannot be decoded raises RuntimeError; the next ones are decoded all the same.
+    """
+    pipeline: Any = _probe(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    pipeline.build()
+    return pipeline
+
+
+@pipeline_def
+def _probe() -> Any:
+    path = fn.external_source(name="path", dtype=types.DALIDataType.UINT8, ndim=1)
+    # The same reading and decoding as below, so that it finds what fails there.
+    return fn.decoders.image(fn.io.file.read(path, dont_use_mmap=True), adjust_orientation=False)
 
 
 @pipeline_def(enable_conditionals=True)

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
 from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.colour import IMAGENET, Normalisation
-from dali_fixres.errors import ConfigError, DataError
+from dali_fixres.errors import ConfigError, UnreadableError
 from dali_fixres.index import Index
-from pipelines.culprit import first_unreadable
 from pipelines.feed import GraphInputs, graph_inputs
 from pipelines.graph import build_graph
+from pipelines.probe import Probe
 
 __all__ = ["Loader"]
 
@@ -55,6 +56,8 @@ class Loader:
         self._max_batch_size = max_batch_size
         self._device = torch.device(device)
         self._normalisation = normalisation
+        self._num_threads = num_threads
+        self._probe: Probe | None = None
         self._plans: Iterator[BatchPlan] = iter(())
         self._in_flight: deque[BatchPlan] = deque()
         self._pipeline: Any = build_graph(
@@ -73,7 +76,8 @@ class Loader:
         epochs and evaluations: then the graph never runs dry between them. A second call ends the first.
 
         Raises:
-            DataError: If a picture cannot be read or decoded; the message names the file.
+            UnreadableError: If pictures of a batch cannot be read or decoded; it says which, and what is wrong with
+                each. The batches before have been yielded; run plans without these pictures to go on.
             ConfigError: If a plan is larger than `max_batch_size`.
             ValueError: If the loader is closed.
         """
@@ -91,7 +95,7 @@ class Loader:
             except StopIteration:
                 return
             except RuntimeError as error:
-                raise self._explained(self._in_flight.popleft(), error) from error
+                raise self._explained(error) from error
             yield self._batch(self._in_flight.popleft(), outputs)
 
     def _batch(self, plan: BatchPlan, outputs: Any) -> Batch:
@@ -109,12 +113,17 @@ class Loader:
         self._in_flight.append(plan)
         return graph_inputs(plan, self._index, self._normalisation, decode_window=self._device.type == "cpu")
 
-    def _explained(self, plan: BatchPlan, error: RuntimeError) -> Exception:
-        found = first_unreadable(self._index, plan.ids)
-        if found:
-            return DataError(f"{found}; mend or remove the file and run again")
-        error.add_note(f"in a batch of {len(plan)} pictures that PIL can read, from {self._index.path(plan.ids[0])} on")
-        return error
+    def _explained(self, error: RuntimeError) -> Exception:
+        """Find out what is wrong with the failed batch, and with those in flight behind it, which may fail too."""
+        if self._probe is None:
+            self._probe = Probe(self._index, self._num_threads)
+        failed, *_ = self._in_flight
+        rows = np.unique(np.concatenate([plan.ids for plan in self._in_flight]))
+        reasons = self._probe.unreadable(rows)
+        if not reasons.keys() & set(failed.ids.tolist()):
+            error.add_note(f"each of the {len(failed)} pictures of the batch can be decoded by itself on the CPU")
+            return error
+        return UnreadableError({row: (self._index.path(row), reason) for row, reason in reasons.items()})
 
     def _drain(self) -> None:
         """Let the graph finish what an abandoned run has ordered, so that the next run starts afresh."""

@@ -9,6 +9,7 @@ from dali_fixres.colour import Normalisation
 from dali_fixres.config import NetworkConfig
 from dali_fixres.demo import ensure_demo_data
 from dali_fixres.devices import usable_cores
+from dali_fixres.distributed import World
 from dali_fixres.errors import DataError
 from dali_fixres.index import TRAIN, VAL, Index, LeftOut, open_data
 from dali_fixres.report.progress import Bar, Reporter
@@ -41,18 +42,23 @@ class Dataset:
         return SYNTHETIC if self.synthetic else str(self.index.root)
 
 
-def open_dataset(data: Path | None, val_fraction: float | None, reporter: Reporter) -> Dataset:
+def open_dataset(
+    data: Path | None, val_fraction: float | None, reporter: Reporter, world: World | None = None
+) -> Dataset:
     """Index `data` (or make and index the demo), with progress, a summary line and warnings.
+
+    Of several processes on a node the first does the work, and the others find it in the cache.
 
     Raises:
         DataError: If the data set cannot be used.
     """
     folder = data
-    if folder is None:
-        with reporter.bar("making the synthetic demo data", total=1) as bar:
-            folder = _demo_data(bar)
-    with reporter.bar("reading picture sizes", total=1) as bar:
-        opened = open_data(folder, val_fraction=val_fraction, on_progress=bar.update_of)
+    with (world or World()).one_by_one_on_a_node():
+        if folder is None:
+            with reporter.bar("making the synthetic demo data", total=1) as bar:
+                folder = _demo_data(bar)
+        with reporter.bar("reading picture sizes", total=1) as bar:
+            opened = open_data(folder, val_fraction=val_fraction, on_progress=bar.update_of)
     index = opened.index
     what = f"{SYNTHETIC} in {folder}" if data is None else f"{folder}"
     reporter.line(
@@ -70,11 +76,17 @@ def _demo_data(bar: Bar) -> Path:
         raise DataError(str(error)) from error
 
 
-def open_loader(config: NetworkConfig, dataset: Dataset, normalisation: Normalisation, device: torch.device) -> Loader:
+def open_loader(
+    config: NetworkConfig,
+    dataset: Dataset,
+    normalisation: Normalisation,
+    device: torch.device,
+    max_batch_size: int | None = None,
+) -> Loader:
     """Build the one loader of a command."""
     return Loader(
         dataset.index,
-        max_batch_size=config.batch_size,
+        max_batch_size=max_batch_size or config.batch_size,
         device=device,
         num_threads=config.workers or usable_cores(),
         normalisation=normalisation,

@@ -1,6 +1,7 @@
 """`dali-fixres evaluate`: accuracy at one or several test resolutions."""
 
-from itertools import chain, islice
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import torch
 
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.network import Start, build_named, build_start, find_start
+from dali_fixres.commands.stream import Stream, Test
+from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import EvaluateConfig
 from dali_fixres.devices import choose_device
-from dali_fixres.evaluation import evaluate as evaluate_at
+from dali_fixres.distributed import World, joined
+from dali_fixres.evaluation import evaluate as count_answers
+from dali_fixres.evaluation import total
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import BuiltModel
 from dali_fixres.models.anatomy import run_once
@@ -33,11 +38,16 @@ def evaluate(config: EvaluateConfig) -> None:
     Raises:
         UserError: If something the user gave cannot be used.
     """
-    reporter = Reporter()
     device = choose_device(config.device)
+    with joined(device) as world:
+        _evaluate(config, device, world)
+
+
+def _evaluate(config: EvaluateConfig, device: torch.device, world: World) -> None:
+    reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
     start = find_start(config, None, reporter)
-    dataset = _open(config, start, reporter)
+    dataset = _open(config, start, reporter, world)
     if start is not None:
         name, built = start.checkpoint.model.name, build_start(start, config, dataset.index)
     else:
@@ -48,12 +58,16 @@ def evaluate(config: EvaluateConfig) -> None:
     resolutions = _resolutions(config, start)
     for resolution in resolutions:
         run_once(built.network, resolution)
-    results = _sweep(config, built, dataset, resolutions, device, reporter)
-
+    unreadable = Unreadable(dataset, {}, strict=config.strict, reporter=reporter, listed_in=None)
+    results = _sweep(config, built, dataset, resolutions, device, reporter, world, unreadable)
+    unreadable.summarise()
+    if not world.is_main:
+        return
     content: dict[str, Any] = {
         "results": [accuracy.as_json() for accuracy in results],
         "model": name,
         "checkpoint": str(start.path) if start else None,
+        "unreadable": unreadable.lines(),
         "synthetic": dataset.synthetic,
         "fingerprint": dataset.index.fingerprint,
         "environment": environment(),
@@ -67,13 +81,13 @@ def evaluate(config: EvaluateConfig) -> None:
     reporter.line(f"plot: {plot}")
 
 
-def _open(config: EvaluateConfig, start: Start | None, reporter: Reporter) -> Dataset:
+def _open(config: EvaluateConfig, start: Start | None, reporter: Reporter, world: World) -> Dataset:
     """Open the data asked for (all of it, if it has no split of its own), or else what the run was trained on."""
     data, val_fraction = config.data, config.val_fraction
     if start is not None and (data is None or _same(data, start.data)):
         # Never test on what the run was trained on, however its folder is spelt.
-        return open_dataset(start.data, val_fraction or start.val_fraction, reporter)
-    return open_dataset(data, val_fraction or (1.0 if data is not None else None), reporter)
+        return open_dataset(start.data, val_fraction or start.val_fraction, reporter, world)
+    return open_dataset(data, val_fraction or (1.0 if data is not None else None), reporter, world)
 
 
 def _same(one: Path, other: Path | None) -> bool:
@@ -94,15 +108,21 @@ def _sweep(
     resolutions: tuple[Resolution, ...],
     device: torch.device,
     reporter: Reporter,
+    world: World,
+    unreadable: Unreadable,
 ) -> list[Accuracy]:
     network = built.network.to(device).to(memory_format=torch.channels_last)
-    plan = EvaluationPlan(dataset.index, config.batch_size)
+    plan = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size)
     results = []
     with open_loader(config, dataset, built.normalisation, device) as loader:
-        batches = loader.run(chain.from_iterable(plan.batches(resolution) for resolution in resolutions))
+        stream = Stream(loader, [Test(plan, resolution) for resolution in resolutions], unreadable)
         for resolution in resolutions:
-            with reporter.bar(f"testing at {resolution.crop_px} px", plan.num_batches) as bar:
-                results.append(evaluate_at(network, islice(batches, plan.num_batches), resolution, bar))
+            started = time.perf_counter()
+            with reporter.bar(f"testing at {resolution.crop_px} px", plan.num_rounds) as bar:
+                counts = count_answers(network, stream.part(), plan.num_rounds, bar)
+            readable = replace(plan, unreadable=unreadable.rows)
+            results.append(total(counts, readable, resolution, world, started))
+            stream.share(world)
     return results
 
 

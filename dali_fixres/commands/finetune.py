@@ -6,22 +6,36 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dali_fixres.checkpoint import Checkpoint, save_checkpoint
+from dali_fixres.checkpoint import Checkpoint, CheckpointClock
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.network import build_named, build_start, find_start
-from dali_fixres.commands.stage import Stage, build_learner, measure, resume, run_stage, training_plan, untrained
+from dali_fixres.commands.resuming import resume, run_folder
+from dali_fixres.commands.stage import (
+    Stage,
+    build_learner,
+    measure,
+    prepare,
+    run_stage,
+    training_plan,
+    untrained,
+)
+from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import FinetuneConfig
 from dali_fixres.devices import choose_device
+from dali_fixres.distributed import World, joined
+from dali_fixres.errors import CheckpointError
+from dali_fixres.interruption import obeying_signals
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import Anatomy, BuiltModel, dissect
 from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
+from dali_fixres.processes import num_restarts
 from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import plot_curves, plot_sweep
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import before_after_table, print_table
-from dali_fixres.resolution import Resolution, Schedule
-from dali_fixres.runs import RunFolder, create_run, newest_run, open_run, write_json
+from dali_fixres.resolution import Phase, Resolution, Schedule
+from dali_fixres.runs import BEST, LAST, RunFolder, run_to_resume, write_json
 from dali_fixres.tuning import Tuned, freeze_for_tuning
 
 __all__ = ["finetune"]
@@ -35,54 +49,68 @@ def finetune(config: FinetuneConfig) -> None:
 
     Raises:
         UserError: If something the user gave cannot be used.
-        TrainingDivergedError: If the loss is no finite number.
+        RunError: If the run cannot go on.
+        Interrupted: If a signal has stopped it; it can be resumed.
     """
-    reporter = Reporter()
     device = choose_device(config.device)
+    with joined(device) as world:
+        _finetune(config, device, world)
+
+
+def _finetune(config: FinetuneConfig, device: torch.device, world: World) -> None:
+    reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
-    resumed = (open_run(config.out) if config.out else newest_run("finetune")) if config.resume else None
+    resumed = run_to_resume("finetune", config.out, asked=config.resume, restarted=num_restarts() > 0)
     if resumed:
-        dataset = open_dataset(config.data, config.val_fraction, reporter)
-        built, start = resume(resumed, config, dataset, reporter)
+        dataset = open_dataset(config.data, config.val_fraction, reporter, world)
+        dataset, built, start = resume(resumed, config, dataset, reporter)
     else:
-        config, dataset, built, start = _begin(config, reporter)
-    schedule = Schedule(((0, config.test_res),), config.ratio)
-    plan = training_plan(config, dataset, config.augmentation, schedule)
-    evaluation = EvaluationPlan(dataset.index, config.batch_size)
-    anatomy = dissect(built.network, config.test_resolution)
+        config, dataset, built, start = _begin(config, reporter, world)
+    schedule = Schedule((Phase(0, config.test_res),), config.ratio)
+    plan = training_plan(config, dataset, config.augmentation, schedule, world)
+    evaluation = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size)
     tested = sorted({Resolution(start.train_res, config.ratio), config.test_resolution})
     for resolution in tested:
         run_once(built.network, resolution)
-    network = built.network.to(device).to(memory_format=torch.channels_last)
+    network = prepare(built.network, device, sync_bn=config.sync_bn)
+    anatomy = dissect(network, config.test_resolution)
     tuned = freeze_for_tuning(network, anatomy, config.policy)
-    run = resumed or create_run(config.out, "finetune", config.stored())
-    run.list_left_out(dataset.left_out)
-    reporter.line(f"run: {run.path} on {device}")
-    reporter.line(_what_learns(config, anatomy, tuned))
-    with open_loader(config, dataset, built.normalisation, device) as loader:
-        learner = build_learner(config, network, plan, start, tuned.set_mode)
+    with (
+        run_folder(config, "finetune", resumed, start, dataset, world) as run,
+        open_loader(config, dataset, built.normalisation, device) as loader,
+        obeying_signals(world) as orders,
+    ):
+        listed_in = run.unreadable if run else None
+        unreadable = Unreadable(dataset, start.unreadable, strict=config.strict, reporter=reporter, listed_in=listed_in)
+        learner = build_learner(config, network, plan, start, tuned.set_mode, world, device)
         stage = Stage(
-            learner, loader, plan, evaluation, config.test_resolution, config.epochs,
-            evaluates=False, run=run, reporter=reporter,
+            "finetune", learner, loader, plan, evaluation, config.test_resolution, config.epochs,
+            evaluates=False, unreadable=unreadable, clock=CheckpointClock(*config.checkpoint_interval), orders=orders,
+            world=world, run=run, reporter=reporter,
         )  # fmt: skip
-        before = _measured_before(run, tested) or [measure(stage, resolution, 0) for resolution in tested]
+        stage.announce(device)
+        reporter.line(_what_learns(config, anatomy, tuned))
+        before = _before(stage, resumed, tested, start)
         state, _ = run_stage(stage, start)
-        after = [measure(stage, resolution, state.epoch) for resolution in tested]
-    top1 = next(accuracy.top1 for accuracy in after if accuracy.resolution == config.test_resolution)
-    final = replace(state, top1=top1, best_top1=top1)
-    save_checkpoint(run.last, final)
-    save_checkpoint(run.best, final)
-    _report(config, run, dataset, final, tuned.num_parameters, (before, after))
+        after = [measure(stage, resolution, state) for resolution in tested]
+        top1 = next(accuracy.top1 for accuracy in after if accuracy.resolution == config.test_resolution)
+        final = replace(state, top1=top1, best_top1=top1)
+        stage.save(LAST, final)
+        stage.save(BEST, final)
+        if run is not None:
+            _report(config, run, dataset, final, tuned.num_parameters, (before, after))
 
 
-def _begin(config: FinetuneConfig, reporter: Reporter) -> tuple[FinetuneConfig, Dataset, BuiltModel, Checkpoint]:
+def _begin(
+    config: FinetuneConfig, reporter: Reporter, world: World
+) -> tuple[FinetuneConfig, Dataset, BuiltModel, Checkpoint]:
     """Find checkpoint, data and network of a new run, and the state before its first epoch."""
     source = find_start(config, "train", reporter)
     if source is not None:
         config = replace(config, checkpoint=source.path, crop_ratio=config.crop_ratio or source.checkpoint.crop_ratio)
         if config.data is None:
             config = replace(config, data=source.data, val_fraction=config.val_fraction or source.val_fraction)
-    dataset = open_dataset(config.data, config.val_fraction, reporter)
+    dataset = open_dataset(config.data, config.val_fraction, reporter, world)
     if source is not None:
         spec, built = source.checkpoint.model, build_start(source, config, dataset.index)
         trained_at = source.checkpoint.train_res
@@ -104,11 +132,16 @@ def _what_learns(config: FinetuneConfig, anatomy: Anatomy, tuned: Tuned) -> str:
     return f"tuning {', '.join(parts)}: {tuned.num_parameters} parameters"
 
 
-def _measured_before(run: RunFolder, resolutions: list[Resolution]) -> list[Accuracy]:
-    """Return the evaluations a resumed run made before its first epoch; empty if there are none."""
-    rows = [row for row in run.records() if row["event"] == "evaluation" and row["epoch"] == 0]
+def _before(stage: Stage, resumed: RunFolder | None, tested: list[Resolution], start: Checkpoint) -> list[Accuracy]:
+    """Return the evaluations before the first epoch: those that a resumed run has recorded, or new ones."""
+    records = resumed.records() if resumed else []
+    rows = [row for row in records if row["event"] == "evaluation" and row["epoch"] == 0]
     known = {accuracy.resolution: accuracy for accuracy in map(Accuracy.from_json, rows)}
-    return [known[resolution] for resolution in resolutions] if known.keys() >= set(resolutions) else []
+    if known.keys() >= set(tested):
+        return [known[resolution] for resolution in tested]
+    if start.step > 0:
+        raise CheckpointError(f"the records of {resumed} lack the evaluations before tuning; start a new run")
+    return [measure(stage, resolution, start) for resolution in tested]
 
 
 def _report(

@@ -1,34 +1,34 @@
 """What `train` and `finetune` share: a stage of epochs, with its records and checkpoints."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 
 import torch
 from torch import nn
 
-from dali_fixres.batch import Batch, BatchPlan
-from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
+from dali_fixres.checkpoint import Checkpoint, CheckpointClock, save_checkpoint
 from dali_fixres.commands.dataset import Dataset
+from dali_fixres.commands.stream import Epoch, Stream, Test
+from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import FinetuneConfig, StageConfig, TrainConfig
-from dali_fixres.errors import CheckpointError, ConfigError
-from dali_fixres.evaluation import evaluate
+from dali_fixres.distributed import World
+from dali_fixres.errors import ConfigError, Interrupted
+from dali_fixres.evaluation import evaluate, total
 from dali_fixres.index import Index
-from dali_fixres.metrics import Accuracy
+from dali_fixres.interruption import Orders
+from dali_fixres.metrics import Accuracy, Tally
 from dali_fixres.models import BuiltModel, ModelSpec
 from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
+from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan, step_seed
 from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Resolution, Schedule
-from dali_fixres.runs import RunFolder
-from dali_fixres.training import EpochResult, Learner, train_epoch
+from dali_fixres.runs import BEST, LAST, RunFolder
+from dali_fixres.training import Learner, Meter, train
 from pipelines import Loader
 
-CHANGEABLE = {"epochs", "lr", "base_lr", "device", "workers", "data"}
-"""Settings that a resumed run may change; the rest decide which batches it has seen and what learned from them.
-Where the data lies may change too, because its fingerprint is compared."""
-
-__all__ = ["Stage", "build_learner", "measure", "resume", "run_stage", "training_plan", "untrained"]
+__all__ = ["Stage", "build_learner", "measure", "prepare", "run_stage", "training_plan", "untrained"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +36,7 @@ class Stage:
     """A stage, put together and ready to run.
 
     Attributes:
+        command: ``train`` or ``finetune``.
         learner: What learns.
         loader: Executes the plans.
         plan: Of training.
@@ -43,10 +44,15 @@ class Stage:
         test_resolution: What is tested at.
         num_epochs: Of the whole stage.
         evaluates: Whether every epoch ends with an evaluation.
-        run: Where records and checkpoints go.
+        unreadable: Pictures that are passed over.
+        clock: Says when checkpoints are due.
+        orders: Signals, and what all processes agree on.
+        world: All processes.
+        run: Where records and checkpoints go; None in all processes but the first.
         reporter: Where progress goes.
     """
 
+    command: str
     learner: Learner
     loader: Loader
     plan: TrainPlan
@@ -54,16 +60,50 @@ class Stage:
     test_resolution: Resolution
     num_epochs: int
     evaluates: bool
-    run: RunFolder
+    unreadable: Unreadable
+    clock: CheckpointClock
+    orders: Orders
+    world: World
+    run: RunFolder | None
     reporter: Reporter
 
+    def save(self, name: str, state: Checkpoint) -> None:
+        """Write a checkpoint, if this process is the one that writes."""
+        if self.run is not None:
+            save_checkpoint(self.run.path / name, state)
 
-def training_plan(config: StageConfig, dataset: Dataset, augmentation: str, schedule: Schedule) -> TrainPlan:
+    def record(self, event: str, **values: object) -> None:
+        """Append to the records, if this process is the one that writes."""
+        if self.run is not None:
+            self.run.record(event, **values)
+
+    def announce(self, device: torch.device) -> None:
+        """Say where the run is, on what, and what its learning rate is made of."""
+        if self.run is not None:
+            processes = f", {self.world.size} processes" if self.world.size > 1 else ""
+            self.reporter.line(f"run: {self.run.path} on {device}{processes}")
+        batch = self.plan.global_batch(0)
+        share = f" ({self.world.size} x {batch // self.world.size})" if self.world.size > 1 else ""
+        _, peak = self.learner.learning_rate.peaks[0]
+        self.reporter.line(f"learning rate: {peak:.4g} at its peak, for a global batch of {batch}{share}")
+
+    def stopped(self, signal_name: str, step: int) -> Interrupted:
+        """Say what has happened and how to go on."""
+        out = f" --out {self.run.path}" if self.run else ""
+        how = f"dali-fixres {self.command} --resume{out}"
+        return Interrupted(f"stopped by {signal_name} after step {step}, and saved; go on with: {how}")
+
+
+def training_plan(
+    config: StageConfig, dataset: Dataset, augmentation: str, schedule: Schedule, world: World, repeats: int = 1
+) -> TrainPlan:
     """Plan a stage's batches, with the jitter asked for instead of the augmentation's own."""
     look = AUGMENTATIONS[augmentation]
     if config.jitter is not None:
         look = replace(look, jitter=config.jitter)
-    return TrainPlan(dataset.index, look, schedule, config.batch_size, config.seed)
+    return TrainPlan(
+        dataset.index, look, schedule, config.batch_size, config.seed, world.rank, world.size, repeats=repeats
+    )
 
 
 def untrained(
@@ -87,13 +127,30 @@ def untrained(
         crop_ratio=config.ratio,
         config=config.stored(),
         epoch=0,
+        num_done=0,
+        tally=Tally(),
         step=0,
         optimizer={},
-        rng=torch.get_rng_state(),
-        cuda_rng=_cuda_rng(),
+        unreadable={},
         top1=None,
         best_top1=None,
     )
+
+
+def prepare(network: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:
+    """Move a network to its device, in the memory format of its pictures.
+
+    Raises:
+        ConfigError: If batch norm is to be synchronised on a CPU, which torch cannot.
+    """
+    if sync_bn:
+        if device.type != "cuda":
+            raise ConfigError("--sync-bn needs GPUs; leave it out with --device cpu")
+        from timm.layers.norm_act import convert_sync_batchnorm  # noqa: PLC0415 - slow to import
+
+        convert: Callable[[nn.Module], nn.Module] = convert_sync_batchnorm  # knows timm's own norms too
+        network = convert(network)
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def build_learner(
@@ -102,131 +159,162 @@ def build_learner(
     plan: TrainPlan,
     start: Checkpoint,
     set_mode: Callable[[], object],
+    world: World,
+    device: torch.device,
 ) -> Learner:
     """Put the optimiser, its state so far and the learning rate of every step to a network."""
     optimizer = build_optimizer(network, momentum=config.momentum, weight_decay=config.weight_decay)
     if start.optimizer:
         optimizer.load_state_dict(start.optimizer)
-    torch.set_rng_state(start.rng)
-    if start.cuda_rng is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(start.cuda_rng)
-    steps = plan.steps_per_epoch
+    num_steps = plan.steps_before(config.epochs)
     rate = LearningRate(
-        peak=config.lr or scaled_lr(config.base_lr, plan.batch_size * plan.world_size),
-        num_steps=config.epochs * steps,
-        warmup_steps=round(config.warmup_ratio * config.epochs * steps),
+        peaks=_peaks(config, plan),
+        num_steps=num_steps,
+        warmup_steps=round(config.warmup_ratio * num_steps),
         decay=config.lr_decay,
     )
-    return Learner(network, optimizer, rate, set_mode, config.label_smoothing, config.clip_grad)
+    return Learner(
+        network,
+        world.wrap(network, device),
+        optimizer,
+        rate,
+        partial(step_seed, config.seed, world.rank),
+        set_mode,
+        config.label_smoothing,
+        config.clip_grad,
+    )
 
 
-def resume(run: RunFolder, config: StageConfig, dataset: Dataset, reporter: Reporter) -> tuple[BuiltModel, Checkpoint]:
-    """Return the network and the state that a run's last checkpoint holds; note changed settings in the run.
-
-    Raises:
-        CheckpointError: If there is none, or the data has changed since.
-        ConfigError: If a setting is changed that decides which batches have been seen.
-    """
-    state = load_checkpoint(run.last)
-    settings = config.stored()
-    either = settings.keys() | state.config.keys()
-    changed = sorted(key for key in either - CHANGEABLE if settings.get(key) != state.config.get(key))
-    if changed:
-        was = ", ".join(f"{key} = {state.config.get(key, 'unset')}" for key in changed)
-        raise ConfigError(f"{run.path} was begun with {was}; a resumed run keeps that, so start a new one")
-    if state.fingerprint != dataset.index.fingerprint:
-        raise CheckpointError(
-            f"the data in {dataset.index.root} has changed since {run.last} (fingerprint "
-            f"{dataset.index.fingerprint[:12]}, was {state.fingerprint[:12]}); start a new run"
+def _peaks(config: StageConfig, plan: TrainPlan) -> tuple[tuple[int, float], ...]:
+    """Return the peak learning rate from the first step of each phase on."""
+    phases = [phase for phase in plan.schedule.phases if phase.first_epoch < config.epochs]
+    return tuple(
+        (
+            plan.steps_before(phase.first_epoch),
+            phase.lr or config.lr or scaled_lr(config.base_lr, plan.global_batch(phase.first_epoch)),
         )
-    run.write_config(state.command, settings)
-    reporter.line(f"resuming {run.path} after epoch {state.epoch}")
-    return rebuild(state, run.last), replace(state, config=settings)
+        for phase in phases
+    )
 
 
 def run_stage(stage: Stage, start: Checkpoint) -> tuple[Checkpoint, Accuracy | None]:
-    """Run the epochs that `start` has not done yet; return the state and the evaluation after the last.
+    """Run what `start` has not done yet of the stage; return the state and the evaluation after the last epoch.
 
-    All epochs and their evaluations are one stream of plans, so the graph never runs dry between them.
+    Raises:
+        Interrupted: If a signal asks for it; the state has been saved.
     """
     state, accuracy = start, None
-    if state.epoch == 0:
-        save_checkpoint(stage.run.last, state)  # so that a run killed in its first epoch can be resumed
-    batches = stage.loader.run(_plans(stage, state.epoch))
+    stream = Stream(stage.loader, _parts(stage, state), stage.unreadable)
     for epoch in range(state.epoch, stage.num_epochs):
-        resolution = stage.plan.schedule.at(epoch)
-        steps = stage.plan.steps_per_epoch
-        label = f"epoch {epoch + 1}/{stage.num_epochs} at {resolution.crop_px} px"
-        with stage.reporter.bar(label, steps) as bar:
-            result = train_epoch(stage.learner, islice(batches, steps), state.step, bar)
-        line = _record_epoch(stage, epoch, result)
-        state = _advance(stage, state, epoch + 1, result.next_step)
+        label = f"epoch {epoch + 1}/{stage.num_epochs} at {stage.plan.schedule.at(epoch).crop_px} px"
+        state = _train_epoch(stage, state, stream, label)
+        line = _record_epoch(stage, state)
         if stage.evaluates:
-            accuracy = _evaluate_epoch(stage, epoch, islice(batches, stage.evaluation.num_batches))
+            accuracy = _test_epoch(stage, state, stream)
             line += f"  top-1 {accuracy.top1:.2f} % at {accuracy.resolution.crop_px} px"
             state = replace(state, top1=accuracy.top1)
-            if state.best_top1 is None or accuracy.top1 > state.best_top1:
-                state = replace(state, best_top1=accuracy.top1)
-                save_checkpoint(stage.run.best, state)
-        save_checkpoint(stage.run.last, state)
+        stream.share(stage.world)
+        state = replace(state, epoch=epoch + 1, num_done=0, tally=Tally(), unreadable=dict(stage.unreadable.reasons))
+        if state.top1 is not None and (state.best_top1 is None or state.top1 > state.best_top1):
+            state = replace(state, best_top1=state.top1)
+            stage.save(BEST, state)
+        stage.save(LAST, state)
         stage.reporter.line(f"{label}  {line}")
+    stage.unreadable.summarise()
     return state, accuracy
 
 
-def measure(stage: Stage, resolution: Resolution, epoch: int) -> Accuracy:
-    """Evaluate at a resolution outside of the epochs, and record it."""
-    with stage.reporter.bar(f"testing at {resolution.crop_px} px", stage.evaluation.num_batches) as bar:
-        batches = stage.loader.run(stage.evaluation.batches(resolution))
-        accuracy = evaluate(stage.learner.network, batches, resolution, bar)
-    stage.run.record("evaluation", epoch=epoch, **accuracy.as_json())
-    return accuracy
-
-
-def _plans(stage: Stage, first_epoch: int) -> Iterator[BatchPlan]:
-    for epoch in range(first_epoch, stage.num_epochs):
-        yield from stage.plan.epoch(epoch)
+def _parts(stage: Stage, state: Checkpoint) -> Sequence[Epoch | Test]:
+    parts: list[Epoch | Test] = []
+    for epoch in range(state.epoch, stage.num_epochs):
+        parts.append(Epoch(stage.plan, epoch, state.num_done if epoch == state.epoch else 0))
         if stage.evaluates:
-            yield from stage.evaluation.batches(stage.test_resolution)
+            parts.append(Test(stage.evaluation, stage.test_resolution))
+    return parts
 
 
-def _record_epoch(stage: Stage, epoch: int, result: EpochResult) -> str:
-    learning_rate = stage.learner.learning_rate.at(result.next_step - 1)
-    stage.run.record(
-        "epoch",
-        epoch=epoch + 1,
-        step=result.next_step,
-        train_res=stage.plan.schedule.at(epoch).crop_px,
-        lr=learning_rate,
-        loss=round(result.loss, 5),
-        images_per_s=round(result.images_per_s, 2),
-        wait_share=round(result.wait_share, 4),
-        seconds=round(result.seconds, 3),
-    )
-    return (
-        f"loss {result.loss:.3f}  {result.images_per_s:.0f} img/s  waiting for data {result.wait_share:.0%}  "
-        f"{result.seconds:.1f} s"
-    )
+def _train_epoch(stage: Stage, state: Checkpoint, stream: Stream, label: str) -> Checkpoint:
+    """Train what is left of the state's epoch; save on the way when it is due or a signal asks for it."""
+    plan, epoch = stage.plan, state.epoch
+    first_step = plan.steps_before(epoch, state.num_done)
+
+    def at(step: int, meter: Meter) -> Checkpoint:
+        return _snapshot(stage, replace(state, step=step), (step - first_step) * plan.global_batch(epoch), meter)
+
+    with stage.reporter.bar(label, plan.num_steps(epoch, state.num_done)) as bar:
+        meter = Meter(bar, state.tally if stage.world.is_main else Tally())
+        step = first_step
+        for step in train(stage.learner, stream.part(), first_step, meter):
+            agreed = stage.orders.agree(save=stage.clock.due(step))
+            if agreed.stop or agreed.save:
+                stage.save(LAST, at(step, meter))
+            if agreed.stop:
+                raise stage.stopped(agreed.signal_name, step)
+        return at(step, meter)
 
 
-def _evaluate_epoch(stage: Stage, epoch: int, batches: Iterator[Batch]) -> Accuracy:
-    with stage.reporter.bar(f"testing epoch {epoch + 1}", stage.evaluation.num_batches) as bar:
-        accuracy = evaluate(stage.learner.network, batches, stage.test_resolution, bar)
-    stage.run.record("evaluation", epoch=epoch + 1, **accuracy.as_json())
-    return accuracy
-
-
-def _advance(stage: Stage, state: Checkpoint, epoch: int, step: int) -> Checkpoint:
+def _snapshot(stage: Stage, state: Checkpoint, num_more: int, meter: Meter) -> Checkpoint:
+    """Return the state after `num_more` positions of its epoch; all processes have a part in it."""
+    tally = meter.tally()
+    stage.world.copy_buffers(stage.learner.network)
+    loss_sum, num_images = stage.world.sum(torch.tensor([tally.loss_sum, tally.num_images], dtype=torch.float64))
+    unreadable = {row: why for reasons in stage.world.gather(stage.unreadable.reasons) for row, why in reasons.items()}
     return replace(
         state,
         state_dict=stage.learner.network.state_dict(),
         optimizer=stage.learner.optimizer.state_dict(),
-        rng=torch.get_rng_state(),
-        cuda_rng=_cuda_rng(),
-        epoch=epoch,
-        step=step,
+        num_done=state.num_done + num_more,
+        tally=replace(tally, loss_sum=loss_sum.item(), num_images=int(num_images)),
+        unreadable=unreadable,
     )
 
 
-def _cuda_rng() -> torch.Tensor | None:
-    """Return the random state of the GPU in use, if there is one."""
-    return torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+def _test_epoch(stage: Stage, state: Checkpoint, stream: Stream) -> Accuracy:
+    try:
+        return _test(stage, stream, stage.test_resolution, f"testing epoch {state.epoch + 1}", state.epoch + 1)
+    except Interrupted as interruption:
+        stage.save(LAST, state)
+        raise stage.stopped(str(interruption), state.step) from None
+
+
+def measure(stage: Stage, resolution: Resolution, state: Checkpoint) -> Accuracy:
+    """Evaluate at a resolution outside of the epochs, and record it.
+
+    Raises:
+        Interrupted: If a signal asks for it; `state` has been saved before.
+    """
+    stream = Stream(stage.loader, [Test(stage.evaluation, resolution)], stage.unreadable)
+    try:
+        return _test(stage, stream, resolution, f"testing at {resolution.crop_px} px", state.epoch)
+    except Interrupted as interruption:
+        raise stage.stopped(str(interruption), state.step) from None
+
+
+def _test(stage: Stage, stream: Stream, resolution: Resolution, label: str, epoch: int) -> Accuracy:
+    started, rounds = time.perf_counter(), stage.evaluation.num_rounds
+    with stage.reporter.bar(label, rounds) as bar:
+        counts = evaluate(stage.learner.network, stream.part(), rounds, bar, stage.orders)
+    plan = replace(stage.evaluation, unreadable=stage.unreadable.rows)
+    accuracy = total(counts, plan, resolution, stage.world, started)
+    stage.record("evaluation", epoch=epoch, **accuracy.as_json())
+    return accuracy
+
+
+def _record_epoch(stage: Stage, state: Checkpoint) -> str:
+    """Record what an epoch has come to, and return it in words."""
+    tally = state.tally
+    loss = tally.loss_sum / tally.num_images
+    images_per_s = tally.num_images / tally.seconds
+    wait_share = tally.waited_s / tally.seconds
+    stage.record(
+        "epoch",
+        epoch=state.epoch + 1,
+        step=state.step,
+        train_res=stage.plan.schedule.at(state.epoch).crop_px,
+        lr=stage.learner.learning_rate.at(state.step - 1),
+        loss=round(loss, 5),
+        images_per_s=round(images_per_s, 2),
+        wait_share=round(wait_share, 4),
+        seconds=round(tally.seconds, 3),
+    )
+    return f"loss {loss:.3f}  {images_per_s:.0f} img/s  waiting for data {wait_share:.0%}  {tally.seconds:.1f} s"

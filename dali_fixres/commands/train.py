@@ -6,21 +6,34 @@ from typing import Any
 
 import torch
 
-from dali_fixres.checkpoint import Checkpoint
+from dali_fixres.checkpoint import Checkpoint, CheckpointClock
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.network import build_named
-from dali_fixres.commands.stage import Stage, build_learner, measure, resume, run_stage, training_plan, untrained
+from dali_fixres.commands.resuming import resume, run_folder
+from dali_fixres.commands.stage import (
+    Stage,
+    build_learner,
+    measure,
+    prepare,
+    run_stage,
+    training_plan,
+    untrained,
+)
+from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import TrainConfig
 from dali_fixres.devices import choose_device
+from dali_fixres.distributed import World, joined
+from dali_fixres.interruption import obeying_signals
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import BuiltModel
 from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
+from dali_fixres.processes import num_restarts
 from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import plot_curves
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import accuracy_table, print_table
-from dali_fixres.runs import RunFolder, create_run, newest_run, open_run, write_json
+from dali_fixres.runs import RunFolder, run_to_resume, write_json
 
 __all__ = ["train"]
 
@@ -32,10 +45,9 @@ def train(config: TrainConfig) -> None:
 
     Raises:
         UserError: If something the user gave cannot be used.
-        TrainingDivergedError: If the loss is no finite number.
+        RunError: If the run cannot go on.
+        Interrupted: If a signal has stopped it; it can be resumed.
     """
-    started = time.perf_counter()
-    reporter = Reporter()
     # From here on nothing is left to a default: the run folder says all.
     config = replace(
         config,
@@ -44,29 +56,46 @@ def train(config: TrainConfig) -> None:
         crop_ratio=config.ratio,
     )
     device = choose_device(config.device)
+    with joined(device) as world:
+        _train(config, device, world)
+
+
+def _train(config: TrainConfig, device: torch.device, world: World) -> None:
+    started = time.perf_counter()
+    reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
-    resumed = (open_run(config.out) if config.out else newest_run("train")) if config.resume else None
-    dataset = open_dataset(config.data, config.val_fraction, reporter)
-    plan = training_plan(config, dataset, "train", config.schedule)
-    evaluation = EvaluationPlan(dataset.index, config.batch_size)
-    built, start = resume(resumed, config, dataset, reporter) if resumed else _begin(config, dataset, reporter)
+    resumed = run_to_resume("train", config.out, asked=config.resume, restarted=num_restarts() > 0)
+    dataset = open_dataset(config.data, config.val_fraction, reporter, world)
+    if resumed:
+        dataset, built, start = resume(resumed, config, dataset, reporter)
+    plan = training_plan(config, dataset, "train", config.schedule, world, config.repeats)
+    evaluation = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size)
+    if not resumed:
+        built, start = _begin(config, dataset, reporter)
     for resolution in {config.test_resolution, *(config.schedule.at(epoch) for epoch in range(config.epochs))}:
         run_once(built.network, resolution)
-    network = built.network.to(device).to(memory_format=torch.channels_last)
-    run = resumed or create_run(config.out, "train", config.stored())
-    run.list_left_out(dataset.left_out)
-    reporter.line(f"run: {run.path} on {device}")
-    with open_loader(config, dataset, built.normalisation, device) as loader:
-        learner = build_learner(config, network, plan, start, network.train)
+    network = prepare(built.network, device, sync_bn=config.sync_bn)
+    size = max(plan.max_batch_size, config.batch_size)
+    with (
+        run_folder(config, "train", resumed, start, dataset, world) as run,
+        open_loader(config, dataset, built.normalisation, device, size) as loader,
+        obeying_signals(world) as orders,
+    ):
+        listed_in = run.unreadable if run else None
+        unreadable = Unreadable(dataset, start.unreadable, strict=config.strict, reporter=reporter, listed_in=listed_in)
+        learner = build_learner(config, network, plan, start, network.train, world, device)
         stage = Stage(
-            learner, loader, plan, evaluation, config.test_resolution, config.epochs,
-            evaluates=True, run=run, reporter=reporter,
+            "train", learner, loader, plan, evaluation, config.test_resolution, config.epochs,
+            evaluates=True, unreadable=unreadable, clock=CheckpointClock(*config.checkpoint_interval), orders=orders,
+            world=world, run=run, reporter=reporter,
         )  # fmt: skip
+        stage.announce(device)
         state, last = run_stage(stage, start)
         tested = sorted({config.schedule.last, config.test_resolution})
         known = {last.resolution: last} if last else {}
-        results = [known.get(resolution) or measure(stage, resolution, state.epoch) for resolution in tested]
-    _report(config, run, dataset, state, results, time.perf_counter() - started)
+        results = [known.get(resolution) or measure(stage, resolution, state) for resolution in tested]
+        if run is not None:
+            _report(config, run, dataset, state, results, time.perf_counter() - started)
 
 
 def _begin(config: TrainConfig, dataset: Dataset, reporter: Reporter) -> tuple[BuiltModel, Checkpoint]:

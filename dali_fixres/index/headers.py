@@ -9,10 +9,12 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["Header", "read_headers"]
+__all__ = ["FORMATS", "NOT_A_PICTURE", "Header", "read_headers"]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 """What both DALI's decoders and PIL read."""
+
+NOT_A_PICTURE = "not a JPEG, PNG, BMP, TIFF, WebP, PNM or JPEG 2000 picture"
 
 NUM_THREADS = 8
 """More than cores: on network folders the time goes into waiting for the first bytes of each file."""
@@ -50,7 +52,7 @@ def _read_header(path: Path) -> Header:
             width, height = image.size
             return Header(height=height, width=width)
     except UnidentifiedImageError:
-        return Header(problem="not a JPEG, PNG, BMP, TIFF, WebP, PNM or JPEG 2000 picture")
+        return Header(problem=NOT_A_PICTURE)
     except OSError as error:
         return Header(problem=error.strerror or f"unreadable header: {error}")
     except (Image.DecompressionBombError, SyntaxError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from dali_fixres.plan.augmentation import AUGMENTATIONS, Augmentation
 from dali_fixres.plan.evaluate import EvaluationPlan
+from dali_fixres.plan.random import step_seed
 from dali_fixres.plan.train import TrainPlan
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "EvaluationPlan", "TrainPlan"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "EvaluationPlan", "TrainPlan", "step_seed"]

@@ -24,13 +24,15 @@ class EvaluationPlan:
     Attributes:
         index: The data set.
         batch_size: Pictures per process and step.
-        rank, world_size: As everywhere.
+        rank, world_size: This process, and how many there are.
+        unreadable: Rows that are left out.
     """
 
     index: Index
     batch_size: int
     rank: int = 0
     world_size: int = 1
+    unreadable: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -39,19 +41,37 @@ class EvaluationPlan:
             raise DataError(f"{self.index.root} has no pictures to test on")
 
     @property
+    def num_pictures(self) -> int:
+        """Test pictures of all ranks, unreadable ones included."""
+        return len(self.index) - self.index.num_train
+
+    @property
+    def num_rounds(self) -> int:
+        """The most batches that any rank can have."""
+        return -(-self.num_pictures // (self.world_size * self.batch_size))
+
+    @property
+    def num_dealt(self) -> int:
+        """Test pictures of this rank, unreadable ones included."""
+        return len(range(self.rank, self.num_pictures, self.world_size))
+
+    @property
     def rows(self) -> NDArray[np.int64]:
-        """This rank's rows of the index."""
-        return self.index.rows(VAL)[self.rank :: self.world_size]
+        """This rank's rows of the index, without unreadable ones."""
+        rows = self.index.rows(VAL)[self.rank :: self.world_size]
+        if not self.unreadable:
+            return rows
+        return rows[~np.isin(rows, np.fromiter(self.unreadable, dtype=np.int64, count=len(self.unreadable)))]
 
     @property
     def num_batches(self) -> int:
         """Batches of this rank, a short last one included."""
         return -(-len(self.rows) // self.batch_size)
 
-    def batches(self, resolution: Resolution) -> Iterator[BatchPlan]:
-        """Yield this rank's batches at a resolution."""
+    def batches(self, resolution: Resolution, first_batch: int = 0) -> Iterator[BatchPlan]:
+        """Yield this rank's batches at a resolution, from one on."""
         rows = self.rows
-        for first in range(0, len(rows), self.batch_size):
+        for first in range(first_batch * self.batch_size, len(rows), self.batch_size):
             ids = rows[first : first + self.batch_size]
             yield plan_batch(
                 self.index, ids, AUGMENTATIONS["v1"], resolution, np.zeros((len(ids), UNIFORMS_PER_SAMPLE))

@@ -7,7 +7,8 @@ from dali_fixres.batch import BatchPlan
 from dali_fixres.errors import ConfigError, DataError
 from dali_fixres.index import Index
 from dali_fixres.plan.augmentation import UNIFORMS_PER_SAMPLE, Augmentation, plan_batch
-from dali_fixres.plan.random import permutation, uniforms_at
+from dali_fixres.plan.order import EpochOrder
+from dali_fixres.plan.random import uniforms_of
 from dali_fixres.resolution import Schedule
 
 __all__ = ["TrainPlan"]
@@ -17,16 +18,18 @@ __all__ = ["TrainPlan"]
 class TrainPlan:
     """Every batch of a stage, as a pure function of epoch and step.
 
-    An epoch is a permutation of the training pictures, cut into global batches of ``batch_size * world_size``;
-    what does not fill one is left for the next permutation. Rank r takes the r-th part of each global batch,
-    so the global sequence is the same for every world size with the same global batch.
+    The global sequence of pictures is the same for every world size with the same global batch. How far an epoch
+    is done is counted in positions of that sequence, so it can go on with another world size or batch.
 
     Attributes:
         index: The data set.
         augmentation: How pictures are varied.
-        schedule: The resolution of each epoch.
-        batch_size: Pictures per process and step.
-        seed, rank, world_size: As everywhere.
+        schedule: The resolution of each epoch, and perhaps its batch size.
+        batch_size: Pictures per process and step, where the schedule does not say.
+        seed: Decides everything random.
+        rank, world_size: This process, and how many there are.
+        repeats: Copies of each picture in a global batch (repeated augmentation), each varied on its own.
+        unreadable: Rows that are passed over, see `EpochOrder.batch`.
     """
 
     index: Index
@@ -36,40 +39,76 @@ class TrainPlan:
     seed: int = 0
     rank: int = 0
     world_size: int = 1
+    repeats: int = 1
+    unreadable: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size must be at least 1; found {self.batch_size}")
-        if self.num_samples == 0:
+        if self.index.num_train == 0:
             raise DataError(
                 f"{self.index.root} has no training pictures; expected {self.index.root}/train/<class>/*.jpg"
             )
-        if self.steps_per_epoch == 0:
-            raise ConfigError(
-                f"a batch of {self.batch_size} pictures on each of {self.world_size} process(es) is larger than the "
-                f"{self.num_samples} training pictures of {self.index.root}; lower --batch-size"
-            )
+        for phase in self.schedule.phases:
+            order = self._order(phase.first_epoch)
+            if order.num_steps == 0:
+                raise ConfigError(
+                    f"a batch of {order.batch_size} pictures on each of {self.world_size} process(es) is larger than "
+                    f"the {self.index.num_train} training pictures of {self.index.root}; lower --batch-size"
+                )
+            if order.global_batch % self.repeats:
+                raise ConfigError(
+                    f"--repeats {self.repeats} must divide the global batch of {order.global_batch} pictures "
+                    f"({order.batch_size} on each of {self.world_size} process(es)); change --batch-size"
+                )
 
     @property
-    def num_samples(self) -> int:
-        """Number of training pictures."""
-        return self.index.num_train
+    def max_batch_size(self) -> int:
+        """Pictures of the largest batch of this process."""
+        return max(phase.batch_size or self.batch_size for phase in self.schedule.phases)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full global batches in an epoch."""
-        return self.num_samples // (self.batch_size * self.world_size)
+    def global_batch(self, epoch: int) -> int:
+        """Return the pictures per step over all processes."""
+        return self._order(epoch).global_batch
 
-    def at(self, epoch: int, step: int) -> BatchPlan:
-        """Return this rank's batch at a step (from 0) of an epoch (from 0)."""
-        if not 0 <= step < self.steps_per_epoch:
-            raise IndexError(f"step {step} of an epoch of {self.steps_per_epoch} steps")
-        first = (step * self.world_size + self.rank) * self.batch_size
-        # The rows that are trained on come first in the index, so a permutation's entries are rows.
-        ids = permutation(self.seed, epoch, self.num_samples)[first : first + self.batch_size]
-        uniforms = uniforms_at(self.seed, epoch, first, len(ids), UNIFORMS_PER_SAMPLE)
-        return plan_batch(self.index, ids, self.augmentation, self.schedule.at(epoch), uniforms)
+    def num_steps(self, epoch: int, num_done: int = 0) -> int:
+        """Return how many full global batches an epoch has from its position `num_done` on."""
+        order = self._order(epoch, num_done)
+        # None where less data is left than was done, as when a run goes on with changed data.
+        return max(0, order.num_steps - num_done // order.global_batch)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[BatchPlan]:
-        """Yield the batches of an epoch, from a step on."""
-        return (self.at(epoch, step) for step in range(first_step, self.steps_per_epoch))
+    def steps_before(self, epoch: int, num_done: int = 0) -> int:
+        """Return how many steps of the stage come before position `num_done` of an epoch."""
+        begun = min(num_done // self.global_batch(epoch), self.num_steps(epoch))
+        return sum(map(self.num_steps, range(epoch))) + begun
+
+    def at(self, epoch: int, step: int, num_done: int = 0) -> BatchPlan:
+        """Return this rank's batch at a step of an epoch, counted from position `num_done` on.
+
+        Raises:
+            IndexError: If the epoch has no such step.
+        """
+        if not 0 <= step < self.num_steps(epoch, num_done):
+            raise IndexError(f"step {step} of {self.num_steps(epoch, num_done)}")
+        order = self._order(epoch, num_done)
+        rows, positions = order.batch(num_done // order.global_batch + step, self.unreadable)
+        uniforms = uniforms_of(self.seed, epoch, positions, UNIFORMS_PER_SAMPLE)
+        return plan_batch(self.index, rows, self.augmentation, self.schedule.at(epoch), uniforms)
+
+    def epoch(self, epoch: int, num_done: int = 0) -> Iterator[BatchPlan]:
+        """Yield the batches of an epoch from its position `num_done` on."""
+        return (self.at(epoch, step, num_done) for step in range(self.num_steps(epoch, num_done)))
+
+    def _order(self, epoch: int, num_done: int = 0) -> EpochOrder:
+        batch_size = self.schedule.phase(epoch).batch_size or self.batch_size
+        return EpochOrder(
+            seed=self.seed,
+            epoch=epoch,
+            num_samples=self.index.num_train,
+            batch_size=batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+            repeats=self.repeats,
+            # 0 while the global batch is the one that the epoch was begun with.
+            origin=num_done % (batch_size * self.world_size),
+        )

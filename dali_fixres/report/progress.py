@@ -47,9 +47,17 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Where progress and lines go: standard error, so that standard output keeps to results."""
+    """Where progress and lines go: standard error, so that standard output keeps to results.
 
-    console: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True))
+    Attributes:
+        quiet: Whether to say nothing: of several processes only one reports.
+    """
+
+    quiet: bool = False
+    console: Console = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "console", Console(stderr=True, soft_wrap=True, quiet=self.quiet))
 
     def line(self, text: str) -> None:
         """Print one line."""

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,8 @@ import torch
 
 from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.colour import Normalisation
-from dali_fixres.errors import CheckpointError
+from dali_fixres.errors import CheckpointError, SaveError, TrainingDivergedError
+from dali_fixres.metrics import Tally
 from dali_fixres.models import ModelSpec, build_model
 
 ARCHITECTURE = ModelSpec("timm/test_resnet", 3, ("drop_rate=0.1",))
@@ -45,10 +48,11 @@ def checkpoint(network: torch.nn.Module) -> Checkpoint:
         crop_ratio=0.875,
         config={"train_res": "96@0,128@8", "lr": 0.1, "model_arg": ["a=1"], "pretrained": False},
         epoch=3,
+        num_done=640,
+        tally=Tally(loss_sum=1234.5, num_images=640, seconds=12.25, waited_s=0.5),
         step=93,
         optimizer=state,
-        cuda_rng=torch.arange(16, dtype=torch.uint8),
-        rng=torch.get_rng_state(),
+        unreadable={17: "empty file", 2: "cut \u2014 off"},
         top1=61.25,
         best_top1=None,
     )
@@ -131,6 +135,66 @@ def test_a_failing_first_save_leaves_nothing(checkpoint: Checkpoint, tmp_path: P
     assert _names(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_diverged_network_replaces_no_checkpoint(checkpoint: Checkpoint, number: float, tmp_path: Path) -> None:
+    """A network with a number that is not finite is not saved: the error names tensor, step and what to do."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    tensors = {name: tensor.clone() for name, tensor in checkpoint.state_dict.items()}
+    tensors["fc.weight"][1, 3] = number
+    with pytest.raises(TrainingDivergedError) as caught:
+        save_checkpoint(path, replace(checkpoint, epoch=4, state_dict=tensors))
+    assert str(caught.value) == (
+        f"fc.weight has numbers that are not finite by step 93; {path} keeps the last good state; "
+        "lower --lr, or limit the gradient with --clip-grad 1"
+    )
+    assert load_checkpoint(path).epoch == 3
+    assert _names(tmp_path) == ["last.pt"]
+
+
+def test_where_nothing_can_be_written(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A folder that has gone is named with the system's reason."""
+    path = tmp_path / "gone/last.pt"
+    with pytest.raises(SaveError) as caught:
+        save_checkpoint(path, checkpoint)
+    assert str(caught.value) == (f"cannot write {path}: No such file or directory")
+
+
+NO_ROOM = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+from dali_fixres.checkpoint import load_checkpoint, save_checkpoint
+from dali_fixres.errors import SaveError
+
+source, path = map(Path, sys.argv[1:])
+checkpoint = replace(load_checkpoint(source), epoch=4)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save_checkpoint(path, checkpoint)
+except SaveError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_full_disk(checkpoint: Checkpoint, exists: bool, tmp_path: Path) -> None:
+    """Where there is no room for all of a checkpoint, the one before stays whole and no half file is left behind."""
+    source, path = tmp_path / "source.pt", tmp_path / "run/last.pt"
+    path.parent.mkdir()
+    save_checkpoint(source, checkpoint)
+    if exists:
+        save_checkpoint(path, checkpoint)
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, source, path], capture_output=True, text=True, check=True, timeout=120
+    )
+    before = "; what was there before is intact" if exists else ""
+    assert done.stdout == f"cannot write {path}: File too large{before}; make room and try again\n"
+    assert _names(path.parent) == (["last.pt"] if exists else [])
+    if exists:
+        assert load_checkpoint(path).epoch == 3
+
+
 def test_a_folder_stands_for_its_best_then_its_last(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """A run folder is read as best.pt, and as last.pt as long as there is no best one."""
     save_checkpoint(tmp_path / "last.pt", replace(checkpoint, epoch=5))
@@ -156,7 +220,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert str(caught.value) == f"no such file: {tmp_path / 'none.pt'}"
 
 
-@pytest.mark.parametrize("content", [{"conv.weight": torch.zeros(1)}, {"state_dict": {}}, [1], {"format": 2}, 3])
+@pytest.mark.parametrize("content", [{"conv.weight": torch.zeros(1)}, {"state_dict": {}}, [1], {"format": 1}, 3])
 def test_files_of_others(content: object, tmp_path: Path) -> None:
     """A weights file from elsewhere is refused, with the flags that would take it."""
     path = tmp_path / "weights.pth"
@@ -164,7 +228,7 @@ def test_files_of_others(content: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     assert str(caught.value) == (
-        f"{path} is no dali-fixres checkpoint; for other weights files give --model NAME --weights {path}"
+        f"{path} is no dali-fixres checkpoint of format 2; for other weights files give --model NAME --weights {path}"
     )
 
 
@@ -188,7 +252,7 @@ def test_a_cut_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
             load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["classes", "model", "normalisation", "optimizer"])
+@pytest.mark.parametrize("name", ["classes", "model", "normalisation", "optimizer", "num_done", "tally"])
 def test_a_checkpoint_that_lacks_a_part(checkpoint: Checkpoint, name: str, tmp_path: Path) -> None:
     """A checkpoint without one of its parts is refused, and the part is named."""
     path = tmp_path / "last.pt"
@@ -196,16 +260,23 @@ def test_a_checkpoint_that_lacks_a_part(checkpoint: Checkpoint, name: str, tmp_p
     content = torch.load(path, weights_only=True)
     del content[name]
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=rf"^{path} lacks a part of a checkpoint: '{name}'$"):
+    with pytest.raises(
+        CheckpointError, match=rf"^{path} lacks a part of a checkpoint, or has it in a wrong form: '{name}'$"
+    ):
         load_checkpoint(path)
 
 
-def test_parts_of_another_form(checkpoint: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "part",
+    [{"normalisation": [0.5, 0.5]}, {"tally": {"loss_sum": 1.0, "pictures": 3}}, {"tally": 3}, {"model": None}],
+    ids=["normalisation", "tally", "tally-number", "model"],
+)
+def test_parts_of_another_form(checkpoint: Checkpoint, part: dict[str, Any], tmp_path: Path) -> None:
     """A part of another type than a checkpoint's is refused."""
     path = tmp_path / "last.pt"
     save_checkpoint(path, checkpoint)
     content = torch.load(path, weights_only=True)
-    torch.save(content | {"normalisation": [0.5, 0.5]}, path)
+    torch.save(content | part, path)
     with pytest.raises(CheckpointError, match=rf"^{path} lacks a part of a checkpoint"):
         load_checkpoint(path)
 

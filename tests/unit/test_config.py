@@ -19,6 +19,7 @@ from dali_fixres.config import (
     IndexConfig,
     PreviewConfig,
     TrainConfig,
+    VerifyConfig,
     read_toml,
     to_toml,
 )
@@ -45,6 +46,7 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "batch_size": 64,
         "device": "auto",
         "seed": 0,
+        "strict": False,
         "epochs": 30,
         "base_lr": 0.1,
         "lr_decay": "cosine",
@@ -52,12 +54,15 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "label_smoothing": 0.0,
+        "sync_bn": False,
+        "checkpoint_every": "10min",
         "train_res": "128",
+        "repeats": 1,
     }
 
 
 def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Paths are stored as absolute text, tuples as lists; --out, --json, --config and --resume are not stored."""
+    """Paths are stored as absolute text, tuples as lists; what concerns one call is not stored."""
     monkeypatch.chdir(tmp_path)
     config = FinetuneConfig(
         test_res=160,
@@ -69,10 +74,12 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
         json=Path("out.json"),
         config=Path("mine.toml"),
         resume=True,
+        accept_changed_data=True,
         policy="classifier",
     )
     stored = config.stored()
-    assert not {"out", "json", "config", "resume", "lr", "train_res", "std", "workers", "crop_ratio"} & set(stored)
+    assert not {"out", "json", "config", "resume", "accept_changed_data"} & set(stored)
+    assert not {"lr", "train_res", "std", "workers", "crop_ratio"} & set(stored)
     assert stored["data"] == str(tmp_path / "pictures")
     assert stored["checkpoint"] == "/runs/one"
     assert (stored["mean"], stored["model_arg"]) == ([0.1, 0.2, 0.3], ["a=1", "b=2"])
@@ -85,6 +92,7 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
     [
         TrainConfig(),
         TrainConfig(train_res="96@0,128@8", lr=1e-5, weight_decay=0.0, jitter=0.25, clip_grad=1.0, test_res=160),
+        TrainConfig(train_res="96-192@0-16:batch=32:lr=0.1", repeats=2, strict=True, checkpoint_every="500steps"),
         FinetuneConfig(test_res=160, data=Path('/a "b"\\c/ä 雪\n'), mean=(0.5, 0.5, 0.5), std=(1e-3, 1.0, 2.0)),
         EvaluateConfig(test_res="96,128", model="timm/mobilenetv2_100", model_arg=("pad_type=same",), batch_size=1),
         PreviewConfig(num_images=2),
@@ -208,10 +216,13 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
         (TrainConfig, "clip_grad", 0.0, "above 0"),
         (TrainConfig, "weight_decay", -1e-4, "at least 0"),
         (TrainConfig, "weight_decay", math.nan, "at least 0"),
+        (TrainConfig, "repeats", 0, "at least 1"),
+        (TrainConfig, "repeats", -2, "at least 1"),
         (FINETUNE, "epochs", 0, "at least 1"),
         (FINETUNE, "label_smoothing", -0.5, "from 0 to below 1"),
         (PreviewConfig, "num_images", 0, "from 1 to 64"),
         (PreviewConfig, "num_images", 65, "from 1 to 64"),
+        (VerifyConfig, "workers", 0, "at least 1"),
     ],
 )
 def test_bad_values(build: Build, name: str, value: object, rule: str) -> None:
@@ -230,6 +241,10 @@ def test_bad_values(build: Build, name: str, value: object, rule: str) -> None:
         (TrainConfig, "train_res", "96@1", "96@1"),
         (TrainConfig, "train_res", "big", "'big'"),
         (TrainConfig, "train_res", "96@0,128@30", "96@0,128@30"),
+        (TrainConfig, "train_res", "96-192@0-30", "96-192@0-30"),
+        (TrainConfig, "train_res", "96-100@0-16", "'96-100@0-16'"),
+        (TrainConfig, "train_res", "96:batch=0", "0"),
+        (TrainConfig, "train_res", "96:lr=x", "'x'"),
         (TrainConfig, "test_res", 31, "31"),
         (FinetuneConfig, "test_res", 5000, "5000"),
         (FINETUNE, "train_res", 16, "16"),
@@ -303,6 +318,31 @@ def test_resolutions_of_training() -> None:
     assert config.test_resolution == Resolution(128, 0.9)
     assert TrainConfig(train_res="96", test_res=160).test_resolution == Resolution(160)
     assert FinetuneConfig(test_res=160, crop_ratio=0.9).test_resolution == Resolution(160, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("10min", (10.0, "min")),
+        (" 0.5 min ", (0.5, "min")),
+        ("500steps", (500.0, "steps")),
+        ("1 step", (1.0, "steps")),
+    ],
+)
+def test_checkpoint_intervals(text: str, interval: tuple[float, str]) -> None:
+    """Checkpoints within an epoch are due every so many minutes or steps."""
+    assert TrainConfig(checkpoint_every=text).checkpoint_interval == interval
+    assert FINETUNE(checkpoint_every=text).checkpoint_interval == interval
+
+
+@pytest.mark.parametrize("text", ["", "10", "min", "0min", "0steps", "-1min", "10h", "10 mins", "1e3steps", ".5min"])
+def test_bad_checkpoint_intervals(text: str) -> None:
+    """What is no number of minutes or steps is refused with its flag, the rule and the text."""
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig(checkpoint_every=text)
+    assert str(caught.value) == (
+        f"--checkpoint-every must be minutes or steps above 0, as in 10min or 500steps; found {text!r}"
+    )
 
 
 def test_normalisation_asked_for() -> None:

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from dali_fixres import errors
-from dali_fixres.errors import TrainingDivergedError, UserError, did_you_mean
+from dali_fixres.errors import DataError, Interrupted, RunError, UnreadableError, UserError, did_you_mean
 
 
 @pytest.mark.parametrize("name", ["ConfigError", "DataError", "ModelError", "CheckpointError", "DeviceError"])
@@ -10,9 +12,27 @@ def test_what_the_user_can_mend(name: str) -> None:
     assert issubclass(getattr(errors, name), UserError)
 
 
-def test_divergence_is_not_the_users_error() -> None:
-    """A loss that is no number ends with 1."""
-    assert not issubclass(TrainingDivergedError, UserError)
+@pytest.mark.parametrize("name", ["TrainingDivergedError", "SaveError", "ProcessFailedError"])
+def test_what_ends_a_run(name: str) -> None:
+    """These errors are not the user's: the command line exits with 1."""
+    assert issubclass(getattr(errors, name), RunError)
+    assert not issubclass(RunError, UserError)
+
+
+def test_an_interruption_is_neither() -> None:
+    """A run that was asked to stop has not failed."""
+    assert not issubclass(Interrupted, UserError | RunError)
+
+
+def test_unreadable_pictures_are_named() -> None:
+    """The first picture is named with what is wrong with it, others are counted, and all are kept by row."""
+    one = {7: (Path("/data/a.jpg"), "empty file")}
+    error = UnreadableError(one)
+    assert str(error) == "cannot decode /data/a.jpg: empty file; mend or remove it and run again"
+    both = UnreadableError(one | {3: (Path("/data/b.jpg"), "cut")})
+    assert str(both) == "cannot decode /data/a.jpg: empty file (and 1 more); mend or remove it and run again"
+    assert both.pictures == {7: (Path("/data/a.jpg"), "empty file"), 3: (Path("/data/b.jpg"), "cut")}
+    assert isinstance(error, DataError)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_low_precision_logits() -> None:
 
 
 def _accuracy() -> Accuracy:
-    return Accuracy(Resolution(160, 0.9), num_top1=1, num_top5=2, num_images=3, seconds=1.5)
+    return Accuracy(Resolution(160, 0.9), num_top1=1, num_top5=2, num_images=3, num_unreadable=2, seconds=1.5)
 
 
 def test_percentages() -> None:
@@ -52,6 +52,7 @@ def test_json_literals() -> None:
         "top1": 33.3333,
         "top5": 66.6667,
         "num_images": 3,
+        "num_unreadable": 2,
         "images_per_s": 2.0,
     }
 
@@ -62,5 +63,5 @@ def test_json_literals() -> None:
 )
 def test_json_round_trip(num_top1: int, num_top5: int, num_images: int) -> None:
     """Counts survive the rounded percentages, through text, up to half a million pictures."""
-    accuracy = Accuracy(Resolution(224), num_top1, num_top5, num_images, seconds=num_images / 64)
+    accuracy = Accuracy(Resolution(224), num_top1, num_top5, num_images, num_unreadable=5, seconds=num_images / 64)
     assert Accuracy.from_json(json.loads(json.dumps(accuracy.as_json()))) == accuracy

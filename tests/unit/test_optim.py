@@ -7,27 +7,27 @@ from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
 
 def test_warm_up_literals() -> None:
     """The rate rises by equal shares, of which step 0 has one already, and the peak ends the warm-up."""
-    rate = LearningRate(peak=0.8, num_steps=12, warmup_steps=4, decay="cosine")
+    rate = LearningRate(peaks=((0, 0.8),), num_steps=12, warmup_steps=4, decay="cosine")
     assert [rate.at(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
 
 
 def test_cosine_literals() -> None:
     """The cosine starts at the peak, is halved half way and a quarter of the way from either end is 0.854 or 0.146."""
-    rate = LearningRate(peak=1.0, num_steps=8, warmup_steps=0, decay="cosine")
+    rate = LearningRate(peaks=((0, 1.0),), num_steps=8, warmup_steps=0, decay="cosine")
     expected = [1.0, 0.961940, 0.853553, 0.691342, 0.5, 0.308658, 0.146447, 0.038060]
     assert [rate.at(step) for step in range(8)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_cosine_after_a_warm_up() -> None:
     """The cosine spans the steps after the warm-up."""
-    rate = LearningRate(peak=2.0, num_steps=14, warmup_steps=10, decay="cosine")
+    rate = LearningRate(peaks=((0, 2.0),), num_steps=14, warmup_steps=10, decay="cosine")
     expected = [2.0, 2.0, 1.707107, 1.0, 0.292893]
     assert [rate.at(step) for step in (9, 10, 11, 12, 13)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_cosine_ends_near_zero() -> None:
     """The last step's rate is a sliver of the peak and never negative; past the end it is 0."""
-    rate = LearningRate(peak=0.1, num_steps=1000, warmup_steps=50, decay="cosine")
+    rate = LearningRate(peaks=((0, 0.1),), num_steps=1000, warmup_steps=50, decay="cosine")
     last = rate.at(999)
     assert 0 < last < 1e-6
     assert [rate.at(step) for step in (1000, 1500)] == pytest.approx([0, 0], abs=1e-18)
@@ -38,7 +38,7 @@ def test_cosine_ends_near_zero() -> None:
 @pytest.mark.parametrize(("num_steps", "drops"), [(9, (3, 6)), (90, (30, 60)), (31, (11, 21)), (3003, (1001, 2002))])
 def test_step_decay_drops_at_each_third(num_steps: int, drops: tuple[int, int]) -> None:
     """A tenth from the first third on, a hundredth from the second, exactly at the step."""
-    rate = LearningRate(peak=0.5, num_steps=num_steps, warmup_steps=0, decay="step")
+    rate = LearningRate(peaks=((0, 0.5),), num_steps=num_steps, warmup_steps=0, decay="step")
     first, second = drops
     steps = [0, first - 1, first, second - 1, second, num_steps - 1]
     assert [rate.at(step) for step in steps] == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
@@ -46,9 +46,22 @@ def test_step_decay_drops_at_each_third(num_steps: int, drops: tuple[int, int]) 
 
 def test_step_decay_after_a_warm_up() -> None:
     """Thirds are of the steps after the warm-up."""
-    rate = LearningRate(peak=1.0, num_steps=11, warmup_steps=2, decay="step")
+    rate = LearningRate(peaks=((0, 1.0),), num_steps=11, warmup_steps=2, decay="step")
     expected = [0.5, 1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01]
     assert [rate.at(step) for step in range(11)] == pytest.approx(expected)
+
+
+def test_peaks_of_phases() -> None:
+    """From a phase's first step on the same curve runs below the phase's peak."""
+    rate = LearningRate(peaks=((0, 1.0), (4, 2.0), (6, 0.5)), num_steps=8, warmup_steps=0, decay="cosine")
+    expected = [1.0, 0.961940, 0.853553, 0.691342, 2 * 0.5, 2 * 0.308658, 0.5 * 0.146447, 0.5 * 0.038060]
+    assert [rate.at(step) for step in range(8)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_phase_begins_within_the_warm_up() -> None:
+    """The warm-up rises to the peak of the phase that a step is in."""
+    rate = LearningRate(peaks=((0, 0.4), (2, 0.8)), num_steps=12, warmup_steps=4, decay="step")
+    assert [rate.at(step) for step in range(5)] == pytest.approx([0.1, 0.2, 0.6, 0.8, 0.8])
 
 
 def test_scaled_lr_literals() -> None:

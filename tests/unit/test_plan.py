@@ -13,7 +13,8 @@ from dali_fixres.batch import BatchPlan
 from dali_fixres.errors import ConfigError, DataError
 from dali_fixres.index import TRAIN, VAL, Index
 from dali_fixres.index.table import make_index
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
+from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan, step_seed
+from dali_fixres.plan.random import uniforms_of
 from dali_fixres.resolution import Resolution, Schedule
 
 CONSTANT = Schedule.parse("128")
@@ -74,7 +75,7 @@ def test_an_epoch_has_no_picture_twice_and_no_test_picture() -> None:
     """If batches do not divide the training pictures, the rest is left out, another rest each epoch."""
     index = _index(num_train=100, num_val=30)
     plan = _plan(index, 16)
-    assert plan.steps_per_epoch == 6
+    assert plan.num_steps(0) == 6
     left_out = []
     for epoch in range(4):
         ids = np.concatenate([batch.ids for batch in plan.epoch(epoch)]).tolist()
@@ -101,7 +102,7 @@ def test_the_global_sequence_does_not_depend_on_the_world_size(augmentation: str
     ranks = [
         _plan(index, size, augmentation=augmentation, rank=rank, world_size=world_size) for rank in range(world_size)
     ]
-    assert {plan.steps_per_epoch for plan in ranks} == {len(alone)} == {4}
+    assert {plan.num_steps(0) for plan in ranks} == {len(alone)} == {4}
     for step, batch in enumerate(alone):
         parts = [plan.at(1, step) for plan in ranks]
         assert [len(part) for part in parts] == [size] * world_size
@@ -117,7 +118,7 @@ def test_a_batch_is_a_function_of_epoch_and_step() -> None:
     for one, other in zip(forwards, reversed(backwards), strict=True):
         _assert_same([one], [other])
     _assert_same(forwards[6:12], list(plan.epoch(1)))
-    _assert_same(forwards[8:12], list(plan.epoch(1, first_step=2)))
+    _assert_same(forwards[8:12], list(plan.epoch(1, num_done=16)))
 
 
 def test_steps_epochs_and_seeds_differ() -> None:
@@ -170,6 +171,87 @@ def test_resolution_changes_exactly_at_its_epoch() -> None:
     assert sides == [[96, 96], [96, 96], [128, 128], [160, 160], [160, 160]]
     np.testing.assert_array_equal(phases.at(3, 1).ids, _plan(index, 8).at(3, 1).ids)
     np.testing.assert_array_equal(phases.at(3, 1).windows, _plan(index, 8).at(3, 1).windows)
+
+
+def test_a_phase_has_its_own_batch_size() -> None:
+    """A phase's batch size is its own or else the stage's, and the steps of the stage add up over both."""
+    plan = TrainPlan(_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0:batch=16,128@2"), 8, world_size=2)
+    assert [plan.global_batch(epoch) for epoch in range(4)] == [32, 32, 16, 16]
+    assert [plan.num_steps(epoch) for epoch in range(4)] == [1, 1, 3, 3]
+    assert [plan.steps_before(epoch) for epoch in range(5)] == [0, 1, 2, 5, 8]
+    assert plan.steps_before(2, num_done=32) == 4
+    assert (len(plan.at(0, 0)), len(plan.at(2, 2))) == (16, 8)
+    assert plan.max_batch_size == 16
+
+
+def test_a_batch_larger_than_the_data_in_a_later_phase() -> None:
+    """A batch that the training pictures cannot fill is refused in any phase before anything is trained."""
+    with pytest.raises(ConfigError, match=r"^a batch of 64 pictures on each of 1 process\(es\) is larger than the 50 "):
+        TrainPlan(_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0,128@2:batch=64"), 8)
+
+
+def test_repeats_literals() -> None:
+    """With two repeats a global batch of four is two pictures and the same two again, on the other rank."""
+    index, look = _index(num_train=10, num_val=3), AUGMENTATIONS["train"]
+    ranks = [TrainPlan(index, look, CONSTANT, 2, rank=rank, world_size=2, repeats=2) for rank in (0, 1)]
+    once = _plan(index, 2)
+    for step in range(2):
+        assert ranks[0].at(0, step).ids.tolist() == once.at(0, step).ids.tolist()
+        assert ranks[1].at(0, step).ids.tolist() == once.at(0, step).ids.tolist()
+        assert ranks[0].at(0, step).windows.tolist() != ranks[1].at(0, step).windows.tolist()
+
+
+def test_repeats_divide_the_global_batch() -> None:
+    """Repeats that do not divide a phase's global batch are refused with all numbers and the way out."""
+    index = _index(num_train=64, num_val=3)
+    schedule = Schedule.parse("96@0:batch=6,128@2:batch=4")
+    assert TrainPlan(index, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=6).num_steps(0) == 3
+    expected = (
+        r"^--repeats 9 must divide the global batch of 12 pictures \(4 on each of 3 process\(es\)\); change --batch"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        TrainPlan(index, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=9)
+
+
+def test_unreadable_pictures_literals() -> None:
+    """Ten pictures in batches of four: the others move up, the two spare ones follow, then the first come again."""
+    index, look = _index(num_train=10, num_val=3), AUGMENTATIONS["train"]
+    order = [int(row) for batch in _plan(index, 1).epoch(0) for row in batch.ids]
+
+    def shown(*places: int) -> list[int]:
+        plan = TrainPlan(index, look, CONSTANT, 4, unreadable=frozenset(order[place] for place in places))
+        return [order.index(row) for batch in plan.epoch(0) for row in batch.ids]
+
+    assert shown() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert shown(9) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert shown(5) == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert shown(0, 5, 9) == [1, 2, 3, 4, 6, 7, 8, 1]
+    assert shown(0, 1, 2, 3, 4, 5, 6, 7) == [8, 9, 8, 9, 8, 9, 8, 9]
+
+
+def test_no_readable_picture_on_a_rank() -> None:
+    """A rank that can read none of its pictures says so."""
+    index = _index(num_train=10, num_val=3)
+    plan = TrainPlan(index, AUGMENTATIONS["train"], CONSTANT, 4, unreadable=frozenset(range(10)))
+    with pytest.raises(DataError, match=r"^none of the 10 training pictures of rank 0 can be read$"):
+        plan.at(0, 0)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=30), st.integers(1, 13))
+def test_uniforms_belong_to_their_positions(positions: list[int], width: int) -> None:
+    """Positions in any order, and twice, get their rows of the one sequence that NumPy draws from its beginning."""
+    philox = np.random.Philox(np.random.SeedSequence([5, 1, 2]))
+    whole = np.random.Generator(philox).random((501, -(-width // 4) * 4))[:, :width]
+    np.testing.assert_array_equal(uniforms_of(5, 2, np.array(positions), width), whole[positions])
+
+
+def test_step_seeds() -> None:
+    """The seed of a step is a number of 64 bits, the same on every machine, and another for each rank and step."""
+    assert [step_seed(0, 0, 0), step_seed(7, 1, 93)] == [17195319236771816063, 6927224060059786132]
+    seeds = {step_seed(seed, rank, step) for seed in range(3) for rank in range(4) for step in range(40)}
+    assert len(seeds) == 3 * 4 * 40
+    assert all(0 <= seed < 2**64 for seed in seeds)
 
 
 @pytest.mark.parametrize(("augmentation", "strength"), [("train", 0.3), ("v2", 0.05)])
@@ -228,7 +310,7 @@ def test_windows_belong_to_their_pictures() -> None:
 def test_batch_larger_than_the_data() -> None:
     """A global batch that the training pictures cannot fill is refused with both numbers and the way out."""
     index = _index(num_train=31, num_val=3)
-    assert _plan(index, 31).steps_per_epoch == 1
+    assert _plan(index, 31).num_steps(0) == 1
     expected = (
         r"batch of 16 pictures on each of 2 process.* larger than the 31 training pictures of /data; lower --batch"
     )
@@ -255,7 +337,7 @@ def test_batch_size_is_at_least_one(batch_size: int) -> None:
 @pytest.mark.parametrize("step", [-1, 6])
 def test_steps_out_of_the_epoch(step: int) -> None:
     """A step that the epoch does not have is an IndexError, not a wrong batch."""
-    with pytest.raises(IndexError, match=rf"step {step} of an epoch of 6 steps"):
+    with pytest.raises(IndexError, match=rf"^step {step} of 6$"):
         _plan(_index(num_train=50, num_val=3), 8).at(0, step)
 
 

@@ -1,11 +1,12 @@
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import MAX_RESOLUTION_PX, MIN_RESOLUTION_PX, Resolution, Schedule, parse_resolutions
+from dali_fixres.resolution import MAX_RESOLUTION_PX, MIN_RESOLUTION_PX, Phase, Resolution, Schedule, parse_resolutions
 
 
 @pytest.mark.parametrize(
@@ -88,24 +89,35 @@ def test_resolutions_sort_by_side() -> None:
         ("128@0", ((0, 128),)),
         ("96@0,128@8", ((0, 96), (8, 128))),
         ("96@0, 128@8", ((0, 96), (8, 128))),
-        ("96,128@8", ((0, 96), (8, 128))),
+        ("96-192@0-16", ((0, 96), (6, 128), (11, 160), (16, 192))),
+        ("96-128@0-1", ((0, 96), (1, 128))),
+        ("96@0,128-192@4-6,256@9", ((0, 96), (4, 128), (5, 160), (6, 192), (9, 256))),
+        ("128:batch=4", ((0, 128),)),
         ("160@0,128@3,224@90", ((0, 160), (3, 128), (90, 224))),
     ],
 )
 def test_schedule_parses(text: str, phases: tuple[tuple[int, int], ...]) -> None:
-    """A schedule is a number of pixels, or phases with their first epochs."""
-    assert Schedule.parse(text).phases == phases
+    """A schedule is a number of pixels, phases with their first epochs, or a rise in steps of 32 pixels."""
+    assert [(phase.first_epoch, phase.crop_px) for phase in Schedule.parse(text).phases] == list(phases)
 
 
-@pytest.mark.parametrize("text", ["", "big", "128.5", "-128", "96@0,128", "96@0,", "96@", "@3", "96@0;128@8", "96 @0"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "big", "128.5", "-128", "96@0,128", "96,128@8", "96@0,", "96@", "@3", "96@0;128@8", "96 @0",
+     "96-128", "96-128@3", "96-128@0-", "128:", "128:batch", "128:batch=", "128:batch=1.5", "128:batch=-1", "128:lr=",
+     "128:seed=1", "batch=4", "128 :batch=4"],
+)  # fmt: skip
 def test_schedule_refuses_other_forms(text: str) -> None:
-    """What is no schedule is refused with the flag, both forms and the text."""
-    expected = rf"--train-res takes a number of pixels \(128\) or phases \(96@0,128@8 .*; found {re.escape(repr(text))}"
+    """What is no schedule is refused with the flag, all forms and the text."""
+    expected = (
+        rf"--train-res takes a number of pixels \(128\), phases \(96@0,128@8 .* a rise \(96-192@0-16\), .*:batch=N.*; "
+        rf"found {re.escape(repr(text))}$"
+    )
     with pytest.raises(ConfigError, match=expected):
         Schedule.parse(text)
 
 
-@pytest.mark.parametrize("text", ["128@3", "96@1,128@8", "96@0,128@8,160@8", "96@0,128@8,160@4", "96@0,128@0"])
+@pytest.mark.parametrize("text", ["128@3", "96@1, 128@8", "96@0, 128@8, 160@8", "96@0, 128@8, 160@4", "96@0, 128@0"])
 def test_schedule_refuses_other_orders(text: str) -> None:
     """Phases that start late or do not go up are refused with the flag, the rule and what was said."""
     expected = rf"--train-res must start at epoch 0 and go up, as in 96@0,128@8; found {re.escape(text)}$"
@@ -136,7 +148,7 @@ def test_schedule_at_each_epoch() -> None:
 
 def test_schedule_keeps_the_crop_ratio() -> None:
     """Every resolution of a schedule has its crop ratio."""
-    schedule = Schedule(((0, 96), (2, 128)), crop_ratio=0.5)
+    schedule = Schedule((Phase(0, 96), Phase(2, 128)), crop_ratio=0.5)
     assert [schedule.at(0), schedule.at(2), schedule.last] == [
         Resolution(96, 0.5),
         Resolution(128, 0.5),
@@ -144,14 +156,76 @@ def test_schedule_keeps_the_crop_ratio() -> None:
     ]
 
 
+def test_phases_have_their_own_batch_and_learning_rate() -> None:
+    """Options belong to their own phase, in any order, and to all phases of a rise."""
+    assert Schedule.parse("96@0:batch=128:lr=0.2,128@8:lr=1e-3,160@9").phases == (
+        Phase(0, 96, batch_size=128, lr=0.2),
+        Phase(8, 128, batch_size=None, lr=0.001),
+        Phase(9, 160, batch_size=None, lr=None),
+    )
+    assert Schedule.parse("64-128@0-4:lr=2:batch=8").phases == (
+        Phase(0, 64, batch_size=8, lr=2.0),
+        Phase(2, 96, batch_size=8, lr=2.0),
+        Phase(4, 128, batch_size=8, lr=2.0),
+    )
+
+
+def test_phase_of_each_epoch() -> None:
+    """An epoch is in the last phase that has begun."""
+    schedule = Schedule.parse("96@0:batch=4,128@3:batch=2")
+    assert [schedule.phase(epoch).batch_size for epoch in (0, 2, 3, 4, 99)] == [4, 4, 2, 2, 2]
+
+
 @pytest.mark.parametrize(
-    ("text", "written"), [("128", "128"), ("128@0", "128"), (" 96 ,128@8", "96@0,128@8"), ("96@0,64@1", "96@0,64@1")]
+    ("text", "reason"),
+    [
+        ("128:batch=0", "the batch of a phase must be at least 1; found 0"),
+        ("128:lr=0", "the lr of a phase must be above 0; found 0.0"),
+        ("128:lr=-0.1", "the lr of a phase must be above 0; found -0.1"),
+        ("128:lr=nan", "the lr of a phase must be above 0; found nan"),
+        ("128:lr=inf", "the lr of a phase must be above 0; found inf"),
+        ("96@0,128@8:lr=fast", "the lr of a phase must be a number; found 'fast'"),
+    ],
 )
-def test_schedule_writes_what_it_reads(text: str, written: str) -> None:
-    """The text of a schedule is its shortest form and reads back as the same schedule."""
-    schedule = Schedule.parse(text)
-    assert str(schedule) == written
-    assert Schedule.parse(written) == schedule
+def test_schedule_checks_its_options(text: str, reason: str) -> None:
+    """An option that nothing can be trained with is refused with the rule and the value."""
+    with pytest.raises(ConfigError, match=rf"^{re.escape(reason)}$"):
+        Schedule.parse(text)
+
+
+@pytest.mark.parametrize("text", ["96-100@0-16", "192-96@0-16", "96-96@0-16", "96-192@0-2", "96-192@5-5", "96-192@9-3"])
+def test_schedule_refuses_other_rises(text: str) -> None:
+    """A rise goes up in whole steps of 32 pixels, and each resolution has an epoch at least."""
+    with pytest.raises(ConfigError, match=rf"^a rise goes up in steps of 32 px, .*; found {re.escape(repr(text))}$"):
+        Schedule.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("96-192@1-16", "96@1, 128@6, 160@11, 192@16"),
+        ("96-128@0-4,160@4", "96@0, 128@4, 160@4"),
+        ("96@0,128-160@0-4", "96@0, 128@0, 160@4"),
+    ],
+)
+def test_rises_fit_the_phases_around_them(text: str, found: str) -> None:
+    """A rise that starts late or overlaps another phase is refused with all phases that it stands for."""
+    with pytest.raises(ConfigError, match=rf"must start at epoch 0 and go up, as in 96@0,128@8; found {found}$"):
+        Schedule.parse(text)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(1, 20), st.integers(0, 40), st.integers(0, 40))
+def test_a_rise_is_even(num_steps: int, first: int, extra: int) -> None:
+    """Every resolution of a rise but the last has as many epochs as the others, or one more or less."""
+    last = first + num_steps + extra
+    text = f"{'64@0,' if first else ''}96-{96 + 32 * num_steps}@{first}-{last}"
+    phases = [phase for phase in Schedule.parse(text).phases if phase.crop_px >= 96]
+    assert [phase.crop_px for phase in phases] == [96 + 32 * step for step in range(num_steps + 1)]
+    assert (phases[0].first_epoch, phases[-1].first_epoch) == (first, last)
+    lengths = [later.first_epoch - earlier.first_epoch for earlier, later in pairwise(phases)]
+    assert min(lengths) >= 1
+    assert max(lengths) - min(lengths) <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,27 @@
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dali_fixres.config import TrainConfig, read_toml
-from dali_fixres.errors import CheckpointError, ConfigError
-from dali_fixres.index import LeftOut
-from dali_fixres.runs import create_run, newest_run, open_run, write_json
+from dali_fixres.errors import CheckpointError, ConfigError, SaveError
+from dali_fixres.runs import (
+    RunFolder,
+    create_run,
+    newest_run,
+    open_run,
+    reopen_run,
+    run_to_resume,
+    write_json,
+    write_text,
+)
+
+Make = Callable[..., RunFolder]
 
 
 @pytest.fixture(autouse=True)
@@ -17,44 +31,74 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Return `create_run`, whose locks are released after the test."""
+    runs: list[RunFolder] = []
+
+    def create(out: Path | None, command: str = "train", config: dict[str, Any] | None = None) -> RunFolder:
+        runs.append(create_run(out, command, config or {}))
+        return runs[-1]
+
+    yield create
+    for run in runs:
+        run.release()
+
+
 def _finished(name: str, command: str, written_ns: int) -> Path:
-    """Make a run whose checkpoint was written at a given time."""
+    """Make a run that has ended, whose checkpoint was written at a given time."""
     run = create_run(Path("runs") / name, command, {})
+    run.release()
     run.last.touch()
     os.utime(run.last, ns=(written_ns, written_ns))
     return run.path
 
 
-def test_a_new_run_holds_its_settings(workplace: Path) -> None:
+def test_a_new_run_holds_its_settings(workplace: Path, make: Make) -> None:
     """A run folder begins with the settings, in the form that --config reads."""
     stored = TrainConfig(train_res="96").stored()
-    run = create_run(workplace / "a/b", "train", stored)
+    run = make(workplace / "a/b", "train", stored)
     assert (workplace / "a/b/config.toml").read_text().startswith("# dali-fixres train --config config.toml\n")
     assert read_toml(run.config, set(stored)) == stored
-    assert open_run(workplace / "a/b") == run
+    assert open_run(workplace / "a/b").path == run.path
 
 
-def test_names_of_new_runs_differ() -> None:
+def test_names_of_new_runs_differ(make: Make) -> None:
     """Runs begun in the same second get folders of their own under runs/, named by time and command."""
-    paths = [create_run(None, "finetune", {}).path for _ in range(5)]
+    paths = [make(None, "finetune").path for _ in range(5)]
     assert len(set(paths)) == 5
     for path in paths:
         assert path.parent == Path("runs")
         assert path.name.endswith("-finetune")
 
 
-def test_a_run_is_not_overwritten(workplace: Path) -> None:
-    """A folder that holds a run is refused, with the two ways out."""
-    create_run(workplace / "one", "train", {})
+def test_a_run_is_not_overwritten(workplace: Path, make: Make) -> None:
+    """A folder that holds a run with a checkpoint is refused, with the two ways out, and left as it is."""
+    run = make(workplace / "one", "train", {"epochs": 3})
+    run.last.touch()
+    run.record("epoch", epoch=1)
+    run.release()
     with pytest.raises(ConfigError, match=rf"^{workplace}/one already holds a run; give another --out, or --resume"):
-        create_run(workplace / "one", "train", {})
+        create_run(workplace / "one", "train", {"epochs": 4})
+    assert "epochs = 3" in run.config.read_text()
+    assert [record["event"] for record in run.records()] == ["epoch"]
 
 
-def test_a_folder_with_other_files_may_hold_a_run(workplace: Path) -> None:
+def test_a_run_without_a_checkpoint_is_taken_over(workplace: Path, make: Make) -> None:
+    """What a run has left that ended before its first checkpoint is begun anew, settings and records included."""
+    begun = make(workplace / "one", "train", {"epochs": 3})
+    begun.record("evaluation", epoch=0)
+    begun.release()
+    run = make(workplace / "one", "finetune", {"epochs": 4})
+    assert run.config.read_text() == "# dali-fixres finetune --config config.toml\nepochs = 4\n"
+    assert run.records() == []
+
+
+def test_a_folder_with_other_files_may_hold_a_run(workplace: Path, make: Make) -> None:
     """A folder that holds something else than a run is used."""
     (workplace / "one").mkdir()
     (workplace / "one/notes.txt").touch()
-    assert create_run(workplace / "one", "train", {}).config.exists()
+    assert make(workplace / "one").config.exists()
 
 
 def test_a_run_where_none_can_be_made(workplace: Path) -> None:
@@ -76,9 +120,9 @@ def test_open_needs_a_run(workplace: Path) -> None:
         open_run(workplace)
 
 
-def test_records_are_lines_of_json(workplace: Path) -> None:
+def test_records_are_lines_of_json(workplace: Path, make: Make) -> None:
     """Events are appended one a line, with their time, and read back in order."""
-    run = create_run(workplace / "one", "train", {})
+    run = make(workplace / "one")
     assert run.records() == []
     run.record("epoch", loss=0.5, epoch=1)
     run.record("evaluation", top1=61.25)
@@ -90,9 +134,9 @@ def test_records_are_lines_of_json(workplace: Path) -> None:
     assert 1.7e9 < first["time"] <= second["time"]
 
 
-def test_an_epoch_that_was_done_again_counts_once(workplace: Path) -> None:
+def test_an_epoch_that_was_done_again_counts_once(workplace: Path, make: Make) -> None:
     """Of what a killed run recorded and did again after --resume, the later record counts, in the earlier's place."""
-    run = create_run(workplace / "one", "train", {})
+    run = make(workplace / "one")
     run.record("epoch", epoch=1, loss=3.0)
     run.record("evaluation", epoch=1, test_res=96, top1=10.0)
     run.record("epoch", epoch=2, loss=2.0)
@@ -103,12 +147,12 @@ def test_an_epoch_that_was_done_again_counts_once(workplace: Path) -> None:
     assert figures == [3.0, 10.0, 2.5, 20.0, 25.0]
 
 
-def test_the_newest_run_is_the_one_whose_checkpoint_is() -> None:
+def test_the_newest_run_is_the_one_whose_checkpoint_is(make: Make) -> None:
     """Runs are ordered by when their checkpoint was written, not by name; without a checkpoint they do not count."""
     _finished("b", "train", 3_000_000_000)
     newest = _finished("a", "finetune", 4_000_000_000)
     _finished("c", "train", 2_000_000_000)
-    create_run(Path("runs/d"), "train", {})
+    make(Path("runs/d"))
     assert newest_run().path == newest
     assert newest_run("finetune").path == newest
     assert newest_run("train").path == Path("runs/b")
@@ -125,11 +169,207 @@ def test_no_run_yet(workplace: Path, command: str | None) -> None:
         newest_run(command)
 
 
-def test_left_out_files_are_listed(workplace: Path) -> None:
-    """Files that are no pictures are listed with their reasons, whatever bytes their names have."""
-    run = create_run(workplace / "one", "train", {})
-    run.list_left_out([LeftOut(Path("/a/ä.jpg"), "empty file"), LeftOut(Path(os.fsdecode(b"/a/\xff")), "no picture")])
-    assert (workplace / "one/left_out.txt").read_bytes() == "/a/ä.jpg: empty file\n/a/".encode() + b"\xff: no picture\n"
+# Locks
+
+
+def _refused_elsewhere(call: str, folder: Path) -> str:
+    """Return what another process is told that wants a run folder, or an empty string if it gets it."""
+    code = (
+        "import sys; from pathlib import Path; from dali_fixres.errors import ConfigError\n"
+        "from dali_fixres.runs import create_run, reopen_run\n"
+        f"try: {call}.release()\nexcept ConfigError as error: print(error, end='')"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout
+
+
+@pytest.mark.parametrize("call", ["create_run(Path(sys.argv[1]), 'train', {})", "reopen_run(Path(sys.argv[1]))"])
+def test_another_process_is_refused_a_run_under_way(workplace: Path, make: Make, call: str) -> None:
+    """A run that a process is writing is refused to others, new or resumed, and given to them once it is released."""
+    run = make(workplace / "one")
+    message = _refused_elsewhere(call, run.path)
+    assert message.startswith(f"{run.path} is being written by process {os.getpid()} on ")
+    assert message.endswith("; wait for it, or give another --out")
+    run.release()
+    assert not _refused_elsewhere(call, run.path)
+
+
+def test_the_same_process_is_refused_a_run_under_way(workplace: Path, make: Make) -> None:
+    """A run has one holder, even within a process."""
+    run = make(workplace / "one")
+    refusal = rf"^{run.path} is being written by process {os.getpid()} on .*; wait"
+    with pytest.raises(ConfigError, match=refusal):
+        create_run(run.path, "train", {})
+    with pytest.raises(ConfigError, match=refusal):
+        reopen_run(run.path)
+    run.release()
+    reopen_run(run.path).release()
+
+
+def test_a_refused_run_is_not_locked(workplace: Path, make: Make) -> None:
+    """A command that was refused a folder holds it no longer, even while the error is handled."""
+    run = make(workplace / "one")
+    run.last.touch()
+    run.release()
+    code = (
+        "import sys; from pathlib import Path; from dali_fixres.errors import ConfigError\n"
+        "from dali_fixres.runs import create_run, reopen_run\n"
+        "try: create_run(Path(sys.argv[1]), 'train', {})\n"
+        "except ConfigError: reopen_run(Path(sys.argv[1])).release()"
+    )
+    command = [sys.executable, "-c", code, str(run.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_under_way_can_be_read(workplace: Path, make: Make) -> None:
+    """Reading a run takes no lock, and needs none."""
+    make(workplace / "one").record("epoch", epoch=1)
+    assert [record["epoch"] for record in open_run(workplace / "one").records()] == [1]
+
+
+def test_the_lock_of_a_process_that_has_died_holds_nobody_up(workplace: Path) -> None:
+    """The lock goes with its process, and what it has left in the file does not matter."""
+    code = (
+        "import os, sys; from pathlib import Path; from dali_fixres.runs import create_run\n"
+        "run = create_run(Path(sys.argv[1]), 'train', {}); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, "one"], check=False, timeout=120).returncode == 9
+    assert (workplace / "one/.lock").read_text().startswith("process ")
+    reopen_run(Path("one")).release()
+
+
+# What a kill leaves
+
+
+@pytest.mark.parametrize("half", ["{", '{"event": "epoch", "epo', '{"event": "epoch", "epoch": 2}'])
+def test_half_a_record_is_passed_over(workplace: Path, make: Make, half: str) -> None:
+    """A last line without its end was being written when the process was killed: it does not count."""
+    run = make(workplace / "one")
+    run.record("epoch", epoch=1)
+    with (workplace / "one/records.jsonl").open("a") as file:
+        file.write(half)
+    assert [record["epoch"] for record in run.records()] == [1]
+
+
+@pytest.mark.parametrize("half", ["", "{", '{"event": "epoch", "epo'])
+def test_a_reopened_run_loses_half_a_record(workplace: Path, make: Make, half: str) -> None:
+    """A resumed run's records begin on a line of their own, after those that are whole."""
+    begun = make(workplace / "one")
+    begun.record("epoch", epoch=1)
+    begun.release()
+    whole = (workplace / "one/records.jsonl").read_text()
+    (workplace / "one/records.jsonl").write_text(whole + half)
+    run = reopen_run(workplace / "one")
+    assert (workplace / "one/records.jsonl").read_text() == whole
+    run.record("epoch", epoch=2)
+    run.release()
+    assert [record["epoch"] for record in run.records()] == [1, 2]
+
+
+def test_a_reopened_run_may_have_no_record(workplace: Path, make: Make) -> None:
+    """A run without records, or with half a one alone, has none after it is reopened."""
+    make(workplace / "one").release()
+    reopen_run(workplace / "one").release()
+    (workplace / "one/records.jsonl").write_text('{"event"')
+    run = reopen_run(workplace / "one")
+    run.release()
+    assert (workplace / "one/records.jsonl").read_text() == ""
+    assert run.records() == []
+
+
+def test_a_run_that_cannot_be_reopened(workplace: Path) -> None:
+    """A folder that is not there is an error of the user's."""
+    with pytest.raises(
+        ConfigError, match=rf"^cannot write the run folder {workplace}/none: No such file or directory$"
+    ):
+        reopen_run(workplace / "none")
+
+
+def test_a_record_that_cannot_be_written(workplace: Path, make: Make) -> None:
+    """Records that cannot be appended end the run with the file, the reason and what to do."""
+    run = make(workplace / "one")
+    (workplace / "one/records.jsonl").mkdir()
+    with pytest.raises(SaveError) as caught:
+        run.record("epoch")
+    assert str(caught.value) == (
+        f"cannot write {workplace}/one/records.jsonl: Is a directory; make room, then go on with --resume"
+    )
+
+
+# Which run goes on
+
+
+def test_run_to_resume_that_was_asked_for(workplace: Path, make: Make) -> None:
+    """--resume goes on with the run in --out, or with the newest one of the command."""
+    make(workplace / "named")
+    _finished("a", "train", 2_000_000_000)
+    _finished("b", "finetune", 3_000_000_000)
+    named = run_to_resume("train", workplace / "named", asked=True, restarted=False)
+    newest = run_to_resume("train", None, asked=True, restarted=False)
+    assert named is not None
+    assert newest is not None
+    assert (named.path, newest.path) == (workplace / "named", Path("runs/a"))
+    assert (named.lock, newest.lock) == (None, None)
+
+
+def test_run_to_resume_that_is_not_there(workplace: Path) -> None:
+    """--resume without a run to go on with is an error."""
+    with pytest.raises(CheckpointError, match=rf"^{workplace}/none holds no run"):
+        run_to_resume("train", workplace / "none", asked=True, restarted=True)
+    with pytest.raises(CheckpointError, match=r"^no train run with a checkpoint under "):
+        run_to_resume("train", None, asked=True, restarted=False)
+
+
+def test_run_to_resume_after_a_restart(workplace: Path) -> None:
+    """A command that torchrun has started again goes on with its --out if that has a checkpoint, without --resume."""
+    path = workplace / _finished("a", "train", 2_000_000_000)
+    again = run_to_resume("train", path, asked=False, restarted=True)
+    assert again is not None
+    assert again.path == path
+    assert run_to_resume("train", path, asked=False, restarted=False) is None
+    assert run_to_resume("train", None, asked=False, restarted=True) is None
+    (path / "last.pt").unlink()
+    assert run_to_resume("train", path, asked=False, restarted=True) is None
+
+
+# Files in one step
+
+
+def test_write_text_replaces(workplace: Path) -> None:
+    """A second text takes the first one's place and leaves no other file; any bytes of names can be written."""
+    write_text(workplace / "a.txt", "a much longer text\n")
+    write_text(workplace / "a.txt", "ä \udcff\n", errors="surrogateescape")
+    assert (workplace / "a.txt").read_bytes() == "ä ".encode() + b"\xff\n"
+    assert [path.name for path in workplace.iterdir()] == ["a.txt"]
+
+
+def test_write_text_keeps_what_it_cannot_replace(workplace: Path) -> None:
+    """Where a disk is full, the text before stays whole and no half file is left behind."""
+    path = workplace / "a.txt"
+    write_text(path, "before\n")
+    code = (
+        "import resource, sys; from pathlib import Path; from dali_fixres.errors import SaveError\n"
+        "from dali_fixres.runs import write_text\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: write_text(Path(sys.argv[1]), 'after ' * 1000)\nexcept SaveError as error: print(error, end='')"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert (
+        done.stdout == f"cannot write {path}: File too large; what was there before is intact; make room and try again"
+    )
+    assert path.read_text() == "before\n"
+    assert [path.name for path in workplace.iterdir()] == ["a.txt"]
+
+
+def test_write_text_where_it_cannot(workplace: Path) -> None:
+    """A folder in the way, and a folder that is not there, are named with the system's reason."""
+    with pytest.raises(SaveError, match=rf"^cannot write {workplace}: Is a directory$"):
+        write_text(workplace, "text")
+    with pytest.raises(SaveError, match=rf"^cannot write {workplace}/none/a.txt: No such file or directory$"):
+        write_text(workplace / "none/a.txt", "text")
 
 
 def test_write_json(workplace: Path) -> None:
@@ -138,5 +378,5 @@ def test_write_json(workplace: Path) -> None:
     assert json.loads((workplace / "a.json").read_text()) == {"top1": 1.5}
     write_json(workplace / "deep/er/b.json", {})
     assert (workplace / "deep/er/b.json").exists()
-    with pytest.raises(ConfigError, match=rf"^cannot write {workplace}: Is a directory"):
+    with pytest.raises(ConfigError, match=rf"^cannot write {workplace}: .*Is a directory"):
         write_json(workplace, {})

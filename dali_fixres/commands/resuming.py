@@ -1,0 +1,94 @@
+"""Beginning a run's folder, and going on with one if settings and data are still those it was begun with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
+from dali_fixres.commands.dataset import Dataset
+from dali_fixres.config import StageConfig
+from dali_fixres.distributed import World
+from dali_fixres.errors import CheckpointError, ConfigError
+from dali_fixres.index.snapshot import compare, load_snapshot, save_snapshot
+from dali_fixres.models import BuiltModel
+from dali_fixres.report.progress import Reporter
+from dali_fixres.runs import RunFolder, create_run, reopen_run
+
+__all__ = ["resume", "run_folder"]
+
+CHANGEABLE = {"epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "device", "strict", "workers", "data"}
+"""Settings that a resumed run may change; the others decide which pictures it has seen and what learned from them.
+Where the data lies may change too, because its fingerprint is compared."""
+
+
+def resume(
+    run: RunFolder, config: StageConfig, dataset: Dataset, reporter: Reporter
+) -> tuple[Dataset, BuiltModel, Checkpoint]:
+    """Return the data to go on with, and the network and the state that a run's last checkpoint holds.
+
+    Raises:
+        CheckpointError: If there is none, or the data has changed since and that is not accepted.
+        ConfigError: If a setting is changed that decides which batches have been seen.
+    """
+    state = load_checkpoint(run.last)
+    settings = config.stored()
+    either = settings.keys() | state.config.keys()
+    changed = sorted(key for key in either - CHANGEABLE if settings.get(key) != state.config.get(key))
+    if changed:
+        was = ", ".join(f"{key} = {state.config.get(key, 'unset')}" for key in changed)
+        raise ConfigError(f"{run.path} was begun with {was}; a resumed run keeps that, so start a new one")
+    unreadable = state.unreadable
+    if state.fingerprint != dataset.index.fingerprint:
+        dataset, unreadable = _changed_data(run, state, config, dataset, reporter)
+    reporter.line(
+        f"resuming {run.path} after step {state.step}: {state.epoch} epochs and {state.num_done} pictures of the next"
+    )
+    state = replace(state, config=settings, fingerprint=dataset.index.fingerprint, unreadable=unreadable)
+    return dataset, rebuild(state, run.last), state
+
+
+def _changed_data(
+    run: RunFolder, state: Checkpoint, config: StageConfig, dataset: Dataset, reporter: Reporter
+) -> tuple[Dataset, dict[int, str]]:
+    """Return the data to go on with, and which of its pictures are unreadable.
+
+    Where nothing has changed but pictures that the run passes over anyway, that is the data as it was.
+    """
+    old = load_snapshot(run.data, dataset.index.root)
+    difference = compare(old, dataset.index)
+    if old.fingerprint == state.fingerprint and difference.within(map(old.relative_path, state.unreadable)):
+        return replace(dataset, index=old), state.unreadable
+    what = f"the data in {dataset.index.root} has changed since {run.last} ({difference})"
+    if state.classes != dataset.index.classes:
+        raise CheckpointError(f"{what}; its classes are others now, so start a new run")
+    if not config.accept_changed_data:
+        raise CheckpointError(f"{what}; --accept-changed-data goes on with it as it is now, or start a new run")
+    reporter.warn(f"{what}; going on with it as it is now")
+    return dataset, {}  # rows have other numbers now; what is unreadable will be found again
+
+
+@contextmanager
+def run_folder(
+    config: StageConfig, command: str, resumed: RunFolder | None, start: Checkpoint, dataset: Dataset, world: World
+) -> Iterator[RunFolder | None]:
+    """Hold the folder of a run, new or resumed, with its settings and its snapshot of the data up to date.
+
+    A new run's first checkpoint is written at once, so that a run killed in its first epoch can be resumed.
+    Processes other than the first get None: they write nothing.
+
+    Raises:
+        ConfigError: If it cannot be written, or another process is writing it.
+    """
+    if not world.is_main:
+        yield None
+        return
+    run = reopen_run(resumed.path) if resumed else create_run(config.out, command, config.stored())
+    try:
+        save_snapshot(run.data, dataset.index)
+        if resumed:
+            run.write_config(command, config.stored())
+        else:
+            save_checkpoint(run.last, start)
+        yield run
+    finally:
+        run.release()

@@ -1,0 +1,94 @@
+"""Pictures that a command has found unreadable: kept out of its plans, named, and listed in a file."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dali_fixres.commands.dataset import Dataset
+from dali_fixres.distributed import World
+from dali_fixres.errors import DataError, UnreadableError
+from dali_fixres.report.progress import Reporter
+from dali_fixres.runs import write_text
+
+__all__ = ["Unreadable"]
+
+NUM_NAMED = 5
+"""Files that a command names on the terminal; the list has all."""
+
+
+class Unreadable:
+    """What is wrong with which row of the index, so far.
+
+    Args:
+        dataset: The data.
+        known: What is known from before.
+        strict: Whether to stop at the first one instead.
+        reporter: Told of the first few.
+        listed_in: Where each is listed, after the files that were left out of the index; None to write nothing.
+    """
+
+    def __init__(
+        self, dataset: Dataset, known: Mapping[int, str], *, strict: bool, reporter: Reporter, listed_in: Path | None
+    ) -> None:
+        self._dataset = dataset
+        self._strict = strict
+        self._reporter = reporter
+        self._listed_in = listed_in
+        self.reasons = dict(known)
+        self.rows = frozenset(known)
+        if listed_in is not None and (known or dataset.left_out):
+            write_text(listed_in, "".join(f"{line}\n" for line in self.lines()), errors="surrogateescape")
+
+    def found(self, error: UnreadableError) -> None:
+        """Take note of pictures that could not be read.
+
+        Raises:
+            UnreadableError: If the command is to stop at the first.
+            DataError: If it is not the pictures but the whole data set that has gone.
+        """
+        if self._strict:
+            raise error
+        _check_still_there(self._dataset.index.root)
+        self._add({row: reason for row, (_, reason) in error.pictures.items()})
+
+    def share(self, world: World) -> bool:
+        """Tell all processes what each has found; return whether that is more than this one knew."""
+        before = len(self.rows)
+        for reasons in world.gather(self.reasons):
+            self._add(reasons)
+        return len(self.rows) > before
+
+    def summarise(self) -> None:
+        """Say how many there are, if there are more than have been named."""
+        if len(self.rows) > NUM_NAMED:
+            where = f", listed in {self._listed_in}" if self._listed_in else ""
+            self._reporter.warn(f"{len(self.rows)} pictures could not be read and were passed over{where}")
+
+    def lines(self) -> list[str]:
+        """Return a line for each file that cannot be read."""
+        index = self._dataset.index
+        left_out = [f"{item.path}: {item.reason}" for item in self._dataset.left_out]
+        return [*left_out, *(f"{index.path(row)}: {reason}" for row, reason in sorted(self.reasons.items()))]
+
+    def _add(self, reasons: Mapping[int, str]) -> None:
+        new = {row: reason for row, reason in reasons.items() if row not in self.rows}
+        if not new:
+            return
+        for row in list(new)[: max(0, NUM_NAMED - len(self.reasons))]:
+            self._reporter.warn(f"cannot decode {self._dataset.index.path(row)}: {new[row]}; going on without it")
+        self.reasons |= new
+        self.rows = self.rows.union(new)
+        if self._listed_in is not None:
+            with self._listed_in.open("a", encoding="utf-8", errors="surrogateescape") as file:
+                file.writelines(f"{self._dataset.index.path(row)}: {reason}\n" for row, reason in new.items())
+
+
+def _check_still_there(root: Path) -> None:
+    """Stop where passing over single pictures would lose the data set one by one."""
+    try:
+        with os.scandir(root) as entries:
+            empty = next(entries, None) is None
+    except OSError as error:
+        raise DataError(f"cannot list {root} any more: {error.strerror}; is it still mounted?") from error
+    if empty:
+        raise DataError(f"{root} has become empty; is it still mounted?")

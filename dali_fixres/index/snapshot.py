@@ -1,0 +1,106 @@
+"""What a run was trained on: an index in a file, to go on with later, or to say what has changed in the data."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_fixres.atomic import replacing
+from dali_fixres.errors import CheckpointError
+from dali_fixres.index.table import Index, make_index
+
+__all__ = ["Difference", "compare", "load_snapshot", "save_snapshot"]
+
+COLUMNS = ("labels", "heights", "widths", "num_bytes")
+
+NUM_NAMED = 3
+
+
+def save_snapshot(path: Path, index: Index) -> None:
+    """Write what the fingerprint of an index covers, as a compressed NumPy archive without pickles.
+
+    Raises:
+        SaveError: If it cannot be written.
+    """
+    with replacing(path) as file:
+        np.savez_compressed(
+            file,
+            classes=_joined(os.fsencode(name) for name in index.classes),
+            paths=_joined(index.relative_path(row) for row in range(len(index))),
+            is_val=np.arange(len(index)) >= index.num_train,
+            **{name: getattr(index, name) for name in COLUMNS},
+        )
+
+
+def load_snapshot(path: Path, root: Path) -> Index:
+    """Return the index that a snapshot holds, of the data that now lie in `root`.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            classes, paths = (stored[name].tobytes().split(b"\0") for name in ("classes", "paths"))
+            columns = {name: stored[name].astype(np.int64) for name in COLUMNS}
+            columns["mtimes_ns"] = np.zeros(len(paths), np.int64)
+            return make_index(root, [os.fsdecode(name) for name in classes], paths, columns, stored["is_val"])
+    except Exception as error:  # a damaged archive raises what its parts happen to say
+        raise CheckpointError(f"cannot read {path}, which lists the data of the run: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What distinguishes two indexes: classes, and paths of pictures below the root."""
+
+    classes_added: frozenset[str]
+    classes_removed: frozenset[str]
+    added: frozenset[bytes]
+    removed: frozenset[bytes]
+    changed: frozenset[bytes]
+
+    def within(self, paths: Iterable[bytes]) -> bool:
+        """Return whether nothing but these pictures has gone or changed."""
+        return not (
+            self.classes_added or self.classes_removed or self.added or (self.removed | self.changed) - {*paths}
+        )
+
+    def __str__(self) -> str:
+        """Count and name the first of each kind."""
+        pictures = {"added": self.added, "removed": self.removed, "changed": self.changed}
+        kinds = {
+            "class(es) added": sorted(self.classes_added),
+            "class(es) removed": sorted(self.classes_removed),
+            **{kind: [os.fsdecode(path) for path in sorted(paths)] for kind, paths in pictures.items()},
+        }
+        return "; ".join(
+            f"{len(names)} {kind}: {', '.join(names[:NUM_NAMED])}{' …' if len(names) > NUM_NAMED else ''}"
+            for kind, names in kinds.items()
+            if names
+        )
+
+
+def compare(old: Index, new: Index) -> Difference:
+    """Return how an index differs from an older one of the same data."""
+    was, now = _by_path(old), _by_path(new)
+    return Difference(
+        classes_added=frozenset(new.classes) - frozenset(old.classes),
+        classes_removed=frozenset(old.classes) - frozenset(new.classes),
+        added=frozenset(now.keys() - was.keys()),
+        removed=frozenset(was.keys() - now.keys()),
+        changed=frozenset(path for path in was.keys() & now.keys() if was[path] != now[path]),
+    )
+
+
+def _by_path(index: Index) -> dict[bytes, tuple[object, ...]]:
+    """Return what the fingerprint covers of each picture."""
+    names = [index.classes[label] for label in index.labels.tolist()]
+    is_val = np.arange(len(index)) >= index.num_train
+    columns = (column.tolist() for column in (is_val, index.heights, index.widths, index.num_bytes))
+    return dict(zip(map(index.relative_path, range(len(index))), zip(names, *columns, strict=True), strict=True))
+
+
+def _joined(names: Iterable[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"\0".join(names), dtype=np.uint8)

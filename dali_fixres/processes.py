@@ -1,0 +1,26 @@
+"""What torchrun says in the environment about the processes of a run; without it there is one."""
+
+import os
+
+__all__ = ["local_rank", "num_local", "num_processes", "num_restarts"]
+
+
+def num_processes() -> int:
+    """Return how many processes there are over all nodes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def num_local() -> int:
+    """Return how many processes there are on this node."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def local_rank() -> int | None:
+    """Return this process' number on its node, or None without torchrun."""
+    number = os.environ.get("LOCAL_RANK")
+    return None if number is None else int(number)
+
+
+def num_restarts() -> int:
+    """Return how often torchrun has started this run again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -1,0 +1,145 @@
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dali_fixres.distributed import World, joined
+from dali_fixres.errors import DataError, Interrupted
+from dali_fixres.evaluation import total
+from dali_fixres.index.table import make_index
+from dali_fixres.interruption import Agreement, Orders, obeying_signals
+from dali_fixres.plan import EvaluationPlan
+from dali_fixres.resolution import Resolution
+
+# One process
+
+
+def test_one_process_is_the_whole_world() -> None:
+    """Without torchrun there is one process, which writes, and what it has is what all have."""
+    world = World()
+    assert (world.rank, world.size, world.local_rank, world.is_main) == (0, 1, 0, True)
+    assert world.sum(torch.tensor([1, 2])).tolist() == [1, 2]
+    assert world.gather({"a": 1}) == [{"a": 1}]
+    assert world.largest(torch.tensor([3, 0])).wait().tolist() == [3, 0]
+    network = nn.Linear(2, 2)
+    assert world.wrap(network, torch.device("cpu")) is network
+    with world.one_by_one_on_a_node():
+        world.copy_buffers(network)
+
+
+def test_a_sum_is_no_view() -> None:
+    """What is summed is left as it was, whatever is done with the sum."""
+    counts = torch.tensor([1, 2])
+    World().sum(counts).add_(5)
+    assert counts.tolist() == [1, 2]
+
+
+def test_nothing_is_joined_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single process joins nothing, and its errors are its own."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined(torch.device("cpu")) as world:
+        assert world == World()
+    with pytest.raises(DataError, match=r"^no data$"), joined(torch.device("cpu")):
+        raise DataError("no data")
+
+
+def test_other_processes_do_not_write() -> None:
+    """Only rank 0 is the main process, on whichever node."""
+    assert [World(rank, 3).is_main for rank in range(3)] == [True, False, False]
+
+
+# What signals and clock ask for
+
+
+def test_orders_of_one_process_count_at_once() -> None:
+    """What a single process asks for is agreed on in the same step, and only in that step unless asked again."""
+    orders = Orders(World())
+    assert orders.agree() == Agreement(stop=0, save=False)
+    assert orders.agree(save=True) == Agreement(stop=0, save=True)
+    assert orders.agree() == Agreement(stop=0, save=False)
+    orders.received = signal.SIGTERM
+    assert orders.agree() == Agreement(stop=15, save=False)
+    assert orders.agree(save=True) == Agreement(stop=15, save=True)
+
+
+def test_an_agreement_to_stop_raises_the_signals_name() -> None:
+    """A run that is to stop is interrupted with the signal's name; another goes on."""
+    Agreement(stop=0, save=True).raise_if_stopped()
+    with pytest.raises(Interrupted, match=r"^SIGUSR1$"):
+        Agreement(stop=10, save=False).raise_if_stopped()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_signals_are_noted(number: signal.Signals) -> None:
+    """A signal asks to stop at the next point where all agree, and does not end the process."""
+    before = signal.getsignal(number)
+    with obeying_signals(World()) as orders:
+        assert orders.agree().stop == 0
+        signal.raise_signal(number)
+        assert orders.agree().signal_name == number.name
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_the_process() -> None:
+    """The first Ctrl-C asks to stop, the second does not wait; afterwards Ctrl-C is as it was."""
+    before = signal.getsignal(signal.SIGINT)
+    with obeying_signals(World()) as orders:
+        signal.raise_signal(signal.SIGINT)
+        assert orders.agree().signal_name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_of_several_processes_is_only_noted() -> None:
+    """Under torchrun, which passes Ctrl-C on itself, two of them are no more than one."""
+    with obeying_signals(World(rank=1, size=2)) as orders:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert orders.received == signal.SIGINT
+
+
+# The sum of an evaluation
+
+
+def _plan(unreadable: frozenset[int] = frozenset()) -> EvaluationPlan:
+    """Plan an evaluation of rows 2 to 6."""
+    numbers = np.arange(7)
+    columns = dict.fromkeys(("labels", "heights", "widths", "num_bytes", "mtimes_ns"), numbers)
+    index = make_index(Path("/data"), ("a",), [b"%d" % number for number in numbers], columns, numbers >= 2)
+    return EvaluationPlan(index, 2, unreadable=unreadable)
+
+
+def test_total_literals() -> None:
+    """Counts become an accuracy at the resolution tested, with the time it took."""
+    accuracy = total(torch.tensor([1, 3, 5]), _plan(), Resolution(96), World(), time.perf_counter() - 2)
+    assert (accuracy.num_top1, accuracy.num_top5, accuracy.num_images, accuracy.num_unreadable) == (1, 3, 5, 0)
+    assert accuracy.resolution == Resolution(96)
+    assert 2 <= accuracy.seconds < 60
+    assert accuracy.top1 == pytest.approx(20)
+
+
+def test_total_leaves_unreadable_pictures_out() -> None:
+    """Unreadable test pictures are counted apart, and those of training not at all."""
+    plan = _plan(frozenset({0, 3, 6}))
+    accuracy = total(torch.tensor([1, 2, 3]), plan, Resolution(96), World(), time.perf_counter())
+    assert (accuracy.num_images, accuracy.num_unreadable) == (3, 2)
+    assert accuracy.top5 == pytest.approx(66.666667)
+
+
+@pytest.mark.parametrize("num_images", [4, 6])
+def test_total_of_too_many_or_too_few(num_images: int) -> None:
+    """A picture that is missing, or counted twice, is a defect of the program and no result."""
+    with pytest.raises(RuntimeError, match=rf"^tested {num_images} pictures and 0 unreadable ones of 5$"):
+        total(torch.tensor([1, 2, num_images]), _plan(), Resolution(96), World(), 0.0)
+
+
+def test_total_of_nothing() -> None:
+    """Where no test picture can be read there is no accuracy."""
+    plan = _plan(frozenset(range(7)))
+    with pytest.raises(DataError, match=r"^none of the 5 test pictures of /data can be read$"):
+        total(torch.tensor([0, 0, 0]), plan, Resolution(96), World(), 0.0)
