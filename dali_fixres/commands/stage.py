@@ -14,7 +14,7 @@ from dali_fixres.commands.stream import Epoch, Stream, Test
 from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import FinetuneConfig, StageConfig, TrainConfig
 from dali_fixres.distributed import World
-from dali_fixres.errors import ConfigError, Interrupted
+from dali_fixres.errors import CheckpointError, ConfigError, Interrupted
 from dali_fixres.evaluation import evaluate, total
 from dali_fixres.index import Index
 from dali_fixres.interruption import Orders
@@ -165,7 +165,10 @@ def build_learner(
     """Put the optimiser, its state so far and the learning rate of every step to a network."""
     optimizer = build_optimizer(network, momentum=config.momentum, weight_decay=config.weight_decay)
     if start.optimizer:
-        optimizer.load_state_dict(start.optimizer)
+        try:
+            optimizer.load_state_dict(start.optimizer)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"the optimiser's state in {LAST} does not fit the network: {error}") from error
     num_steps = plan.steps_before(config.epochs)
     rate = LearningRate(
         peaks=_peaks(config, plan),

@@ -31,6 +31,11 @@ def assert_refused(result: Any, *parts: str) -> None:
         (("--bach-size", "3"), ("--bach-size", "--batch-size")),
         (("--batch-size", "many"), ("--batch-size", "many")),
         (("--epochs", "0"), ("--epochs", "at least 1")),
+        (("--checkpoint-every", "10"), ("--checkpoint-every", "10min or 500steps", "'10'")),
+        (("--checkpoint-every", "0steps"), ("--checkpoint-every", "above 0")),
+        (("--train-res", "96-130@0-4"), ("steps of 32 px", "96-130@0-4")),
+        (("--train-res", "96@0:lr=big"), ("lr of a phase", "big")),
+        (("--repeats", "0"), ("--repeats", "at least 1")),
         (("--device", "gpu"), ("--device", "cuda")),
     ],
 )
@@ -67,6 +72,17 @@ def test_classes_must_match(cli: Any, pictures: Path, tmp_path: Path) -> None:
 def test_a_batch_larger_than_the_data_is_refused(cli: Any, pictures: Path) -> None:
     """The message gives both numbers."""
     assert_refused(cli("train", *NET, "--data", pictures, "--batch-size", "41"), "41", "40", "--batch-size")
+
+
+def test_repeats_must_fit_the_batch(cli: Any, pictures: Path) -> None:
+    """Copies of a picture that do not divide the batch are refused with both numbers."""
+    assert_refused(cli("train", *NET, *SMALL, "--data", pictures, "--repeats", 3), "--repeats 3", "batch of 8")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_synchronised_norms_need_gpus(cli: Any, pictures: Path, tmp_path: Path) -> None:
+    """--sync-bn on a CPU is refused."""
+    assert_refused(cli("train", *NET, *SMALL, "--data", pictures, "--sync-bn", folder=tmp_path), "--sync-bn needs GPUs")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -1,6 +1,8 @@
 """The main line: train low, fine-tune high, evaluate, resume; each step builds on the run of the one before."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -43,7 +45,9 @@ def records(run: Path) -> list[dict[str, Any]]:
 def test_train_leaves_a_whole_run_folder(trained: Path, pictures: Path) -> None:
     """Settings, records, checkpoints, results and plot are there and say what was asked for."""
     names = {path.name for path in trained.iterdir()}
-    assert names == {"config.toml", "records.jsonl", "last.pt", "best.pt", "results.json", "curves.png"}
+    assert names == {
+        ".lock", "best.pt", "config.toml", "curves.png", "data.npz", "last.pt", "records.jsonl", "results.json",
+    }  # fmt: skip
     config = tomllib.loads((trained / "config.toml").read_text())
     assert config["data"] == str(pictures)
     assert (config["train_res"], config["test_res"], config["epochs"]) == ("64@0,96@1", 96, 2)
@@ -61,7 +65,7 @@ def test_train_writes_its_figures_as_json(trained: Path, workplace: Path) -> Non
     content = json.loads((workplace / "train.json").read_text())
     assert content == json.loads((trained / "results.json").read_text())
     (row,) = content["results"]
-    assert row.keys() == {"test_res", "crop_ratio", "top1", "top5", "num_images", "images_per_s"}
+    assert row.keys() == {"test_res", "crop_ratio", "top1", "top5", "num_images", "num_unreadable", "images_per_s"}
     assert (row["test_res"], row["num_images"]) == (96, 20)
     assert content["synthetic"] is False
     assert content["environment"]["torch"] == torch.__version__.partition("+")[0]
@@ -109,27 +113,39 @@ def test_evaluate_takes_weights_of_any_file(cli: Any, trained: Path, pictures: P
     assert (foreign["top1"], foreign["top5"]) == (last["top1"], last["top5"])
 
 
-def test_resume_goes_on_where_a_killed_run_stopped(cli: Any, pictures: Path, workplace: Path) -> None:
-    """A run killed in the middle and resumed ends with the very tensors of one that was never stopped."""
-    command = ("train", "--data", pictures, *TINY, "--epochs", 8)
-    whole = cli(*command, "--out", "runs/whole")
-    assert whole.returncode == 0, whole.stderr
-    words = [sys.executable, "-m", "dali_fixres", *map(str, command), "--out", "runs/part"]
+def test_a_preempted_run_says_how_to_go_on(cli: Any, pictures: Path, workplace: Path) -> None:
+    """SIGTERM ends a run with exit code 75 and the command that goes on with it; that command finishes the run."""
+    words = [sys.executable, "-m", "dali_fixres", "train", "--data", pictures, *TINY, "--epochs", 50]
     with subprocess.Popen(
-        words, cwd=workplace, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as process:
+        [*map(str, words), "--out", "runs/part"], cwd=workplace, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        text=True,
+    ) as process:  # fmt: skip
         assert process.stderr is not None
-        next(line for line in process.stderr if line.startswith("epoch 2/8"))
-        process.kill()
-    part = workplace / "runs" / "part"
-    assert torch.load(part / "last.pt", weights_only=True)["epoch"] < 8
-    resumed = cli("train", "--resume", "--out", "runs/part")
+        next(line for line in process.stderr if line.startswith("epoch 2/50"))
+        process.send_signal(signal.SIGTERM)
+        *_, last_line = process.stderr
+    assert process.returncode == 75
+    said, _, command = last_line.strip().partition("; go on with: dali-fixres ")
+    assert said.startswith("stopped by SIGTERM after step ")
+    step = torch.load(workplace / "runs" / "part" / "last.pt", weights_only=True)["step"]
+    assert said.split()[-3] == f"{step},"
+    resumed = cli(*command.split(), "--epochs", 12)
     assert resumed.returncode == 0, resumed.stderr
-    assert "resuming runs/part after epoch" in resumed.stderr
-    expected, found = (
-        torch.load(workplace / "runs" / name / "last.pt", weights_only=True)["state_dict"] for name in ("whole", "part")
-    )
-    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+    assert f"resuming runs/part after step {step}" in resumed.stderr
+    assert torch.load(workplace / "runs" / "part" / "last.pt", weights_only=True)["epoch"] == 12
+
+
+def test_verify_has_an_exit_code(cli: Any, pictures: Path, tmp_path: Path) -> None:
+    """0 for good data; 1 and a list for data with broken files."""
+    good = cli("verify", pictures, folder=tmp_path)
+    assert (good.returncode, good.stdout) == (0, "0 of 60 files cannot be read\n")
+    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    victim = data / "val" / "ant" / "03.jpg"
+    victim.write_bytes(victim.read_bytes()[:2000])
+    bad = cli("verify", data, folder=tmp_path)
+    assert bad.returncode == 1
+    assert "1 of 60 files cannot be read, listed in unreadable.txt" in bad.stdout
+    assert (tmp_path / "unreadable.txt").read_text().startswith(f"{victim}: ")
 
 
 def test_demo_trains_without_any_flags_but_a_shorter_run(cli: Any, tmp_path: Path) -> None:
