@@ -11,6 +11,7 @@ runs/<name>/
     .lock           held by the process that writes, so that a second one is refused
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -43,6 +44,9 @@ __all__ = [
 
 RUNS = Path("runs")
 LAST, BEST = "last.pt", "best.pt"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""A file system without locks, as some mounts of Lustre: runs are not kept apart there, but they can run."""
+
 CONFIG, RECORDS = "config.toml", "records.jsonl"
 
 
@@ -262,6 +266,10 @@ def _lock(path: Path) -> IO[str]:
         holder = file.read().strip() or "another process"
         file.close()
         raise ConfigError(f"{path} is being written by {holder}; wait for it, or give another --out") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            file.close()
+            raise
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
