@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -143,18 +144,37 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _check_types(fields: dict[str, Any]) -> None:
-    """Raise TypeError unless parts that are used later, far from the file, are what they should be."""
-    types: dict[str, type] = {"command": str, "fingerprint": str, "config": dict, "optimizer": dict, "unreadable": dict}
-    types |= dict.fromkeys(("train_res", "test_res", "epoch", "num_done", "step"), int)
-    for name, expected in types.items():
+    """Raise TypeError or ValueError unless every part is what is relied on later, far from the file."""
+    for name, expected in _TYPES.items():
         if not isinstance(fields[name], expected):
-            raise TypeError(f"{name} is no {expected.__name__}")
-    if not all(torch.is_tensor(tensor) for tensor in fields["state_dict"].values()):
-        raise TypeError("state_dict holds other things than tensors")
-    if not all(isinstance(row, int) and isinstance(reason, str) for row, reason in fields["unreadable"].items()):
-        raise TypeError("unreadable does not give reasons by row")
-    if not all(isinstance(number, int | float) for number in fields["tally"].values()):
-        raise TypeError("tally holds other things than numbers")
+            raise TypeError(f"{name} is {type(fields[name]).__name__}")
+    if min(fields[name] for name in ("epoch", "num_done", "step")) < 0:
+        raise ValueError("epoch, num_done and step cannot be below 0")
+    model, normalisation = fields["model"], fields["normalisation"]
+    parts: dict[str, tuple[dict[Any, Any], type, Any]] = {
+        "state_dict": (fields["state_dict"], str, torch.Tensor),
+        "unreadable": (fields["unreadable"], int, str),
+        "tally": (fields["tally"], str, (int, float)),
+        "config": (fields["config"], str, object),
+        "classes": (dict.fromkeys(fields["classes"]), str, object),
+        "model": ({model["name"]: model["num_classes"], **dict.fromkeys(model["args"], 0)}, str, int),
+        "normalisation": (dict(enumerate([*normalisation["mean"], *normalisation["std"]])), int, float),
+    }
+    for name, (content, keys, values) in parts.items():
+        if not all(isinstance(key, keys) and isinstance(value, values) for key, value in content.items()):
+            raise TypeError(f"{name} holds other things than it should")
+    if len(parts["normalisation"][0]) != 6:
+        raise ValueError("normalisation is not of three channels")
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("command", "fingerprint"), str),
+    **dict.fromkeys(("train_res", "test_res", "epoch", "num_done", "step"), int),
+    **dict.fromkeys(("state_dict", "config", "optimizer", "unreadable", "tally", "model", "normalisation"), dict),
+    **dict.fromkeys(("top1", "best_top1"), (float, int, NoneType)),
+    "crop_ratio": float,
+    "classes": (tuple, list),
+}
 
 
 def rebuild(checkpoint: Checkpoint, source: Path) -> BuiltModel:

@@ -27,7 +27,7 @@ from dali_fixres.config import (
     read_toml,
 )
 from dali_fixres.errors import ConfigError, Interrupted, RunError, UserError
-from dali_fixres.processes import num_processes, num_restarts
+from dali_fixres.processes import max_restarts, num_local, num_processes, num_restarts
 from dali_fixres.runs import RunFolder, run_to_resume
 
 __all__ = ["app", "main"]
@@ -129,7 +129,8 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
         told = {**layers[0][0], **told}
     run = _run_to_resume(commands[-1], told) if commands[-1] in {"train", "finetune"} else None
     if run is not None:
-        layers.append((read_toml(run.config, known), str(run.config)))
+        settings = {**read_toml(run.config, known), "out": str(run.path), "resume": True}
+        layers.append((settings, str(run.config)))
     elif commands[-1] == "train" and "data" not in told:
         recipe = files("dali_fixres.recipes") / "demo.toml"
         layers.append((read_toml(Path(str(recipe)), known), "the demo's recipe"))
@@ -143,11 +144,19 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
 
 
 def _run_to_resume(command: str, told: dict[str, Any]) -> RunFolder | None:
-    """Return the run whose settings fill what is left out."""
+    """Return the run that goes on: asked for, or begun before torchrun started the command again."""
     out = Path(told["out"]) if "out" in told else None
-    if out is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
-        raise ConfigError("torchrun may start this run again, which then has to find its folder; give it an --out")
-    return run_to_resume(command, out, asked=bool(told.get("resume")), restarted=num_restarts() > 0)
+    if max_restarts() > 0:
+        if out is None:
+            raise ConfigError("torchrun may start this run again, which then has to find its folder; give it an --out")
+        if num_processes() > num_local():
+            raise ConfigError(
+                "torchrun's --max-restarts works on one node; on several leave it out, and start the run again with "
+                "--resume"
+            )
+        if num_restarts() > 0 and RunFolder(out).last.exists():
+            return RunFolder(out)
+    return run_to_resume(command, out) if told.get("resume") else None
 
 
 def _key(flag: str) -> str:
@@ -190,6 +199,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    """Print one line and exit."""
-    print(message, file=sys.stderr)  # noqa: T201
+    """Print one line, if there is something to say, and exit."""
+    if message:
+        print(message, file=sys.stderr)  # noqa: T201
     sys.exit(code)

@@ -322,7 +322,7 @@ class VerifyConfig:
     """Pictures decoded at once; one per usable core if left out."""
 
     out: Path = Path("unreadable.txt")
-    """Where the unreadable files are listed, if there are any."""
+    """Where the unreadable files are listed."""
 
     json: Path | None = None
     """Also write the figures here, as JSON."""

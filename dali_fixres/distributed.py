@@ -69,6 +69,11 @@ class World:
             dist.all_gather_object(values, value, group=self._group)
         return values
 
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self._group is not None:
+            dist.barrier(self._group)
+
     def copy_buffers(self, network: nn.Module) -> None:
         """Give all processes the first one's buffers: running statistics differ after a step, weights do not."""
         if self._group is not None:
@@ -79,19 +84,20 @@ class World:
         """Return what to call while learning: the network, averaging gradients over all processes."""
         if self._group is None:
             return network
-        return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+        if device.type == "cuda":
+            return DistributedDataParallel(network, device_ids=[device.index])
+        # Without the search for unused parameters, gradients are laid out anew after the first step, also of a resumed
+        # run; three or more addends would then come to another rounding than without the stop.
+        return DistributedDataParallel(network, find_unused_parameters=True)
 
     @contextmanager
     def one_by_one_on_a_node(self) -> Iterator[None]:
         """Let the first process of each node go before the others: they find what it has cached."""
-        if self._group is None:
-            yield
-            return
         if self.local_rank > 0:
-            dist.barrier(self._group)
+            self.barrier()
         yield
         if self.local_rank == 0:
-            dist.barrier(self._group)
+            self.barrier()
 
     def largest(self, values: torch.Tensor) -> "Maximum":
         """Begin to take the maximum of a tensor over all processes."""
@@ -128,7 +134,7 @@ def joined(device: torch.device) -> Iterator[World]:
     store: Any = PrefixStore(f"start-{num_restarts()}", shared)
     backend = "nccl" if device.type == "cuda" else "gloo"
     bound = device if device.type == "cuda" else None
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=bound)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE, device_id=bound)
     group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
     leaving = threading.Event()
     threading.Thread(target=_watch, args=(store.clone(), rank, leaving), daemon=True).start()

@@ -2,7 +2,7 @@
 
 import os
 
-__all__ = ["local_rank", "num_local", "num_processes", "num_restarts"]
+__all__ = ["local_rank", "max_restarts", "num_local", "num_processes", "num_restarts"]
 
 
 def num_processes() -> int:
@@ -24,3 +24,8 @@ def local_rank() -> int | None:
 def num_restarts() -> int:
     """Return how often torchrun has started this run again after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def max_restarts() -> int:
+    """Return how often torchrun may start this run again."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))

@@ -33,6 +33,7 @@ __all__ = [
     "LAST",
     "RUNS",
     "RunFolder",
+    "append_text",
     "create_run",
     "newest_run",
     "open_run",
@@ -113,12 +114,7 @@ class RunFolder:
             SaveError: If it cannot be written.
         """
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
-        path = self.path / RECORDS
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise SaveError(f"cannot write {path}: {error.strerror}; make room, then go on with --resume") from error
+        append_text(self.path / RECORDS, line + "\n")
 
     def records(self) -> list[dict[str, Any]]:
         """Return the events so far; of an epoch that a killed run had to do again, the later ones."""
@@ -179,23 +175,18 @@ def reopen_run(path: Path) -> RunFolder:
         raise ConfigError(f"cannot write the run folder {path}: {error.strerror}") from error
 
 
-def run_to_resume(command: str, out: Path | None, *, asked: bool, restarted: bool) -> RunFolder | None:
-    """Return the run to go on with, unlocked, or None to begin one.
-
-    Args:
-        command: ``train`` or ``finetune``.
-        out: The run's folder; the newest run of the command if None.
-        asked: Whether ``--resume`` was given.
-        restarted: Whether torchrun has started this command again: then the run in `out` goes on if it has begun.
+def run_to_resume(command: str, out: Path | None) -> RunFolder:
+    """Return the run in `out`, or the newest one of a command, to go on with.
 
     Raises:
-        CheckpointError: If it was asked for and there is none.
+        CheckpointError: If there is none, or it has no checkpoint.
     """
-    if asked:
-        return open_run(out) if out else newest_run(command)
-    if restarted and out is not None and RunFolder(out).last.exists():
-        return RunFolder(out)
-    return None
+    run = open_run(out) if out else newest_run(command)
+    if not run.last.exists():
+        raise CheckpointError(
+            f"{run.path} has no checkpoint, because its run ended before the first; begin it again without --resume"
+        )
+    return run
 
 
 def open_run(path: Path) -> RunFolder:
@@ -284,6 +275,19 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
     """
     with replacing(path) as file:
         file.write(text.encode("utf-8", errors))
+
+
+def append_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Append to a file.
+
+    Raises:
+        SaveError: If it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8", errors=errors) as file:
+            file.write(text)
+    except OSError as error:
+        raise SaveError(f"cannot write {path}: {error.strerror}; make room, then go on with --resume") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

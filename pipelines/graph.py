@@ -65,9 +65,9 @@ def build_graph(
 
 
 def build_probe() -> Any:
-    """Build a pipeline that decodes one whole picture at a time on one CPU thread: ``run(path=[bytes as uint8])``.
+    """Build a pipeline that decodes one region at a time on one CPU thread: ``run(path=…, start=…, end=…)``.
 
-    A picture that cannot be decoded raises RuntimeError; the next ones are decoded all the same.
+    A region that cannot be decoded raises RuntimeError; the next ones are decoded all the same.
     """
     pipeline: Any = _probe(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
     pipeline.build()
@@ -77,8 +77,10 @@ def build_probe() -> Any:
 @pipeline_def
 def _probe() -> Any:
     path = fn.external_source(name="path", dtype=types.DALIDataType.UINT8, ndim=1)
+    start, end = (fn.external_source(name=name, dtype=types.DALIDataType.INT32, ndim=1) for name in ("start", "end"))
     # The same reading and decoding as below, so that it finds what fails there.
-    return fn.decoders.image(fn.io.file.read(path, dont_use_mmap=True), adjust_orientation=False)
+    files = fn.io.file.read(path, dont_use_mmap=True)
+    return fn.decoders.image_slice(files, start=start, end=end, axes=[0, 1], adjust_orientation=False)
 
 
 @pipeline_def(enable_conditionals=True)

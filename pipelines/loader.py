@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
@@ -111,17 +110,23 @@ class Loader:
         if len(plan) > self._max_batch_size:
             raise ConfigError(f"a plan orders {len(plan)} pictures, the loader takes {self._max_batch_size} at most")
         self._in_flight.append(plan)
+        return self._inputs(plan)
+
+    def _inputs(self, plan: BatchPlan) -> GraphInputs:
         return graph_inputs(plan, self._index, self._normalisation, decode_window=self._device.type == "cpu")
 
     def _explained(self, error: RuntimeError) -> Exception:
-        """Find out what is wrong with the failed batch, and with those in flight behind it, which may fail too."""
+        """Find out which pictures the failed batch has failed over, by decoding the same regions one by one.
+
+        Not those of the batches in flight behind it: what is found out must depend on the plan alone.
+        """
+        plan = self._in_flight[0]
         if self._probe is None:
             self._probe = Probe(self._index, self._num_threads)
-        failed, *_ = self._in_flight
-        rows = np.unique(np.concatenate([plan.ids for plan in self._in_flight]))
-        reasons = self._probe.unreadable(rows)
-        if not reasons.keys() & set(failed.ids.tolist()):
-            error.add_note(f"each of the {len(failed)} pictures of the batch can be decoded by itself on the CPU")
+        inputs = self._inputs(plan)
+        reasons = self._probe.regions(plan.ids, inputs.decode_start, inputs.decode_end)
+        if not reasons:
+            error.add_note(f"each of the {len(plan)} pictures of the batch can be decoded by itself on the CPU")
             return error
         return UnreadableError({row: (self._index.path(row), reason) for row, reason in reasons.items()})
 

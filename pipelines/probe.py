@@ -3,16 +3,19 @@
 Always on the CPU: a GPU's hardware decoder may take a truncated file for a good one.
 """
 
+import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from dali_fixres.errors import DataError
 from dali_fixres.index import FORMATS, NOT_A_PICTURE, Index
 from dali_fixres.windows import Ints
 from pipelines.graph import build_probe
@@ -22,9 +25,15 @@ __all__ = ["Probe"]
 CHUNK = 16
 """Pictures that a thread takes at once."""
 
+OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors that are a file's own; all others are the storage's, and passing over pictures would not help."""
+
+Part = tuple[int, NDArray[np.int32], NDArray[np.int32]]
+"""A row of the index, and the region (y, x) of its picture that is decoded: start and end."""
+
 
 class Probe:
-    """Decodes whole pictures, each by itself, over several threads.
+    """Decodes pictures, each by itself, over several threads.
 
     Args:
         index: The data set.
@@ -38,18 +47,42 @@ class Probe:
         for _ in range(num_threads):
             self._idle.put(build_probe())
 
-    def unreadable(
+    def whole(
         self,
-        rows: Ints,
         on_progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005
     ) -> dict[int, str]:
-        """Return what is wrong with each picture that cannot be decoded, or is not what was indexed.
+        """Return what is wrong with each picture of the data set that cannot be decoded from end to end, by row.
+
+        Args:
+            on_progress: Called with the number of pictures done.
+
+        Raises:
+            DataError: If the storage has failed.
+        """
+        rows = np.arange(len(self._index))
+        ends = np.stack([self._index.heights, self._index.widths], axis=1).astype(np.int32)
+        return self.regions(rows, np.zeros_like(ends), ends, on_progress)
+
+    def regions(
+        self,
+        rows: Ints,
+        starts: NDArray[np.int32],
+        ends: NDArray[np.int32],
+        on_progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005
+    ) -> dict[int, str]:
+        """Return what is wrong with each picture of which a region cannot be decoded, by row.
 
         Args:
             rows: Of the index, (n,).
+            starts: Where the region of each begins (y, x), (n, 2) int32.
+            ends: Where it ends.
             on_progress: Called with the number of pictures done.
+
+        Raises:
+            DataError: If the storage has failed.
         """
-        chunks = [rows[start : start + CHUNK].tolist() for start in range(0, len(rows), CHUNK)]
+        parts = list(zip(rows.tolist(), starts, ends, strict=True))
+        chunks = [parts[first : first + CHUNK] for first in range(0, len(parts), CHUNK)]
         reasons: dict[int, str] = {}
         done = 0
         with ThreadPoolExecutor(self._num_threads) as pool:
@@ -59,37 +92,47 @@ class Probe:
                 on_progress(done)
         return reasons
 
-    def _check(self, rows: Sequence[int]) -> dict[int, str]:
+    def _check(self, parts: Iterable[Part]) -> dict[int, str]:
         pipeline = self._idle.get()
         try:
-            reasons = {row: self._problem(pipeline, row) for row in rows}
+            reasons = {part[0]: self._problem(pipeline, part) for part in parts}
         finally:
             self._idle.put(pipeline)
         return {row: reason for row, reason in reasons.items() if reason}
 
-    def _problem(self, pipeline: Any, row: int) -> str:
+    def _problem(self, pipeline: Any, part: Part) -> str:
         """Say what is wrong with a picture, or return an empty string."""
+        row, start, end = part
         path = self._index.path(row)
         try:
-            (picture,) = pipeline.run(path=[np.frombuffer(os.fsencode(path), np.uint8)])
+            pipeline.run(path=[np.frombuffer(os.fsencode(path), np.uint8)], start=[start], end=[end])
         except RuntimeError as error:
-            return _in_words(path) or f"DALI cannot decode it: {_first_cause(error)}"
-        found = tuple(picture.shape()[0][:2])
-        indexed = int(self._index.heights[row]), int(self._index.widths[row])
-        return "" if found == indexed else f"has changed since it was indexed: {found} instead of {indexed} pixels"
+            indexed = int(self._index.widths[row]), int(self._index.heights[row])
+            return _in_words(path, indexed) or f"DALI cannot decode it: {_first_cause(error)}"
+        return ""
 
 
-def _in_words(path: Path) -> str:
-    """Say what PIL finds wrong with a file, which reads better than what DALI says."""
+def _in_words(path: Path, indexed_size: tuple[int, int]) -> str:
+    """Say what PIL finds wrong with a file, which reads better than what DALI says.
+
+    Raises:
+        DataError: If it is not the file's fault.
+    """
     try:
         if path.stat().st_size == 0:
             return "empty file"
         with Image.open(path, formats=FORMATS) as image:
             image.load()
+            size = image.size
     except UnidentifiedImageError:
         return NOT_A_PICTURE
-    except Exception as error:  # noqa: BLE001 - whatever a broken file makes PIL raise is the finding to report
-        return str(getattr(error, "strerror", None) or error) or type(error).__name__
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is not None and number not in OF_THE_FILE:
+            raise DataError(f"cannot read {path}: {os.strerror(number)}; mend the storage, then run again") from error
+        return str(os.strerror(number) if number is not None else error) or type(error).__name__
+    if size != indexed_size:
+        return f"has changed since it was indexed: {size} instead of {indexed_size} pixels"
     return ""
 
 

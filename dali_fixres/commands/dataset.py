@@ -16,10 +16,10 @@ from dali_fixres.report.progress import Bar, Reporter
 from dali_fixres.report.tables import SYNTHETIC
 from pipelines import Loader
 
-__all__ = ["Dataset", "open_dataset", "open_loader"]
+__all__ = ["NUM_NAMED", "Dataset", "open_dataset", "open_loader"]
 
 NUM_NAMED = 5
-"""Files left out of the index that a warning names; the run folder lists all."""
+"""Unreadable files that warnings name; the run folder lists all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ def open_dataset(
         f"{len(index.classes)} classes, fingerprint {index.fingerprint[:12]}"
     )
     _warn_left_out(opened.left_out, reporter)
+    if world is not None and len(set(world.gather(index.fingerprint))) > 1:
+        raise DataError(f"the processes do not all see the same pictures in {folder}; give them the same data set")
     return Dataset(index, opened.left_out, synthetic=data is None)
 
 

@@ -8,17 +8,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
+from dali_fixres.commands.learner import build_learner, prepare, training_plan, untrained
 from dali_fixres.commands.network import build_named, build_start, find_start
-from dali_fixres.commands.resuming import resume, run_folder
-from dali_fixres.commands.stage import (
-    Stage,
-    build_learner,
-    measure,
-    prepare,
-    run_stage,
-    training_plan,
-    untrained,
-)
+from dali_fixres.commands.resuming import resume, run_folder, run_to_go_on_with
+from dali_fixres.commands.stage import Stage, measure, run_stage
 from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import FinetuneConfig
 from dali_fixres.devices import choose_device
@@ -29,13 +22,12 @@ from dali_fixres.metrics import Accuracy
 from dali_fixres.models import Anatomy, BuiltModel, dissect
 from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
-from dali_fixres.processes import num_restarts
 from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import plot_curves, plot_sweep
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import before_after_table, print_table
 from dali_fixres.resolution import Phase, Resolution, Schedule
-from dali_fixres.runs import BEST, LAST, RunFolder, run_to_resume, write_json
+from dali_fixres.runs import BEST, LAST, RunFolder, write_json
 from dali_fixres.tuning import Tuned, freeze_for_tuning
 
 __all__ = ["finetune"]
@@ -53,14 +45,13 @@ def finetune(config: FinetuneConfig) -> None:
         Interrupted: If a signal has stopped it; it can be resumed.
     """
     device = choose_device(config.device)
-    with joined(device) as world:
-        _finetune(config, device, world)
+    with joined(device) as world, run_to_go_on_with(config, "finetune", world) as resumed:
+        _finetune(config, resumed, device, world)
 
 
-def _finetune(config: FinetuneConfig, device: torch.device, world: World) -> None:
+def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.device, world: World) -> None:
     reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
-    resumed = run_to_resume("finetune", config.out, asked=config.resume, restarted=num_restarts() > 0)
     if resumed:
         dataset = open_dataset(config.data, config.val_fraction, reporter, world)
         dataset, built, start = resume(resumed, config, dataset, reporter)
@@ -97,6 +88,7 @@ def _finetune(config: FinetuneConfig, device: torch.device, world: World) -> Non
         final = replace(state, top1=top1, best_top1=top1)
         stage.save(LAST, final)
         stage.save(BEST, final)
+        unreadable.summarise()
         if run is not None:
             _report(config, run, dataset, final, tuned.num_parameters, (before, after))
 
@@ -139,8 +131,8 @@ def _before(stage: Stage, resumed: RunFolder | None, tested: list[Resolution], s
     known = {accuracy.resolution: accuracy for accuracy in map(Accuracy.from_json, rows)}
     if known.keys() >= set(tested):
         return [known[resolution] for resolution in tested]
-    if start.step > 0:
-        raise CheckpointError(f"the records of {resumed} lack the evaluations before tuning; start a new run")
+    if resumed is not None and start.step > 0:
+        raise CheckpointError(f"the records of {resumed.path} lack the evaluations before tuning; start a new run")
     return [measure(stage, resolution, start) for resolution in tested]
 
 

@@ -12,9 +12,9 @@ from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.index.snapshot import compare, load_snapshot, save_snapshot
 from dali_fixres.models import BuiltModel
 from dali_fixres.report.progress import Reporter
-from dali_fixres.runs import RunFolder, create_run, reopen_run
+from dali_fixres.runs import RunFolder, create_run, reopen_run, run_to_resume
 
-__all__ = ["resume", "run_folder"]
+__all__ = ["resume", "run_folder", "run_to_go_on_with"]
 
 CHANGEABLE = {"epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "device", "strict", "workers", "data"}
 """Settings that a resumed run may change; the others decide which pictures it has seen and what learned from them.
@@ -38,6 +38,8 @@ def resume(
         was = ", ".join(f"{key} = {state.config.get(key, 'unset')}" for key in changed)
         raise ConfigError(f"{run.path} was begun with {was}; a resumed run keeps that, so start a new one")
     unreadable = state.unreadable
+    if not all(0 <= row < len(dataset.index) for row in unreadable) and state.fingerprint == dataset.index.fingerprint:
+        raise CheckpointError(f"{run.last} names unreadable pictures that the data set does not have")
     if state.fingerprint != dataset.index.fingerprint:
         dataset, unreadable = _changed_data(run, state, config, dataset, reporter)
     reporter.line(
@@ -68,13 +70,35 @@ def _changed_data(
 
 
 @contextmanager
+def run_to_go_on_with(config: StageConfig, command: str, world: World) -> Iterator[RunFolder | None]:
+    """Hold the run that ``--resume`` asks for; None where a new one is to begin.
+
+    It is locked before its checkpoint is read, by the one process that will write it.
+
+    Raises:
+        CheckpointError: If there is none.
+        ConfigError: If another process is writing it.
+    """
+    if not config.resume:
+        yield None
+        return
+    run = run_to_resume(command, config.out)
+    if len(set(world.gather(run.path))) > 1:
+        raise ConfigError("the processes do not agree on the newest run; name it with --out")
+    run = reopen_run(run.path) if world.is_main else run
+    try:
+        yield run
+    finally:
+        run.release()
+
+
+@contextmanager
 def run_folder(
     config: StageConfig, command: str, resumed: RunFolder | None, start: Checkpoint, dataset: Dataset, world: World
 ) -> Iterator[RunFolder | None]:
-    """Hold the folder of a run, new or resumed, with its settings and its snapshot of the data up to date.
+    """Hold the folder of a run, new or resumed, with its first state, its settings and its snapshot of the data.
 
-    A new run's first checkpoint is written at once, so that a run killed in its first epoch can be resumed.
-    Processes other than the first get None: they write nothing.
+    So a run killed in its first epoch can be resumed. Processes other than the first get None: they write nothing.
 
     Raises:
         ConfigError: If it cannot be written, or another process is writing it.
@@ -82,13 +106,12 @@ def run_folder(
     if not world.is_main:
         yield None
         return
-    run = reopen_run(resumed.path) if resumed else create_run(config.out, command, config.stored())
+    run = resumed or create_run(config.out, command, config.stored())
     try:
+        run.write_config(command, config.stored())
+        # In this order: a snapshot is looked at where the checkpoint is of other data.
+        save_checkpoint(run.last, start)
         save_snapshot(run.data, dataset.index)
-        if resumed:
-            run.write_config(command, config.stored())
-        else:
-            save_checkpoint(run.last, start)
         yield run
     finally:
         run.release()

@@ -1,34 +1,27 @@
 """What `train` and `finetune` share: a stage of epochs, with its records and checkpoints."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
-from torch import nn
 
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock, save_checkpoint
-from dali_fixres.commands.dataset import Dataset
 from dali_fixres.commands.stream import Epoch, Stream, Test
 from dali_fixres.commands.unreadable import Unreadable
-from dali_fixres.config import FinetuneConfig, StageConfig, TrainConfig
 from dali_fixres.distributed import World
-from dali_fixres.errors import CheckpointError, ConfigError, Interrupted
+from dali_fixres.errors import Interrupted
 from dali_fixres.evaluation import evaluate, total
-from dali_fixres.index import Index
 from dali_fixres.interruption import Orders
 from dali_fixres.metrics import Accuracy, Tally
-from dali_fixres.models import BuiltModel, ModelSpec
-from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan, step_seed
+from dali_fixres.plan import EvaluationPlan, TrainPlan
 from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import Resolution, Schedule
+from dali_fixres.resolution import Resolution
 from dali_fixres.runs import BEST, LAST, RunFolder
 from dali_fixres.training import Learner, Meter, train
 from pipelines import Loader
 
-__all__ = ["Stage", "build_learner", "measure", "prepare", "run_stage", "training_plan", "untrained"]
+__all__ = ["Stage", "measure", "run_stage"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,9 +61,10 @@ class Stage:
     reporter: Reporter
 
     def save(self, name: str, state: Checkpoint) -> None:
-        """Write a checkpoint, if this process is the one that writes."""
+        """Write a checkpoint, if this process is the one that writes; the others wait until that is done."""
         if self.run is not None:
             save_checkpoint(self.run.path / name, state)
+        self.world.barrier()
 
     def record(self, event: str, **values: object) -> None:
         """Append to the records, if this process is the one that writes."""
@@ -88,116 +82,11 @@ class Stage:
         self.reporter.line(f"learning rate: {peak:.4g} at its peak, for a global batch of {batch}{share}")
 
     def stopped(self, signal_name: str, step: int) -> Interrupted:
-        """Say what has happened and how to go on."""
-        out = f" --out {self.run.path}" if self.run else ""
-        how = f"dali-fixres {self.command} --resume{out}"
+        """Say what has happened and how to go on, if this process is the one that reports."""
+        if self.run is None:
+            return Interrupted()
+        how = f"dali-fixres {self.command} --resume --out {self.run.path}"
         return Interrupted(f"stopped by {signal_name} after step {step}, and saved; go on with: {how}")
-
-
-def training_plan(
-    config: StageConfig, dataset: Dataset, augmentation: str, schedule: Schedule, world: World, repeats: int = 1
-) -> TrainPlan:
-    """Plan a stage's batches, with the jitter asked for instead of the augmentation's own."""
-    look = AUGMENTATIONS[augmentation]
-    if config.jitter is not None:
-        look = replace(look, jitter=config.jitter)
-    return TrainPlan(
-        dataset.index, look, schedule, config.batch_size, config.seed, world.rank, world.size, repeats=repeats
-    )
-
-
-def untrained(
-    command: str,
-    config: TrainConfig | FinetuneConfig,
-    trained_at: int,
-    spec: ModelSpec,
-    built: BuiltModel,
-    index: Index,
-) -> Checkpoint:
-    """Return the state of a stage before its first epoch, of a network trained at `trained_at` pixels."""
-    return Checkpoint(
-        command=command,
-        model=spec,
-        state_dict=built.network.state_dict(),
-        normalisation=built.normalisation,
-        classes=index.classes,
-        fingerprint=index.fingerprint,
-        train_res=trained_at,
-        test_res=config.test_resolution.crop_px,
-        crop_ratio=config.ratio,
-        config=config.stored(),
-        epoch=0,
-        num_done=0,
-        tally=Tally(),
-        step=0,
-        optimizer={},
-        unreadable={},
-        top1=None,
-        best_top1=None,
-    )
-
-
-def prepare(network: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:
-    """Move a network to its device, in the memory format of its pictures.
-
-    Raises:
-        ConfigError: If batch norm is to be synchronised on a CPU, which torch cannot.
-    """
-    if sync_bn:
-        if device.type != "cuda":
-            raise ConfigError("--sync-bn needs GPUs; leave it out with --device cpu")
-        from timm.layers.norm_act import convert_sync_batchnorm  # noqa: PLC0415 - slow to import
-
-        convert: Callable[[nn.Module], nn.Module] = convert_sync_batchnorm  # knows timm's own norms too
-        network = convert(network)
-    return network.to(device).to(memory_format=torch.channels_last)
-
-
-def build_learner(
-    config: StageConfig,
-    network: nn.Module,
-    plan: TrainPlan,
-    start: Checkpoint,
-    set_mode: Callable[[], object],
-    world: World,
-    device: torch.device,
-) -> Learner:
-    """Put the optimiser, its state so far and the learning rate of every step to a network."""
-    optimizer = build_optimizer(network, momentum=config.momentum, weight_decay=config.weight_decay)
-    if start.optimizer:
-        try:
-            optimizer.load_state_dict(start.optimizer)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"the optimiser's state in {LAST} does not fit the network: {error}") from error
-    num_steps = plan.steps_before(config.epochs)
-    rate = LearningRate(
-        peaks=_peaks(config, plan),
-        num_steps=num_steps,
-        warmup_steps=round(config.warmup_ratio * num_steps),
-        decay=config.lr_decay,
-    )
-    return Learner(
-        network,
-        world.wrap(network, device),
-        optimizer,
-        rate,
-        partial(step_seed, config.seed, world.rank),
-        set_mode,
-        config.label_smoothing,
-        config.clip_grad,
-    )
-
-
-def _peaks(config: StageConfig, plan: TrainPlan) -> tuple[tuple[int, float], ...]:
-    """Return the peak learning rate from the first step of each phase on."""
-    phases = [phase for phase in plan.schedule.phases if phase.first_epoch < config.epochs]
-    return tuple(
-        (
-            plan.steps_before(phase.first_epoch),
-            phase.lr or config.lr or scaled_lr(config.base_lr, plan.global_batch(phase.first_epoch)),
-        )
-        for phase in phases
-    )
 
 
 def run_stage(stage: Stage, start: Checkpoint) -> tuple[Checkpoint, Accuracy | None]:
@@ -223,7 +112,6 @@ def run_stage(stage: Stage, start: Checkpoint) -> tuple[Checkpoint, Accuracy | N
             stage.save(BEST, state)
         stage.save(LAST, state)
         stage.reporter.line(f"{label}  {line}")
-    stage.unreadable.summarise()
     return state, accuracy
 
 
@@ -248,7 +136,7 @@ def _train_epoch(stage: Stage, state: Checkpoint, stream: Stream, label: str) ->
         meter = Meter(bar, state.tally if stage.world.is_main else Tally())
         step = first_step
         for step in train(stage.learner, stream.part(), first_step, meter):
-            agreed = stage.orders.agree(save=stage.clock.due(step))
+            agreed = stage.orders.agree(save=stage.world.is_main and stage.clock.due(step))
             if agreed.stop or agreed.save:
                 stage.save(LAST, at(step, meter))
             if agreed.stop:
@@ -288,9 +176,11 @@ def measure(stage: Stage, resolution: Resolution, state: Checkpoint) -> Accuracy
     """
     stream = Stream(stage.loader, [Test(stage.evaluation, resolution)], stage.unreadable)
     try:
-        return _test(stage, stream, resolution, f"testing at {resolution.crop_px} px", state.epoch)
+        accuracy = _test(stage, stream, resolution, f"testing at {resolution.crop_px} px", state.epoch)
     except Interrupted as interruption:
         raise stage.stopped(str(interruption), state.step) from None
+    stream.share(stage.world)
+    return accuracy
 
 
 def _test(stage: Stage, stream: Stream, resolution: Resolution, label: str, epoch: int) -> Accuracy:
@@ -314,7 +204,7 @@ def _record_epoch(stage: Stage, state: Checkpoint) -> str:
         epoch=state.epoch + 1,
         step=state.step,
         train_res=stage.plan.schedule.at(state.epoch).crop_px,
-        lr=stage.learner.learning_rate.at(state.step - 1),
+        lr=stage.learner.learning_rate.at(max(state.step - 1, 0)),
         loss=round(loss, 5),
         images_per_s=round(images_per_s, 2),
         wait_share=round(wait_share, 4),

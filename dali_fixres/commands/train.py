@@ -8,17 +8,10 @@ import torch
 
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
+from dali_fixres.commands.learner import build_learner, prepare, training_plan, untrained
 from dali_fixres.commands.network import build_named
-from dali_fixres.commands.resuming import resume, run_folder
-from dali_fixres.commands.stage import (
-    Stage,
-    build_learner,
-    measure,
-    prepare,
-    run_stage,
-    training_plan,
-    untrained,
-)
+from dali_fixres.commands.resuming import resume, run_folder, run_to_go_on_with
+from dali_fixres.commands.stage import Stage, measure, run_stage
 from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import TrainConfig
 from dali_fixres.devices import choose_device
@@ -28,12 +21,11 @@ from dali_fixres.metrics import Accuracy
 from dali_fixres.models import BuiltModel
 from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
-from dali_fixres.processes import num_restarts
 from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import plot_curves
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import accuracy_table, print_table
-from dali_fixres.runs import RunFolder, run_to_resume, write_json
+from dali_fixres.runs import RunFolder, write_json
 
 __all__ = ["train"]
 
@@ -56,15 +48,14 @@ def train(config: TrainConfig) -> None:
         crop_ratio=config.ratio,
     )
     device = choose_device(config.device)
-    with joined(device) as world:
-        _train(config, device, world)
+    with joined(device) as world, run_to_go_on_with(config, "train", world) as resumed:
+        _train(config, resumed, device, world)
 
 
-def _train(config: TrainConfig, device: torch.device, world: World) -> None:
+def _train(config: TrainConfig, resumed: RunFolder | None, device: torch.device, world: World) -> None:
     started = time.perf_counter()
     reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
-    resumed = run_to_resume("train", config.out, asked=config.resume, restarted=num_restarts() > 0)
     dataset = open_dataset(config.data, config.val_fraction, reporter, world)
     if resumed:
         dataset, built, start = resume(resumed, config, dataset, reporter)
@@ -94,6 +85,7 @@ def _train(config: TrainConfig, device: torch.device, world: World) -> None:
         tested = sorted({config.schedule.last, config.test_resolution})
         known = {last.resolution: last} if last else {}
         results = [known.get(resolution) or measure(stage, resolution, state) for resolution in tested]
+        unreadable.summarise()
         if run is not None:
             _report(config, run, dataset, state, results, time.perf_counter() - started)
 

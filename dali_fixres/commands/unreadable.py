@@ -4,16 +4,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from dali_fixres.commands.dataset import Dataset
+from dali_fixres.commands.dataset import NUM_NAMED, Dataset
 from dali_fixres.distributed import World
 from dali_fixres.errors import DataError, UnreadableError
 from dali_fixres.report.progress import Reporter
-from dali_fixres.runs import write_text
+from dali_fixres.runs import append_text, write_text
 
 __all__ = ["Unreadable"]
-
-NUM_NAMED = 5
-"""Files that a command names on the terminal; the list has all."""
 
 
 class Unreadable:
@@ -50,6 +47,11 @@ class Unreadable:
             raise error
         _check_still_there(self._dataset.index.root)
         self._add({row: reason for row, (_, reason) in error.pictures.items()})
+        if 2 * len(self.rows) > len(self._dataset.index):
+            raise DataError(
+                f"{len(self.rows)} of the {len(self._dataset.index)} pictures of {self._dataset.index.root} cannot be "
+                "read; is all of it still mounted?"
+            )
 
     def share(self, world: World) -> bool:
         """Tell all processes what each has found; return whether that is more than this one knew."""
@@ -67,8 +69,9 @@ class Unreadable:
     def lines(self) -> list[str]:
         """Return a line for each file that cannot be read."""
         index = self._dataset.index
-        left_out = [f"{item.path}: {item.reason}" for item in self._dataset.left_out]
-        return [*left_out, *(f"{index.path(row)}: {reason}" for row, reason in sorted(self.reasons.items()))]
+        reasons = {item.path: item.reason for item in self._dataset.left_out}
+        reasons |= {index.path(row): reason for row, reason in sorted(self.reasons.items())}
+        return [f"{path}: {reason}" for path, reason in reasons.items()]
 
     def _add(self, reasons: Mapping[int, str]) -> None:
         new = {row: reason for row, reason in reasons.items() if row not in self.rows}
@@ -79,8 +82,8 @@ class Unreadable:
         self.reasons |= new
         self.rows = self.rows.union(new)
         if self._listed_in is not None:
-            with self._listed_in.open("a", encoding="utf-8", errors="surrogateescape") as file:
-                file.writelines(f"{self._dataset.index.path(row)}: {reason}\n" for row, reason in new.items())
+            lines = (f"{self._dataset.index.path(row)}: {reason}\n" for row, reason in new.items())
+            append_text(self._listed_in, "".join(lines), errors="surrogateescape")
 
 
 def _check_still_there(root: Path) -> None:

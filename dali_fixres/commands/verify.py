@@ -3,14 +3,13 @@
 import time
 from pathlib import Path
 
-import numpy as np
-
-from dali_fixres.commands.dataset import open_dataset
-from dali_fixres.commands.unreadable import NUM_NAMED, Unreadable
+from dali_fixres.commands.dataset import NUM_NAMED, open_dataset
+from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import VerifyConfig
 from dali_fixres.devices import usable_cores
+from dali_fixres.errors import ConfigError, SaveError
 from dali_fixres.report.progress import Reporter
-from dali_fixres.runs import write_json
+from dali_fixres.runs import write_json, write_text
 from pipelines import Probe
 
 __all__ = ["verify"]
@@ -29,9 +28,13 @@ def verify(data: Path, config: VerifyConfig) -> bool:
     reporter = Reporter()
     dataset = open_dataset(data, 1.0, reporter)
     num_pictures = len(dataset.index)
+    try:
+        write_text(config.out, "")  # before hours of decoding, not after
+    except SaveError as error:
+        raise ConfigError(f"{error}; give another --out") from error
     probe = Probe(dataset.index, config.workers or usable_cores())
     with reporter.bar("decoding", num_pictures) as bar:
-        reasons = probe.unreadable(np.arange(num_pictures), bar.update)
+        reasons = probe.whole(bar.update)
     unreadable = Unreadable(dataset, reasons, strict=False, reporter=reporter, listed_in=config.out)
     seconds = time.perf_counter() - started
     lines = unreadable.lines()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawing import natural_picture
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dali_fixres.commands.evaluate import evaluate
@@ -189,6 +190,15 @@ def test_a_folder_that_may_not_be_entered_is_passed_over(config: TrainConfig, da
     assert "Permission denied" in (config.out / "unreadable.txt").read_text()
 
 
+def test_most_of_the_data_gone_stops_the_run(config: TrainConfig, data: Path) -> None:
+    """Where a part of the data that is most of it has gone, as from a lost mount below, the run stops as well."""
+    with (
+        after_step(3, partial(shutil.rmtree, data / "train"), (data / "train").mkdir),
+        pytest.raises(DataError, match=r"of the 60 pictures of .* cannot be read; is all of it still mounted"),
+    ):
+        train(replace(config, epochs=9))
+
+
 def test_a_folder_of_pictures_that_vanishes_is_passed_over(config: TrainConfig, data: Path) -> None:
     """A whole class that cannot be read any more is listed picture by picture."""
     with after_step(1, partial(shutil.rmtree, data / "val" / "ant")):
@@ -212,6 +222,27 @@ def test_evaluate_counts_what_it_could_not_read(config: TrainConfig, data: Path,
     assert [Path(line.partition(": ")[0]).name for line in content["unreadable"]] == ["02.jpg", "04.jpg"]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+def test_a_sweep_counts_alike_for_every_batch_size(tmp_path: Path, config: TrainConfig, batch_size: int) -> None:
+    """A picture that is cut below its crop is a good one; it is not held against it that others in a batch are bad."""
+    train(config)
+    data = tmp_path / "large"
+    for number in range(5):
+        folder = data / "val" / ("ant", "bee", "cat", "dog", "dog")[number]
+        folder.mkdir(parents=True, exist_ok=True)
+        natural_picture(np.random.default_rng(number), 512, 512).save(folder / f"{number}.jpg", quality=95)
+    for path, share in ((data / "val" / "dog" / "4.jpg", 0.3), (data / "val" / "ant" / "0.jpg", 0.985)):
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    figures = tmp_path / "sweep.json"
+    evaluate(
+        EvaluateConfig(
+            checkpoint=config.out, data=data, test_res="64,96", batch_size=batch_size, json=figures, plot=tmp_path / "p"
+        )
+    )
+    content = json.loads(figures.read_text())
+    assert [(row["num_images"], row["num_unreadable"]) for row in content["results"]] == [(4, 1), (4, 1)]
+
+
 def test_verify_lists_everything_that_cannot_be_read(data: Path, tmp_path: Path) -> None:
     """Files that are no pictures and pictures that are truncated are listed, in a file and as JSON."""
     damages = {f"train/bee/0{number}.jpg": fault for number, fault in enumerate(FAULTS) if fault != "permission"}
@@ -229,9 +260,9 @@ def test_verify_lists_everything_that_cannot_be_read(data: Path, tmp_path: Path)
 
 
 def test_verify_finds_nothing_in_good_pictures(pictures: Path, tmp_path: Path) -> None:
-    """Good data leave no list."""
+    """Good data leave an empty list."""
     assert verify(pictures, VerifyConfig(out=tmp_path / "list.txt")) is False
-    assert not (tmp_path / "list.txt").exists()
+    assert (tmp_path / "list.txt").read_text() == ""
 
 
 def test_a_diverging_run_names_the_step_and_keeps_its_checkpoint(config: TrainConfig) -> None:

@@ -9,16 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ranks import run_ranks
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.train import train
 from dali_fixres.config import EvaluateConfig, TrainConfig
+from dali_fixres.errors import Interrupted
 from dali_fixres.runs import RunFolder
 
 
@@ -96,6 +99,37 @@ def test_processes_learn_what_one_learns(config: TrainConfig, alone: Path, tmp_p
         torch.testing.assert_close(other["state_dict"][key], tensor, rtol=1e-3, atol=1e-4, msg=key)
 
 
+def stopping_after(step: int, config: TrainConfig) -> None:
+    """Train in one of several processes, the second of which gets a signal after a step; all of them stop."""
+    taken = 0
+
+    def count(*_: object) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == step and os.environ["RANK"] == "1":
+            signal.raise_signal(signal.SIGUSR1)
+
+    register_optimizer_step_post_hook(count)
+    with pytest.raises(Interrupted):
+        train(config)
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_processes_resume_to_the_bit(config: TrainConfig, tmp_path: Path, num_processes: int) -> None:
+    """A signal to one process stops all at the same step; resumed, they end as if there had been none."""
+    whole = replace(
+        config, model="timm/test_resnet", model_arg=("drop_rate=0.3",), batch_size=4, out=tmp_path / "whole"
+    )
+    run_ranks(num_processes, train, whole)
+    part = replace(whole, out=tmp_path / "part")
+    run_ranks(num_processes, partial(stopping_after, 2), part)
+    assert torch.load(tmp_path / "part" / "last.pt", weights_only=True)["step"] == 3, "one step later, by agreement"
+    run_ranks(num_processes, train, replace(part, resume=True))
+    one, other = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "part"))
+    assert one["step"] == other["step"]
+    assert all(torch.equal(tensor, other["state_dict"][name]) for name, tensor in one["state_dict"].items())
+
+
 def test_processes_count_what_one_counts(alone: Path, pictures: Path, tmp_path: Path) -> None:
     """20 pictures, one of them unreadable, in batches of 3: the same answers from 1, 2, 3 and 4 processes."""
     data = Path(shutil.copytree(pictures, tmp_path / "data"))
@@ -146,7 +180,7 @@ def test_preempted_processes_resume_in_other_numbers(
             break
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert re.search(r"stopped by SIGTERM after step \d+, and saved", said), said
+    assert len(re.findall(r"stopped by SIGTERM after step \d+, and saved", said)) == 1, said
     run = workplace / "runs" / "preempted"
     step = torch.load(run / "last.pt", weights_only=True)["step"]
     assert 5 <= step <= 10

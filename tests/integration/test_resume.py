@@ -238,6 +238,16 @@ def test_changed_settings_are_refused(low: TrainConfig, tmp_path: Path) -> None:
         train(replace(config, resume=True, seed=1))
 
 
+def test_a_batch_too_large_for_the_rest_leaves_it(low: TrainConfig, tmp_path: Path) -> None:
+    """With a global batch larger than what is left, the epoch ends there, and the next begins with the new batch."""
+    config = replace(low, out=tmp_path / "run")
+    stop(train, config, 4)
+    train(replace(config, resume=True, batch_size=40))
+    epochs = [row for row in facts(tmp_path / "run") if row["event"] == "epoch"]
+    assert [row["step"] for row in epochs] == [0, 2, 3]
+    assert load(tmp_path / "run")["epoch"] == 3
+
+
 def test_another_batch_size_goes_on_at_the_same_picture(low: TrainConfig, tmp_path: Path) -> None:
     """A run may be resumed with another batch size: what is left of the epoch is cut anew, into 4 steps of 4."""
     config = replace(low, out=tmp_path / "run")

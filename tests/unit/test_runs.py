@@ -301,37 +301,26 @@ def test_a_record_that_cannot_be_written(workplace: Path, make: Make) -> None:
 # Which run goes on
 
 
-def test_run_to_resume_that_was_asked_for(workplace: Path, make: Make) -> None:
+@pytest.mark.usefixtures("workplace")
+def test_run_to_resume() -> None:
     """--resume goes on with the run in --out, or with the newest one of the command."""
-    make(workplace / "named")
     _finished("a", "train", 2_000_000_000)
     _finished("b", "finetune", 3_000_000_000)
-    named = run_to_resume("train", workplace / "named", asked=True, restarted=False)
-    newest = run_to_resume("train", None, asked=True, restarted=False)
-    assert named is not None
-    assert newest is not None
-    assert (named.path, newest.path) == (workplace / "named", Path("runs/a"))
-    assert (named.lock, newest.lock) == (None, None)
+    _finished("c", "train", 1_000_000_000)
+    assert run_to_resume("train", Path("runs/c")).path == Path("runs/c")
+    newest = run_to_resume("train", None)
+    assert (newest.path, newest.lock) == (Path("runs/a"), None)
 
 
-def test_run_to_resume_that_is_not_there(workplace: Path) -> None:
-    """--resume without a run to go on with is an error."""
+def test_run_to_resume_that_is_not_there(workplace: Path, make: Make) -> None:
+    """--resume without a run to go on with, or with one that has no checkpoint yet, is an error."""
     with pytest.raises(CheckpointError, match=rf"^{workplace}/none holds no run"):
-        run_to_resume("train", workplace / "none", asked=True, restarted=True)
+        run_to_resume("train", workplace / "none")
     with pytest.raises(CheckpointError, match=r"^no train run with a checkpoint under "):
-        run_to_resume("train", None, asked=True, restarted=False)
-
-
-def test_run_to_resume_after_a_restart(workplace: Path) -> None:
-    """A command that torchrun has started again goes on with its --out if that has a checkpoint, without --resume."""
-    path = workplace / _finished("a", "train", 2_000_000_000)
-    again = run_to_resume("train", path, asked=False, restarted=True)
-    assert again is not None
-    assert again.path == path
-    assert run_to_resume("train", path, asked=False, restarted=False) is None
-    assert run_to_resume("train", None, asked=False, restarted=True) is None
-    (path / "last.pt").unlink()
-    assert run_to_resume("train", path, asked=False, restarted=True) is None
+        run_to_resume("train", None)
+    make(workplace / "early")
+    with pytest.raises(CheckpointError, match=r"early has no checkpoint, .* begin it again without --resume$"):
+        run_to_resume("train", workplace / "early")
 
 
 # Files in one step

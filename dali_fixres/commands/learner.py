@@ -1,0 +1,129 @@
+"""What `train` and `finetune` put together before a stage runs: plan, network, optimiser, first state."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from dali_fixres.checkpoint import Checkpoint
+from dali_fixres.commands.dataset import Dataset
+from dali_fixres.config import FinetuneConfig, StageConfig, TrainConfig
+from dali_fixres.distributed import World
+from dali_fixres.errors import CheckpointError, ConfigError
+from dali_fixres.index import Index
+from dali_fixres.metrics import Tally
+from dali_fixres.models import BuiltModel, ModelSpec
+from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
+from dali_fixres.plan import AUGMENTATIONS, TrainPlan, step_seed
+from dali_fixres.resolution import Schedule
+from dali_fixres.runs import LAST
+from dali_fixres.training import Learner
+
+__all__ = ["build_learner", "prepare", "training_plan", "untrained"]
+
+
+def training_plan(
+    config: StageConfig, dataset: Dataset, augmentation: str, schedule: Schedule, world: World, repeats: int = 1
+) -> TrainPlan:
+    """Plan a stage's batches, with the jitter asked for instead of the augmentation's own."""
+    look = AUGMENTATIONS[augmentation]
+    if config.jitter is not None:
+        look = replace(look, jitter=config.jitter)
+    return TrainPlan(
+        dataset.index, look, schedule, config.batch_size, config.seed, world.rank, world.size, repeats=repeats
+    )
+
+
+def untrained(
+    command: str,
+    config: TrainConfig | FinetuneConfig,
+    trained_at: int,
+    spec: ModelSpec,
+    built: BuiltModel,
+    index: Index,
+) -> Checkpoint:
+    """Return the state of a stage before its first epoch, of a network trained at `trained_at` pixels."""
+    return Checkpoint(
+        command=command,
+        model=spec,
+        state_dict=built.network.state_dict(),
+        normalisation=built.normalisation,
+        classes=index.classes,
+        fingerprint=index.fingerprint,
+        train_res=trained_at,
+        test_res=config.test_resolution.crop_px,
+        crop_ratio=config.ratio,
+        config=config.stored(),
+        epoch=0,
+        num_done=0,
+        tally=Tally(),
+        step=0,
+        optimizer={},
+        unreadable={},
+        top1=None,
+        best_top1=None,
+    )
+
+
+def prepare(network: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:
+    """Move a network to its device, in the memory format of its pictures.
+
+    Raises:
+        ConfigError: If batch norm is to be synchronised on a CPU, which torch cannot.
+    """
+    if sync_bn:
+        if device.type != "cuda":
+            raise ConfigError("--sync-bn needs GPUs; leave it out with --device cpu")
+        from timm.layers.norm_act import convert_sync_batchnorm  # noqa: PLC0415 - slow to import
+
+        convert: Callable[[nn.Module], nn.Module] = convert_sync_batchnorm  # knows timm's own norms too
+        network = convert(network)
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
+def build_learner(
+    config: StageConfig,
+    network: nn.Module,
+    plan: TrainPlan,
+    start: Checkpoint,
+    set_mode: Callable[[], object],
+    world: World,
+    device: torch.device,
+) -> Learner:
+    """Put the optimiser, its state so far and the learning rate of every step to a network."""
+    optimizer = build_optimizer(network, momentum=config.momentum, weight_decay=config.weight_decay)
+    if start.optimizer:
+        try:
+            optimizer.load_state_dict(start.optimizer)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"the optimiser's state in {LAST} does not fit the network: {error}") from error
+    num_steps = plan.steps_before(config.epochs)
+    rate = LearningRate(
+        peaks=_peaks(config, plan),
+        num_steps=num_steps,
+        warmup_steps=round(config.warmup_ratio * num_steps),
+        decay=config.lr_decay,
+    )
+    return Learner(
+        network,
+        world.wrap(network, device),
+        optimizer,
+        rate,
+        partial(step_seed, config.seed, world.rank),
+        set_mode,
+        config.label_smoothing,
+        config.clip_grad,
+    )
+
+
+def _peaks(config: StageConfig, plan: TrainPlan) -> tuple[tuple[int, float], ...]:
+    """Return the peak learning rate from the first step of each phase on."""
+    return tuple(
+        (
+            plan.steps_before(phase.first_epoch),
+            phase.lr or config.lr or scaled_lr(config.base_lr, plan.global_batch(phase.first_epoch)),
+        )
+        for phase in plan.schedule.phases
+    )
