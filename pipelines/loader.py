@@ -5,6 +5,7 @@ It is public and knows nothing of the trainer: put it under any PyTorch loop.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -86,6 +87,22 @@ class Loader:
         self._plans = iter(plans)
         return self._batches(self._plans)
 
+    def unreadable(self, plans: Iterable[BatchPlan]) -> dict[int, tuple[Path, str]]:
+        """Return the pictures that these plans would fail over: path and what is wrong, by row of the index.
+
+        Each is decoded by itself on the CPU, the same region of it as in the batch.
+
+        Raises:
+            DataError: If the storage has failed.
+        """
+        if self._probe is None:
+            self._probe = Probe(self._index, self._num_threads)
+        reasons: dict[int, str] = {}
+        for plan in plans:
+            inputs = self._inputs(plan)
+            reasons |= self._probe.regions(plan.ids, inputs.decode_start, inputs.decode_end)
+        return {row: (self._index.path(row), reason) for row, reason in reasons.items()}
+
     def _batches(self, plans: Iterator[BatchPlan]) -> Iterator[Batch]:
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         while self._plans is plans:
@@ -116,19 +133,13 @@ class Loader:
         return graph_inputs(plan, self._index, self._normalisation, decode_window=self._device.type == "cpu")
 
     def _explained(self, error: RuntimeError) -> Exception:
-        """Find out which pictures the failed batch has failed over, by decoding the same regions one by one.
-
-        Not those of the batches in flight behind it: what is found out must depend on the plan alone.
-        """
+        """Find out which pictures the failed batch has failed over."""
         plan = self._in_flight[0]
-        if self._probe is None:
-            self._probe = Probe(self._index, self._num_threads)
-        inputs = self._inputs(plan)
-        reasons = self._probe.regions(plan.ids, inputs.decode_start, inputs.decode_end)
-        if not reasons:
+        found = self.unreadable([plan])
+        if not found:
             error.add_note(f"each of the {len(plan)} pictures of the batch can be decoded by itself on the CPU")
             return error
-        return UnreadableError({row: (self._index.path(row), reason) for row, reason in reasons.items()})
+        return UnreadableError(found)
 
     def _drain(self) -> None:
         """Let the graph finish what an abandoned run has ordered, so that the next run starts afresh."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.commands.unreadable import Unreadable
@@ -12,6 +13,10 @@ from dali_fixres.resolution import Resolution
 from pipelines import Loader
 
 __all__ = ["Epoch", "Stream", "Test"]
+
+
+FARTHEST = 16
+"""Batches that are looked at ahead where failures follow one another closely: each costs the batches in flight."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,16 +69,28 @@ class Stream:
     def part(self) -> Iterator[Batch]:
         """Yield the batches of the next part."""
         part = self._to_come.pop(0)
-        done = 0
+        done = failed = 0
+        ahead = 1
         while done < part.num_batches(self._unreadable.rows):
             try:
                 batch = next(self._batches)
             except UnreadableError as error:
-                self._unreadable.found(error)
-                self._batches = self._loader.run(self._plans((part, *self._to_come), done))
+                ahead = min(2 * ahead, FARTHEST) if done - failed <= ahead else 1
+                failed = done
+                self._pass_over(error, part, done, ahead)
             else:
                 done += 1
                 yield batch
+
+    def _pass_over(self, error: UnreadableError, part: Epoch | Test, done: int, ahead: int) -> None:
+        """Order everything anew from batch `done` of a part, without what is unreadable in it and the next ones.
+
+        Within a part a picture has its place and its region, so it makes no difference when it is found out.
+        """
+        self._unreadable.found(error)
+        if found := self._loader.unreadable(islice(part.plans(self._unreadable.rows, done), ahead)):
+            self._unreadable.found(UnreadableError(found))
+        self._batches = self._loader.run(self._plans((part, *self._to_come), done))
 
     def share(self, world: World) -> None:
         """Pass over what other processes have found unreadable too; between two parts."""
