@@ -5,8 +5,7 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from drawing import natural_picture
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from steps import after_step
 
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.train import train
@@ -68,25 +67,6 @@ def config(data: Path, tmp_path: Path) -> TrainConfig:
         data=data, model="timm/test_resnet", batch_size=4, train_res="64", epochs=2, lr=0.05, workers=2,
         out=tmp_path / "run",
     )  # fmt: skip
-
-
-@contextmanager
-def after_step(step: int, *actions: Callable[[], object]) -> Iterator[None]:
-    """Do something once the optimiser has taken `step` steps: after the data was indexed, and much of it read."""
-    taken = 0
-
-    def count(*_: object) -> None:
-        nonlocal taken
-        taken += 1
-        if taken == step:
-            for action in actions:
-                action()
-
-    hook = register_optimizer_step_post_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def obeys_permissions(data: Path) -> bool:

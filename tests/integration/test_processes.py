@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from ranks import run_ranks
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from steps import after_step
 
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.train import train
@@ -101,16 +101,8 @@ def test_processes_learn_what_one_learns(config: TrainConfig, alone: Path, tmp_p
 
 def stopping_after(step: int, config: TrainConfig) -> None:
     """Train in one of several processes, the second of which gets a signal after a step; all of them stop."""
-    taken = 0
-
-    def count(*_: object) -> None:
-        nonlocal taken
-        taken += 1
-        if taken == step and os.environ["RANK"] == "1":
-            signal.raise_signal(signal.SIGUSR1)
-
-    register_optimizer_step_post_hook(count)
-    with pytest.raises(Interrupted):
+    notice = partial(signal.raise_signal, signal.SIGUSR1) if os.environ["RANK"] == "1" else bool
+    with after_step(step, notice), pytest.raises(Interrupted):
         train(config)
 
 

@@ -1,9 +1,9 @@
 """A run that was stopped and resumed is the run that was never stopped, to the bit."""
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from drawing import natural_picture
+from steps import after_step
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dali_fixres.commands.finetune import finetune
@@ -39,27 +40,9 @@ def low(pictures: Path) -> TrainConfig:
     )
 
 
-@contextmanager
-def signal_after(step: int, number: signal.Signals) -> Iterator[None]:
-    """Send this process a signal once the optimiser has taken `step` steps."""
-    taken = 0
-
-    def count(*_: object) -> None:
-        nonlocal taken
-        taken += 1
-        if taken == step:
-            signal.raise_signal(number)
-
-    hook = register_optimizer_step_post_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def stop(command: Callable[[Any], None], config: Any, step: int, number: signal.Signals = signal.SIGTERM) -> str:
     """Run a command until it has been stopped by a signal after a step; return what it says."""
-    with signal_after(step, number), pytest.raises(Interrupted) as caught:
+    with after_step(step, partial(signal.raise_signal, number)), pytest.raises(Interrupted) as caught:
         command(config)
     return str(caught.value)
 
@@ -186,20 +169,11 @@ def test_checkpoints_come_as_often_as_asked(low: TrainConfig, tmp_path: Path) ->
     """With --checkpoint-every 2steps, a run that dies after step 4 has its state after step 4."""
     config = replace(low, out=tmp_path / "run", checkpoint_every="2steps")
 
-    steps_taken = 0
+    def fail() -> None:
+        raise OSError("power failure")
 
-    def fail(*_: object) -> None:
-        nonlocal steps_taken
-        steps_taken += 1
-        if steps_taken == 5:
-            raise OSError("power failure")
-
-    hook = register_optimizer_step_post_hook(fail)
-    try:
-        with pytest.raises(OSError, match="power failure"):
-            train(config)
-    finally:
-        hook.remove()
+    with after_step(5, fail), pytest.raises(OSError, match="power failure"):
+        train(config)
     assert load(tmp_path / "run")["step"] == 4
 
 

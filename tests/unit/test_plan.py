@@ -8,31 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pictureless import pictureless_index
 
 from dali_fixres.batch import BatchPlan
 from dali_fixres.errors import ConfigError, DataError
 from dali_fixres.index import TRAIN, VAL, Index
-from dali_fixres.index.table import make_index
 from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan, step_seed
 from dali_fixres.plan.random import uniforms_of
 from dali_fixres.resolution import Resolution, Schedule
 
 CONSTANT = Schedule.parse("128")
-
-
-def _index(num_train: int, num_val: int) -> Index:
-    """Lay out an index of pictures that need not exist, with sizes by row number."""
-    count = num_train + num_val
-    numbers = np.arange(count)
-    columns = {
-        "labels": numbers % 3,
-        "heights": 300 + numbers * 7 % 200,
-        "widths": 300 + numbers * 11 % 200,
-        "num_bytes": numbers + 1000,
-        "mtimes_ns": numbers,
-    }
-    paths = [b"%06d.jpg" % number for number in numbers]
-    return make_index(Path("/data"), ("a", "b", "c"), paths, columns, numbers >= num_train)
 
 
 def _plan(
@@ -62,7 +47,7 @@ def _assert_same(one: list[BatchPlan], other: list[BatchPlan]) -> None:
 
 def test_an_epoch_is_a_permutation() -> None:
     """If batches divide the training pictures, each is seen exactly once per epoch, in an order of its own."""
-    index = _index(num_train=96, num_val=10)
+    index = pictureless_index(num_train=96, num_val=10)
     plan = _plan(index, 8)
     epochs = [np.concatenate([batch.ids for batch in plan.epoch(epoch)]) for epoch in range(3)]
     for ids in epochs:
@@ -73,7 +58,7 @@ def test_an_epoch_is_a_permutation() -> None:
 
 def test_an_epoch_has_no_picture_twice_and_no_test_picture() -> None:
     """If batches do not divide the training pictures, the rest is left out, another rest each epoch."""
-    index = _index(num_train=100, num_val=30)
+    index = pictureless_index(num_train=100, num_val=30)
     plan = _plan(index, 16)
     assert plan.num_steps(0) == 6
     left_out = []
@@ -87,7 +72,7 @@ def test_an_epoch_has_no_picture_twice_and_no_test_picture() -> None:
 
 def test_every_picture_is_as_likely_at_every_place() -> None:
     """Over 2000 epochs each picture comes first equally often (within five standard deviations)."""
-    plan = _plan(_index(num_train=10, num_val=1), 5)
+    plan = _plan(pictureless_index(num_train=10, num_val=1), 5)
     firsts = np.bincount([plan.at(epoch, 0).ids[0] for epoch in range(2000)], minlength=10)
     assert np.abs(firsts - 200).max() < 5 * 200**0.5
 
@@ -96,7 +81,7 @@ def test_every_picture_is_as_likely_at_every_place() -> None:
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_global_sequence_does_not_depend_on_the_world_size(augmentation: str, world_size: int) -> None:
     """One, two or four processes see the same global batches in the same order, to the bit."""
-    index = _index(num_train=70, num_val=3)
+    index = pictureless_index(num_train=70, num_val=3)
     alone = list(_plan(index, 16, augmentation=augmentation).epoch(1))
     size = 16 // world_size
     ranks = [
@@ -111,7 +96,7 @@ def test_the_global_sequence_does_not_depend_on_the_world_size(augmentation: str
 
 def test_a_batch_is_a_function_of_epoch_and_step() -> None:
     """Asked twice, backwards or by another plan object, a step's batch is the same to the bit."""
-    index = _index(num_train=50, num_val=3)
+    index = pictureless_index(num_train=50, num_val=3)
     plan = _plan(index, 8)
     forwards = [plan.at(epoch, step) for epoch in (0, 1, 2) for step in range(6)]
     backwards = [_plan(index, 8).at(epoch, step) for epoch in (2, 1, 0) for step in reversed(range(6))]
@@ -123,7 +108,7 @@ def test_a_batch_is_a_function_of_epoch_and_step() -> None:
 
 def test_steps_epochs_and_seeds_differ() -> None:
     """No two of several steps, epochs and seeds share their windows."""
-    index = _index(num_train=64, num_val=3)
+    index = pictureless_index(num_train=64, num_val=3)
     plans = [_plan(index, 8, seed=seed).at(epoch, step) for seed in (0, 1) for epoch in (0, 1) for step in (0, 1)]
     jitters = [tuple(plan.jitter.ravel()) for plan in plans if plan.jitter is not None]
     assert len(set(jitters)) == len(plans) == 8
@@ -140,7 +125,7 @@ GOLDEN: dict[str, object] = {
 
 def _golden_batch() -> dict[str, object]:
     """Return seed 0, epoch 3, step 17 in plain types, jitter rounded to six places."""
-    batch = _plan(_index(num_train=1000, num_val=10), 4).at(3, 17)
+    batch = _plan(pictureless_index(num_train=1000, num_val=10), 4).at(3, 17)
     assert batch.jitter is not None
     return {
         "ids": batch.ids.tolist(),
@@ -157,7 +142,7 @@ def test_golden_batch() -> None:
 
 def test_another_process_plans_the_same() -> None:
     """A fresh process gets the golden batch too: nothing depends on hash seeds or on what ran before."""
-    code = "import json, test_plan; print(json.dumps(test_plan._golden_batch()))"
+    code = "import sys; sys.path.append('..'); import json, test_plan; print(json.dumps(test_plan._golden_batch()))"
     here = Path(__file__).parent
     done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == GOLDEN
@@ -165,7 +150,7 @@ def test_another_process_plans_the_same() -> None:
 
 def test_resolution_changes_exactly_at_its_epoch() -> None:
     """All batches of an epoch have its phase's resolution; the order and the flips do not depend on it."""
-    index = _index(num_train=20, num_val=3)
+    index = pictureless_index(num_train=20, num_val=3)
     phases = TrainPlan(index, AUGMENTATIONS["train"], Schedule.parse("96@0,128@2,160@3"), 8)
     sides = [[batch.resolution.crop_px for batch in phases.epoch(epoch)] for epoch in range(5)]
     assert sides == [[96, 96], [96, 96], [128, 128], [160, 160], [160, 160]]
@@ -175,7 +160,9 @@ def test_resolution_changes_exactly_at_its_epoch() -> None:
 
 def test_a_phase_has_its_own_batch_size() -> None:
     """A phase's batch size is its own or else the stage's, and the steps of the stage add up over both."""
-    plan = TrainPlan(_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0:batch=16,128@2"), 8, world_size=2)
+    plan = TrainPlan(
+        pictureless_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0:batch=16,128@2"), 8, world_size=2
+    )
     assert [plan.global_batch(epoch) for epoch in range(4)] == [32, 32, 16, 16]
     assert [plan.num_steps(epoch) for epoch in range(4)] == [1, 1, 3, 3]
     assert [plan.steps_before(epoch) for epoch in range(5)] == [0, 1, 2, 5, 8]
@@ -187,12 +174,12 @@ def test_a_phase_has_its_own_batch_size() -> None:
 def test_a_batch_larger_than_the_data_in_a_later_phase() -> None:
     """A batch that the training pictures cannot fill is refused in any phase before anything is trained."""
     with pytest.raises(ConfigError, match=r"^a batch of 64 pictures on each of 1 process\(es\) is larger than the 50 "):
-        TrainPlan(_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0,128@2:batch=64"), 8)
+        TrainPlan(pictureless_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0,128@2:batch=64"), 8)
 
 
 def test_repeats_literals() -> None:
     """With two repeats a global batch of four is two pictures and the same two again, on the other rank."""
-    index, look = _index(num_train=10, num_val=3), AUGMENTATIONS["train"]
+    index, look = pictureless_index(num_train=10, num_val=3), AUGMENTATIONS["train"]
     ranks = [TrainPlan(index, look, CONSTANT, 2, rank=rank, world_size=2, repeats=2) for rank in (0, 1)]
     once = _plan(index, 2)
     for step in range(2):
@@ -203,7 +190,7 @@ def test_repeats_literals() -> None:
 
 def test_repeats_divide_the_global_batch() -> None:
     """Repeats that do not divide a phase's global batch are refused with all numbers and the way out."""
-    index = _index(num_train=64, num_val=3)
+    index = pictureless_index(num_train=64, num_val=3)
     schedule = Schedule.parse("96@0:batch=6,128@2:batch=4")
     assert TrainPlan(index, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=6).num_steps(0) == 3
     expected = (
@@ -215,7 +202,7 @@ def test_repeats_divide_the_global_batch() -> None:
 
 def test_unreadable_pictures_literals() -> None:
     """Ten pictures in batches of four: the others move up, the two spare ones follow, then the first come again."""
-    index, look = _index(num_train=10, num_val=3), AUGMENTATIONS["train"]
+    index, look = pictureless_index(num_train=10, num_val=3), AUGMENTATIONS["train"]
     order = [int(row) for batch in _plan(index, 1).epoch(0) for row in batch.ids]
 
     def shown(*places: int) -> list[int]:
@@ -231,7 +218,7 @@ def test_unreadable_pictures_literals() -> None:
 
 def test_no_readable_picture_on_a_rank() -> None:
     """A rank that can read none of its pictures says so."""
-    index = _index(num_train=10, num_val=3)
+    index = pictureless_index(num_train=10, num_val=3)
     plan = TrainPlan(index, AUGMENTATIONS["train"], CONSTANT, 4, unreadable=frozenset(range(10)))
     with pytest.raises(DataError, match=r"^none of the 10 training pictures of rank 0 can be read$"):
         plan.at(0, 0)
@@ -257,7 +244,7 @@ def test_step_seeds() -> None:
 @pytest.mark.parametrize(("augmentation", "strength"), [("train", 0.3), ("v2", 0.05)])
 def test_jitter_is_uniform_around_one(augmentation: str, strength: float) -> None:
     """Brightness, contrast and saturation are scaled by independent factors, uniform within 1 ± the strength."""
-    plan = _plan(_index(num_train=4000, num_val=3), 4000, augmentation=augmentation)
+    plan = _plan(pictureless_index(num_train=4000, num_val=3), 4000, augmentation=augmentation)
     jitter = plan.at(0, 0).jitter
     assert jitter is not None
     assert jitter.shape == (4000, 3)
@@ -272,14 +259,14 @@ def test_jitter_is_uniform_around_one(augmentation: str, strength: float) -> Non
 
 def test_no_jitter_is_none() -> None:
     """An augmentation without jitter leaves colours alone altogether."""
-    batch = _plan(_index(num_train=20, num_val=3), augmentation="v1").at(0, 0)
+    batch = _plan(pictureless_index(num_train=20, num_val=3), augmentation="v1").at(0, 0)
     assert batch.jitter is None
 
 
 @pytest.mark.parametrize(("augmentation", "share"), [("train", 0.5), ("v1", 0.0), ("v2", 0.5)])
 def test_share_of_flips(augmentation: str, share: float) -> None:
     """Half of the pictures are mirrored, or none, whatever their window and jitter are."""
-    batch = _plan(_index(num_train=4000, num_val=3), 4000, augmentation=augmentation).at(0, 0)
+    batch = _plan(pictureless_index(num_train=4000, num_val=3), 4000, augmentation=augmentation).at(0, 0)
     assert batch.flip.dtype == np.bool_
     # Five standard deviations of a share of 4000 coins are 0.04.
     assert batch.flip.mean() == pytest.approx(share, abs=0.04 if share else 0)
@@ -290,7 +277,7 @@ def test_share_of_flips(augmentation: str, share: float) -> None:
 
 def test_windows_belong_to_their_pictures() -> None:
     """Windows lie in the picture of the same row, and v1 looks at the test crop."""
-    index = _index(num_train=60, num_val=3)
+    index = pictureless_index(num_train=60, num_val=3)
     for augmentation in ("train", "v1", "v2"):
         batch = _plan(index, 60, augmentation=augmentation).at(0, 0)
         assert sorted(batch.ids.tolist()) == list(range(60))
@@ -309,7 +296,7 @@ def test_windows_belong_to_their_pictures() -> None:
 
 def test_batch_larger_than_the_data() -> None:
     """A global batch that the training pictures cannot fill is refused with both numbers and the way out."""
-    index = _index(num_train=31, num_val=3)
+    index = pictureless_index(num_train=31, num_val=3)
     assert _plan(index, 31).num_steps(0) == 1
     expected = (
         r"batch of 16 pictures on each of 2 process.* larger than the 31 training pictures of /data; lower --batch"
@@ -321,13 +308,13 @@ def test_batch_larger_than_the_data() -> None:
 def test_training_needs_training_pictures() -> None:
     """A data set without training pictures is refused with the folder expected."""
     with pytest.raises(DataError, match=r"^/data has no training pictures; expected /data/train/<class>"):
-        _plan(_index(num_train=0, num_val=3), 1)
+        _plan(pictureless_index(num_train=0, num_val=3), 1)
 
 
 @pytest.mark.parametrize("batch_size", [0, -4])
 def test_batch_size_is_at_least_one(batch_size: int) -> None:
     """A batch of nothing is refused, for training and for evaluation."""
-    index = _index(num_train=10, num_val=3)
+    index = pictureless_index(num_train=10, num_val=3)
     with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
         _plan(index, batch_size)
     with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
@@ -338,14 +325,14 @@ def test_batch_size_is_at_least_one(batch_size: int) -> None:
 def test_steps_out_of_the_epoch(step: int) -> None:
     """A step that the epoch does not have is an IndexError, not a wrong batch."""
     with pytest.raises(IndexError, match=rf"^step {step} of 6$"):
-        _plan(_index(num_train=50, num_val=3), 8).at(0, step)
+        _plan(pictureless_index(num_train=50, num_val=3), 8).at(0, step)
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 9))
 def test_evaluation_covers_every_test_picture_once(num_val: int, batch_size: int, world_size: int) -> None:
     """Over all ranks each test picture comes exactly once, for any number of pictures, batch and world size."""
-    index = _index(num_train=5, num_val=num_val)
+    index = pictureless_index(num_train=5, num_val=num_val)
     plans = [EvaluationPlan(index, batch_size, rank, world_size) for rank in range(world_size)]
     batches = [list(plan.batches(Resolution(160))) for plan in plans]
     assert [len(some) for some in batches] == [plan.num_batches for plan in plans]
@@ -359,7 +346,7 @@ def test_evaluation_covers_every_test_picture_once(num_val: int, batch_size: int
 
 def test_evaluation_batches_are_plain_test_crops() -> None:
     """An evaluation looks at centre crops in index order, unmirrored and with their own colours."""
-    index = _index(num_train=5, num_val=11)
+    index = pictureless_index(num_train=5, num_val=11)
     batches = list(EvaluationPlan(index, 4).batches(Resolution(128)))
     assert [batch.ids.tolist() for batch in batches] == [[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15]]
     for batch in batches:
@@ -373,4 +360,4 @@ def test_evaluation_batches_are_plain_test_crops() -> None:
 def test_evaluation_needs_test_pictures() -> None:
     """A data set without test pictures is refused with its folder."""
     with pytest.raises(DataError, match=r"^/data has no pictures to test on"):
-        EvaluationPlan(_index(num_train=5, num_val=0), 4)
+        EvaluationPlan(pictureless_index(num_train=5, num_val=0), 4)

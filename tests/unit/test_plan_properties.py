@@ -5,17 +5,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, cycle, islice
 from math import gcd
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictureless import pictureless_index
 
 from dali_fixres.batch import BatchPlan
 from dali_fixres.errors import DataError
-from dali_fixres.index import Index
-from dali_fixres.index.table import make_index
 from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
 from dali_fixres.resolution import Phase, Resolution, Schedule
 
@@ -25,19 +23,7 @@ Sample = tuple[int, tuple[float, ...], bool, tuple[float, ...]]
 any_case = settings(derandomize=True, deadline=None, max_examples=80)
 
 
-@lru_cache(maxsize=64)
-def _index(num_train: int, num_val: int = 1) -> Index:
-    """Lay out an index of pictures that need not exist, with sizes by row number."""
-    numbers = np.arange(num_train + num_val)
-    columns = {
-        "labels": numbers % 3,
-        "heights": 300 + numbers * 7 % 200,
-        "widths": 300 + numbers * 11 % 200,
-        "num_bytes": numbers + 1000,
-        "mtimes_ns": numbers,
-    }
-    paths = [b"%06d.jpg" % number for number in numbers]
-    return make_index(Path("/data"), ("a", "b", "c"), paths, columns, numbers >= num_train)
+_index = lru_cache(maxsize=64)(pictureless_index)
 
 
 @dataclass(frozen=True, slots=True)
