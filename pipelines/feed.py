@@ -10,14 +10,14 @@ from dali_fixres.batch import BatchPlan
 from dali_fixres.colour import Normalisation, jitter_and_normalise
 from dali_fixres.index import Index
 
-__all__ = ["GraphInputs", "graph_inputs"]
+__all__ = ["GraphInputs", "file_of", "graph_inputs"]
 
 
 class GraphInputs(NamedTuple):
     """What one run of the graph is fed, in the graph's order; n pictures.
 
     Attributes:
-        paths: Absolute paths as bytes, n arrays of uint8.
+        files: n arrays of uint8: absolute paths as bytes, or encoded pictures where these lie in shards.
         decode_start, decode_end: Region (y, x) of the source that is decoded, (n, 2) int32.
         window_start, window_end: The window inside that region; from right to left where the picture is
             mirrored, because DALI's resize mirrors a window whose start lies behind its end, (n, 2) float32.
@@ -26,7 +26,7 @@ class GraphInputs(NamedTuple):
         colour: Colour maps, (n, 3, 4) float32.
     """
 
-    paths: list[NDArray[np.uint8]]
+    files: list[NDArray[np.uint8]]
     decode_start: NDArray[np.int32]
     decode_end: NDArray[np.int32]
     window_start: NDArray[np.float32]
@@ -61,9 +61,8 @@ def graph_inputs(plan: BatchPlan, index: Index, normalisation: Normalisation, *,
     flip = plan.flip
     window_start[flip, 1], window_end[flip, 1] = window_end[flip, 1], window_start[flip, 1].copy()
     jitter = np.ones((num, 3)) if plan.jitter is None else plan.jitter
-    root = os.fsencode(index.root)
     return GraphInputs(
-        paths=[np.frombuffer(os.path.join(root, index.relative_path(row)), np.uint8) for row in plan.ids],  # noqa: PTH118
+        files=[file_of(index, row) for row in plan.ids.tolist()],
         decode_start=decode_start,
         decode_end=decode_end,
         window_start=window_start,
@@ -72,6 +71,20 @@ def graph_inputs(plan: BatchPlan, index: Index, normalisation: Normalisation, *,
         jittered=np.full(num, plan.jitter is not None),
         colour=jitter_and_normalise(jitter, normalisation),
     )
+
+
+def file_of(index: Index, row: int) -> NDArray[np.uint8]:
+    """Return a picture's path for DALI to read, or, from a shard, the picture itself.
+
+    One that cannot be read is given as one that cannot be decoded, which is found out like any other.
+    """
+    if not index.shards:
+        return np.frombuffer(os.path.join(os.fsencode(index.root), index.relative_path(row)), np.uint8)  # noqa: PTH118
+    try:
+        content = index.read(row)
+    except OSError:
+        content = b""
+    return np.frombuffer(content or b"\0", np.uint8)
 
 
 def filter_margin(window_sizes: NDArray[np.float64], output_px: int) -> NDArray[np.float64]:

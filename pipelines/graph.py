@@ -40,11 +40,13 @@ def build_graph(
     num_threads: int,
     prefetch: int,
     normalisation: Normalisation,
+    from_shards: bool,
 ) -> Any:
     """Build the pipeline.
 
     Args:
         source: Returns the `GraphInputs` of the next batch, or raises StopIteration.
+        from_shards: Whether it is given encoded pictures instead of paths.
         device_id: The GPU, or None for DALI's CPU backend.
         max_batch_size: No batch is larger.
         num_threads: CPU threads that read and decode.
@@ -55,6 +57,7 @@ def build_graph(
         source,
         on_gpu=device_id is not None,
         normalisation=normalisation,
+        from_shards=from_shards,
         device_id=device_id,
         batch_size=max_batch_size,
         num_threads=num_threads,
@@ -64,33 +67,35 @@ def build_graph(
     return pipeline
 
 
-def build_probe() -> Any:
-    """Build a pipeline that decodes one region at a time on one CPU thread: ``run(path=…, start=…, end=…)``.
+def build_probe(*, from_shards: bool) -> Any:
+    """Build a pipeline that decodes one region at a time on one CPU thread: ``run(file=…, start=…, end=…)``.
 
     A region that cannot be decoded raises RuntimeError; the next ones are decoded all the same.
     """
-    pipeline: Any = _probe(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    pipeline: Any = _probe(from_shards, batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
     pipeline.build()
     return pipeline
 
 
 @pipeline_def
-def _probe() -> Any:
-    path = fn.external_source(name="path", dtype=types.DALIDataType.UINT8, ndim=1)
+def _probe(from_shards: bool) -> Any:
+    files = fn.external_source(name="file", dtype=types.DALIDataType.UINT8, ndim=1)
     start, end = (fn.external_source(name=name, dtype=types.DALIDataType.INT32, ndim=1) for name in ("start", "end"))
     # The same reading and decoding as below, so that it finds what fails there.
-    files = fn.io.file.read(path, dont_use_mmap=True)
+    if not from_shards:
+        files = fn.io.file.read(files, dont_use_mmap=True)
     return fn.decoders.image_slice(files, start=start, end=end, axes=[0, 1], adjust_orientation=False)
 
 
 @pipeline_def(enable_conditionals=True)
-def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Normalisation) -> Any:
-    paths, decode_start, decode_end, window_start, window_end, size, jittered, colour = fn.external_source(
+def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Normalisation, from_shards: bool) -> Any:
+    files, decode_start, decode_end, window_start, window_end, size, jittered, colour = fn.external_source(
         source=source, num_outputs=len(_INPUT_TYPES), dtype=_INPUT_TYPES, ndim=_INPUT_NDIMS, batch=True
     )
     output_type = types.DALIDataType.FLOAT16 if on_gpu else types.DALIDataType.FLOAT
-    # Memory-mapped reading turns an empty file into an error that names nothing.
-    files = fn.io.file.read(paths, dont_use_mmap=True)
+    if not from_shards:
+        # Memory-mapped reading turns an empty file into an error that names nothing.
+        files = fn.io.file.read(files, dont_use_mmap=True)
     # PIL does not rotate by EXIF, and neither does ImageFolder: nor do we, on any device.
     if on_gpu:
         # Decoding only a window may crash nvImageCodec 0.9 on hardware decoders, so decode all.

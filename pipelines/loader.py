@@ -67,6 +67,7 @@ class Loader:
             num_threads=num_threads,
             prefetch=prefetch,
             normalisation=normalisation,
+            from_shards=bool(index.shards),
         )
 
     def run(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from io import BytesIO
 from queue import SimpleQueue
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from dali_fixres.errors import DataError
 from dali_fixres.index import FORMATS, NOT_A_PICTURE, Index
 from dali_fixres.windows import Ints
+from pipelines.feed import file_of
 from pipelines.graph import build_probe
 
 __all__ = ["Probe"]
@@ -45,7 +46,7 @@ class Probe:
         self._num_threads = num_threads
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(num_threads):
-            self._idle.put(build_probe())
+            self._idle.put(build_probe(from_shards=bool(index.shards)))
 
     def whole(
         self,
@@ -103,25 +104,24 @@ class Probe:
     def _problem(self, pipeline: Any, part: Part) -> str:
         """Say what is wrong with a picture, or return an empty string."""
         row, start, end = part
-        path = self._index.path(row)
         try:
-            pipeline.run(path=[np.frombuffer(os.fsencode(path), np.uint8)], start=[start], end=[end])
+            pipeline.run(file=[file_of(self._index, row)], start=[start], end=[end])
         except RuntimeError as error:
-            indexed = int(self._index.widths[row]), int(self._index.heights[row])
-            return _in_words(path, indexed) or f"DALI cannot decode it: {_first_cause(error)}"
+            return _in_words(self._index, row) or f"DALI cannot decode it: {_first_cause(error)}"
         return ""
 
 
-def _in_words(path: Path, indexed_size: tuple[int, int]) -> str:
-    """Say what PIL finds wrong with a file, which reads better than what DALI says.
+def _in_words(index: Index, row: int) -> str:
+    """Say what PIL finds wrong with a picture, which reads better than what DALI says.
 
     Raises:
         DataError: If it is not the file's fault.
     """
     try:
-        if path.stat().st_size == 0:
+        content = index.read(row)
+        if not content:
             return "empty file"
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
             image.load()
             size = image.size
     except UnidentifiedImageError:
@@ -129,10 +129,13 @@ def _in_words(path: Path, indexed_size: tuple[int, int]) -> str:
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         if number is not None and number not in OF_THE_FILE:
-            raise DataError(f"cannot read {path}: {os.strerror(number)}; mend the storage, then run again") from error
+            raise DataError(
+                f"cannot read {index.path(row)}: {os.strerror(number)}; mend the storage, then run again"
+            ) from error
         return str(os.strerror(number) if number is not None else error) or type(error).__name__
-    if size != indexed_size:
-        return f"has changed since it was indexed: {size} instead of {indexed_size} pixels"
+    indexed = int(index.widths[row]), int(index.heights[row])
+    if size != indexed:
+        return f"has changed since it was indexed: {size} instead of {indexed} pixels"
     return ""
 
 

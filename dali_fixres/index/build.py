@@ -10,7 +10,7 @@ import numpy as np
 
 from dali_fixres.errors import DataError
 from dali_fixres.index.cache import FileState, cache_path, load_known, save_known
-from dali_fixres.index.headers import Header, read_headers
+from dali_fixres.index.headers import Header, Place, read_headers
 from dali_fixres.index.sources import Candidate, Listing, list_source
 from dali_fixres.index.table import VAL, Index, make_index
 
@@ -55,9 +55,9 @@ def open_data(
     listing = list_source(data)
     _check_split(listing, data, val_fraction)
     paths = [candidate.path for candidate in listing.candidates]
-    states = [_state(listing.root, path) for path in paths]
+    states = _states(listing)
     cache = cache_path(data)
-    headers, num_read = _measure(listing.root, paths, states, cache, on_progress)
+    headers, num_read = _measure(listing, states, cache, on_progress)
     good = [row for row, header in enumerate(headers) if header.problem is None]
     left_out = tuple(
         LeftOut(listing.root / os.fsdecode(path), header.problem)
@@ -89,6 +89,8 @@ def _lay_out(
         "widths": [header.width for header in headers],
         "num_bytes": [num_bytes for num_bytes, _ in states],
         "mtimes_ns": [mtime_ns for _, mtime_ns in states],
+        "shard_of": [candidate.shard or 0 for candidate in candidates],
+        "offsets": [candidate.offset for candidate in candidates],
     }
     return make_index(
         listing.root,
@@ -96,32 +98,51 @@ def _lay_out(
         [candidate.path for candidate in candidates],
         {name: np.array(column, dtype=np.int64) for name, column in columns.items()},
         np.array(is_val, dtype=np.bool_),
+        listing.shards,
     )
 
 
-def _state(root: Path, path: bytes) -> FileState:
+def _states(listing: Listing) -> list[FileState]:
+    """Return length and modification time of each candidate; in a shard, the shard's time."""
+    shards = [_state(os.fsencode(listing.root / shard)) for shard in listing.shards]
+    root = os.fsencode(listing.root)
+    return [
+        _state(os.path.join(root, candidate.path))  # noqa: PTH118 - a million files: no Path objects
+        if candidate.shard is None
+        else (candidate.num_bytes, shards[candidate.shard][1])
+        for candidate in listing.candidates
+    ]
+
+
+def _state(path: bytes) -> FileState:
     try:
-        stat = os.stat(os.path.join(os.fsencode(root), path))  # noqa: PTH116, PTH118 - a million files: no Path objects
+        stat = os.stat(path)  # noqa: PTH116 - as above
     except (OSError, ValueError):
         return (-1, 0)  # reading its header will say why
     return (stat.st_size, stat.st_mtime_ns)
 
 
+def _place(listing: Listing, candidate: Candidate) -> Place:
+    if candidate.shard is None:
+        return Place(listing.root / os.fsdecode(candidate.path))
+    return Place(listing.root / listing.shards[candidate.shard], candidate.offset, candidate.num_bytes)
+
+
 def _measure(
-    root: Path,
-    paths: Sequence[bytes],
+    listing: Listing,
     states: Sequence[FileState],
     cache: Path,
     on_progress: Callable[[int, int], None],
 ) -> tuple[list[Header], int]:
-    """Return every path's header, and how many of them had to be read."""
+    """Return every candidate's header, and how many of them had to be read."""
     known = load_known(cache)
+    paths = [candidate.path for candidate in listing.candidates]
     headers: dict[bytes, Header] = {}
     for path, state in zip(paths, states, strict=True):
         remembered = known.get(path)
         if remembered and remembered[0] == state:
             headers[path] = remembered[1]
-    unknown = [path for path in paths if path not in headers]
+    unknown = {candidate.path: candidate for candidate in listing.candidates if candidate.path not in headers}
     done = 0
 
     def advance(count: int) -> None:
@@ -130,7 +151,8 @@ def _measure(
         on_progress(done, len(unknown))
 
     if unknown:
-        headers.update(zip(unknown, read_headers(root, unknown, advance), strict=True))
+        places = [_place(listing, candidate) for candidate in unknown.values()]
+        headers.update(zip(unknown, read_headers(places, advance), strict=True))
     if unknown or len(known) != len(paths):
         good = {
             path: (state, headers[path])

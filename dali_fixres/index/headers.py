@@ -1,15 +1,15 @@
 """Sizes of pictures from their headers, without decoding them, many at a time."""
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["FORMATS", "NOT_A_PICTURE", "Header", "read_headers"]
+__all__ = ["FORMATS", "NOT_A_PICTURE", "Header", "Place", "read_headers"]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 """What both DALI's decoders and PIL read."""
@@ -21,6 +21,9 @@ NUM_THREADS = 8
 
 CHUNK = 64
 
+FIRST_BYTES = 1 << 14
+"""Read of each picture at first; nearly all headers end within."""
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -31,29 +34,54 @@ class Header:
     problem: str | None = None
 
 
-def read_headers(root: Path, paths: Sequence[bytes], on_progress: Callable[[int], None]) -> list[Header]:
-    """Read the header of each path below `root`; `on_progress` gets the number of files done since its last call."""
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture's bytes are: in a file of its own, or `num_bytes` of a shard from an offset on."""
+
+    file: Path
+    offset: int = 0
+    num_bytes: int | None = None
+
+    def read(self, limit: int | None = None) -> bytes:
+        """Return the picture's bytes, or the first of them."""
+        num_bytes = self.num_bytes if limit is None or self.num_bytes is None else min(limit, self.num_bytes)
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(limit if num_bytes is None else num_bytes)
+
+
+def read_headers(places: Sequence[Place], on_progress: Callable[[int], None]) -> list[Header]:
+    """Read the header at each place; `on_progress` gets the number of pictures done since its last call."""
+    chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
     headers: list[Header] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
         # PIL warns of pictures above 89 Mpx; they are indexed like others, and it still refuses above 179 Mpx.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for chunk in pool.map(lambda some: [_read_header(root / os.fsdecode(path)) for path in some], chunks):
+        for chunk in pool.map(lambda some: [_read_header(place) for place in some], chunks):
             headers.extend(chunk)
             on_progress(len(chunk))
     return headers
 
 
-def _read_header(path: Path) -> Header:
+def _read_header(place: Place) -> Header:
     try:
-        if path.stat().st_size == 0:
+        start = place.read(FIRST_BYTES)
+        if not start:
             return Header(problem="empty file")
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            return Header(height=height, width=width)
+        try:
+            return _size_of(start)
+        except (OSError, SyntaxError, ValueError):
+            # Behind a long comment or colour profile; where it is not, this says what is wrong.
+            return _size_of(place.read()) if len(start) == FIRST_BYTES else _size_of(start)
     except UnidentifiedImageError:
         return Header(problem=NOT_A_PICTURE)
     except OSError as error:
         return Header(problem=error.strerror or f"unreadable header: {error}")
     except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
         return Header(problem=f"unreadable header: {error}")
+
+
+def _size_of(content: bytes) -> Header:
+    with Image.open(BytesIO(content), formats=FORMATS) as image:
+        width, height = image.size
+        return Header(height=height, width=width)

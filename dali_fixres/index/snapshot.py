@@ -14,7 +14,7 @@ from dali_fixres.index.table import Index, make_index
 
 __all__ = ["Difference", "compare", "load_snapshot", "save_snapshot"]
 
-COLUMNS = ("labels", "heights", "widths", "num_bytes")
+COLUMNS = ("labels", "heights", "widths", "num_bytes", "shard_of", "offsets")
 
 NUM_NAMED = 3
 
@@ -31,6 +31,7 @@ def save_snapshot(path: Path, index: Index) -> None:
             classes=_joined(os.fsencode(name) for name in index.classes),
             paths=_joined(index.relative_path(row) for row in range(len(index))),
             is_val=np.arange(len(index)) >= index.num_train,
+            shards=_joined(os.fsencode(shard) for shard in index.shards),
             **{name: getattr(index, name) for name in COLUMNS},
         )
 
@@ -46,7 +47,8 @@ def load_snapshot(path: Path, root: Path) -> Index:
             classes, paths = (stored[name].tobytes().split(b"\0") for name in ("classes", "paths"))
             columns = {name: stored[name].astype(np.int64) for name in COLUMNS}
             columns["mtimes_ns"] = np.zeros(len(paths), np.int64)
-            return make_index(root, [os.fsdecode(name) for name in classes], paths, columns, stored["is_val"])
+            shards = [os.fsdecode(name) for name in stored["shards"].tobytes().split(b"\0") if name]
+            return make_index(root, [os.fsdecode(name) for name in classes], paths, columns, stored["is_val"], shards)
     except Exception as error:  # a damaged archive raises what its parts happen to say
         raise CheckpointError(f"cannot read {path}, which lists the data of the run: {error}") from error
 

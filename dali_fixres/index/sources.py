@@ -2,11 +2,13 @@
 
 import csv
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dali_fixres.errors import DataError, did_you_mean
+from dali_fixres.index.shards import read_shard
 from dali_fixres.index.table import TRAIN, VAL
 
 __all__ = ["Candidate", "Listing", "list_source"]
@@ -22,11 +24,16 @@ class Candidate:
         path: Path below the data set's root (or absolute), as the file system's bytes.
         label: Class name.
         split: `TRAIN`, `VAL`, or None where the data set does not say.
+        shard: Position of its tar file in `Listing.shards`, or None for a file of its own.
+        offset, num_bytes: Where it lies in that.
     """
 
     path: bytes
     label: str
     split: str | None
+    shard: int | None = None
+    offset: int = 0
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +44,17 @@ class Listing:
         root: Folder that relative paths start from.
         candidates: In no particular order.
         classes: Class names in label order.
+        shards: Tar files below the root, if that is what the candidates are in.
     """
 
     root: Path
     candidates: tuple[Candidate, ...]
     classes: tuple[str, ...]
+    shards: tuple[str, ...] = ()
 
 
 def list_source(data: Path) -> Listing:
-    """List a data set: a folder of class folders, a folder with train/ and val/, or a CSV manifest.
+    """List a data set: a folder of class folders, a folder with train/ and val/, tar shards, or a CSV manifest.
 
     Raises:
         DataError: If there is no such data set, or it has none of these forms.
@@ -55,12 +64,15 @@ def list_source(data: Path) -> Listing:
     except OSError as error:
         raise DataError(f"cannot look at {data}: {error.strerror}; check its permissions") from error
     if is_folder:
-        return _list_folder(data)
+        shards = _find_shards(data)
+        return _list_shards(data, shards) if shards else _list_folder(data)
     if not exists:
         raise DataError(f"no such folder or manifest: {data}; give --data a folder with train/ and val/, or a CSV file")
     if data.suffix.lower() == ".csv":
         return _list_manifest(data)
-    raise DataError(f"{data} is neither a folder nor a .csv manifest (columns path,label[,split])")
+    if data.suffix.lower() == ".tar":
+        return _list_shards(data.parent, [data])
+    raise DataError(f"{data} is neither a folder, nor a .csv manifest (columns path,label[,split]), nor a .tar shard")
 
 
 def _list_folder(root: Path) -> Listing:
@@ -115,6 +127,58 @@ def _raise_unlistable(error: OSError) -> None:
     raise DataError(f"cannot list {error.filename}: {error.strerror}; check its permissions") from error
 
 
+def _find_shards(root: Path) -> list[Path]:
+    """Return the tar files in a folder, and in its folders for splits."""
+    folders = [root, *(root / name for name in (TRAIN, *VAL_NAMES))]
+    try:
+        return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if _is_shard(path))
+    except OSError as error:
+        raise DataError(f"cannot list {root}: {error.strerror}; check its permissions") from error
+
+
+def _is_shard(path: Path) -> bool:
+    """Return whether a path is a tar file, and not a hidden one that is still being written."""
+    return path.suffix.lower() == ".tar" and not path.name.startswith(".")
+
+
+def _list_shards(root: Path, shards: list[Path]) -> Listing:
+    candidates = [
+        Candidate(
+            path=os.fsencode(shard.relative_to(root) / member.name),
+            label=member.label,
+            split=_shard_split(shard, root),
+            shard=number,
+            offset=member.offset,
+            num_bytes=member.num_bytes,
+        )
+        for number, shard in enumerate(shards)
+        for member in read_shard(shard)
+    ]
+    if not candidates:
+        raise DataError(f"the {len(shards)} shard(s) of {root} hold no pictures; expected samples of .jpg and .cls")
+    _check_trained(candidates, str(root))
+    classes = _sorted_labels({candidate.label for candidate in candidates})
+    return Listing(root, tuple(candidates), classes, tuple(str(shard.relative_to(root)) for shard in shards))
+
+
+def _shard_split(shard: Path, root: Path) -> str | None:
+    """Return the split that a shard's folder, or the first word of its name, says it is of."""
+    folder = shard.parent.name if shard.parent != root else ""
+    word = folder or re.split(r"[^a-z]", shard.name.lower(), maxsplit=1)[0]
+    return VAL if word in VAL_NAMES else TRAIN if word == TRAIN else None
+
+
+def _check_trained(candidates: Sequence[Candidate], where: str) -> None:
+    """Refuse labels that are only tested on, which a typo may be."""
+    trained = {candidate.label for candidate in candidates if candidate.split != VAL}
+    unknown = sorted({candidate.label for candidate in candidates} - trained)
+    if trained and unknown:
+        raise DataError(
+            f"{where} has {len(unknown)} label(s) to test on that it never trains on: {', '.join(unknown[:5])}"
+            f"{did_you_mean(unknown[0], trained)}"
+        )
+
+
 def _list_manifest(manifest: Path) -> Listing:
     root = manifest.parent
     candidates = []
@@ -132,13 +196,7 @@ def _list_manifest(manifest: Path) -> Listing:
         raise DataError(f"cannot read {manifest}: {error}") from error
     if not candidates:
         raise DataError(f"{manifest} has no rows below its first line")
-    trained = {candidate.label for candidate in candidates if candidate.split != VAL}
-    unknown = sorted({candidate.label for candidate in candidates} - trained)
-    if trained and unknown:
-        raise DataError(
-            f"{manifest} has {len(unknown)} label(s) to test on that it never trains on: {', '.join(unknown[:5])}"
-            f"{did_you_mean(unknown[0], trained)}"
-        )
+    _check_trained(candidates, str(manifest))
     return Listing(root, tuple(candidates), _sorted_labels({candidate.label for candidate in candidates}))
 
 

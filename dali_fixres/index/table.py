@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ class Index:
         heights, widths: Pixels as stored, EXIF orientation not applied, (n,) int64.
         num_bytes: File sizes, (n,) int64.
         mtimes_ns: Modification times, (n,) int64; used by the cache only.
+        shards: Tar files below `root` that the pictures are in; empty where each picture is a file of its own.
+        shard_of: Which of these, (n,) int64.
+        offsets: Where a picture's bytes begin in its shard, (n,) int64.
         fingerprint: SHA-256 over classes, paths, labels, splits and sizes; the same on every machine.
     """
 
@@ -42,6 +46,9 @@ class Index:
     widths: NDArray[np.int64] = field(repr=False)
     num_bytes: NDArray[np.int64] = field(repr=False)
     mtimes_ns: NDArray[np.int64] = field(repr=False)
+    shards: tuple[str, ...]
+    shard_of: NDArray[np.int64] = field(repr=False)
+    offsets: NDArray[np.int64] = field(repr=False)
     fingerprint: str
 
     def __len__(self) -> int:
@@ -53,13 +60,32 @@ class Index:
         return np.arange(self.num_train, len(self)) if split == VAL else np.arange(self.num_train)
 
     def relative_path(self, row: int) -> bytes:
-        """Return a sample's path below `root` (or its absolute path, from a manifest) as bytes."""
+        """Return a sample's path below `root` as bytes: absolute from a manifest, ``SHARD/MEMBER`` in a shard."""
         start = self.path_ends[row - 1] if row > 0 else 0
         return self.path_bytes[start : self.path_ends[row]].tobytes()
 
     def path(self, row: int) -> Path:
-        """Return where a sample's file is."""
+        """Return where a sample's file is, or for one in a shard, what to call it."""
         return self.root / os.fsdecode(self.relative_path(row))
+
+    def read(self, row: int) -> bytes:
+        """Return a sample's encoded picture; less than `num_bytes` if the file has become shorter.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        if not self.shards:
+            return self.path(row).read_bytes()
+        shard = self.root / self.shards[self.shard_of[row]]
+        start, end = int(self.offsets[row]), int(self.offsets[row] + self.num_bytes[row])
+        # Touching a map behind the end of a file that has become shorter would kill the process.
+        return _map(shard)[start : min(end, shard.stat().st_size)].tobytes()
+
+
+@lru_cache(maxsize=512)
+def _map(shard: Path) -> NDArray[np.uint8]:
+    """Map a shard into memory once: pictures are read from all over it, in any order."""
+    return np.memmap(shard, np.uint8, "r")
 
 
 def make_index(
@@ -68,8 +94,19 @@ def make_index(
     paths: Sequence[bytes],
     columns: dict[str, NDArray[np.int64]],
     is_val: NDArray[np.bool_],
+    shards: Sequence[str] = (),
 ) -> Index:
-    """Lay samples out as an `Index`: sorted by split (train first) and path, with its fingerprint."""
+    """Lay samples out as an `Index`: sorted by split (train first) and path, with its fingerprint.
+
+    Args:
+        root: Folder that paths start from.
+        classes: Names in label order.
+        paths: Of the samples.
+        columns: The other columns by name; without shards, those about them may be missing.
+        is_val: Which samples are tested on.
+        shards: Tar files that the samples are in.
+    """
+    columns = {**{name: np.zeros(len(paths), np.int64) for name in ("shard_of", "offsets")}, **columns}
     order = sorted(range(len(paths)), key=lambda row: (bool(is_val[row]), paths[row]))
     rows = np.array(order, dtype=np.int64)
     ordered_paths = [paths[row] for row in order]
@@ -85,6 +122,7 @@ def make_index(
         path_bytes=np.frombuffer(b"".join(ordered_paths), dtype=np.uint8),
         path_ends=np.cumsum([len(path) for path in ordered_paths], dtype=np.int64),
         num_train=int(len(rows) - is_val.sum()),
+        shards=tuple(shards),
         fingerprint=digest.hexdigest(),
         **sorted_columns,
     )

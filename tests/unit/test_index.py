@@ -606,7 +606,9 @@ def test_no_such_folder(data: Path) -> None:
 def test_a_file_that_is_no_manifest(data: Path) -> None:
     """A single picture is no data set."""
     picture = _draw(data / "a.jpg")
-    assert _error(picture) == f"{picture} is neither a folder nor a .csv manifest (columns path,label[,split])"
+    assert _error(picture) == (
+        f"{picture} is neither a folder, nor a .csv manifest (columns path,label[,split]), nor a .tar shard"
+    )
 
 
 def test_a_folder_without_classes(data: Path) -> None:

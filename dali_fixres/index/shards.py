@@ -1,0 +1,147 @@
+"""WebDataset tar shards: which pictures are in them, with which label, and where each one's bytes lie.
+
+A sample is the members of one name up to its first dot: ``0001.jpg`` with ``0001.cls`` (a number) or ``0001.json`` (an
+object with ``label`` or ``cls``). Shards are scanned once and remembered as long as their length and time are the same.
+"""
+
+import hashlib
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from dali_fixres.errors import DataError
+from dali_fixres.folders import cache_folder
+
+__all__ = ["Member", "read_shard"]
+
+VERSION = 1
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "jp2")
+"""Extensions of members that are pictures."""
+
+LABEL_KEYS = ("label", "cls")
+"""Where a .json member may have the label, a number or a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A picture in a shard.
+
+    Attributes:
+        name: In the archive.
+        label: Number or name of its class, as written.
+        offset: Where its bytes begin in the file.
+        num_bytes: How many there are.
+    """
+
+    name: str
+    label: str
+    offset: int
+    num_bytes: int
+
+
+def read_shard(path: Path) -> list[Member]:
+    """Return the pictures of a tar shard, in their order; pax and GNU long names included.
+
+    Raises:
+        DataError: If it cannot be read, ends in the middle, has two samples of one name, or a picture without a label.
+    """
+    try:
+        stat = path.stat()
+        cache = _cache_path(path, stat)
+        known = _load(cache)
+        if known is None:
+            known = list(_samples(path))
+            _save(cache, known)
+    except (OSError, tarfile.TarError) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"cannot read shard {path}: {what}; make or fetch it again") from error
+    return known
+
+
+def _samples(path: Path) -> Iterator[Member]:
+    pictures: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, str] = {}
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            if not member.isfile():
+                continue
+            folder, _, name = member.name.rpartition("/")
+            stem, _, extension = name.partition(".")
+            key = f"{folder}/{stem}" if folder else stem
+            if extension.lower() in PICTURES:
+                if key in pictures:
+                    raise DataError(f"shard {path} has two pictures named {key!r}; each sample needs a name of its own")
+                pictures[key] = member
+            elif extension in {"cls", "json"} and key not in labels:
+                file = archive.extractfile(member)
+                assert file is not None, "it is a file"
+                label = _label(file.read(), extension)
+                if label is not None:
+                    labels[key] = label
+                elif extension == "cls":
+                    raise DataError(f"shard {path}: {member.name} is no number; a .cls file holds the class's number")
+    for key, picture in pictures.items():
+        if key not in labels:
+            raise DataError(f"shard {path}: {picture.name} has no label; expected {key}.cls or {key}.json with a label")
+        yield Member(picture.name, labels[key], picture.offset_data, picture.size)
+
+
+def _label(content: bytes, extension: str) -> str | None:
+    """Return the label that a member holds, or None if it holds none."""
+    if extension == "cls":
+        text = content.strip().decode("ascii", "replace")
+        return str(int(text)) if text.isascii() and text.isdigit() else None
+    try:
+        values = json.loads(content)
+    except ValueError:
+        return None
+    found = [values[key] for key in LABEL_KEYS if key in values] if isinstance(values, dict) else []
+    return str(found[0]) if found and isinstance(found[0], int | str) and str(found[0]) else None
+
+
+def _cache_path(path: Path, stat: os.stat_result) -> Path:
+    what = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{VERSION}"
+    name = hashlib.sha256(os.fsencode(what)).hexdigest()[:24]
+    return cache_folder() / "shards" / f"{name}.npz"
+
+
+def _load(cache: Path) -> list[Member] | None:
+    """Return what is remembered of a shard, or None (it is only a cache)."""
+    try:
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            columns = [stored[field.name] for field in fields(Member)]
+            texts = [os.fsdecode(column.tobytes()).split("\0") for column in columns[:2]]
+            return [Member(*row) for row in zip(*texts, *(column.tolist() for column in columns[2:]), strict=True)]
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
+        return None
+
+
+def _save(cache: Path, members: list[Member]) -> None:
+    """Remember a shard; an unwritable cache folder costs only time."""
+    temporary = cache.with_name(f"{cache.stem}.{os.getpid()}.npz")
+    texts = (
+        np.frombuffer(os.fsencode("\0".join(getattr(member, name) for member in members)), np.uint8)
+        for name in ("name", "label")
+    )
+    names, labels = texts
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            temporary,
+            name=names,
+            label=labels,
+            offset=np.array([member.offset for member in members], np.int64),
+            num_bytes=np.array([member.num_bytes for member in members], np.int64),
+        )
+        temporary.replace(cache)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

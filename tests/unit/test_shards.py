@@ -1,0 +1,126 @@
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tars import add_member, tar_of_folders
+
+from dali_fixres.errors import DataError
+from dali_fixres.index import TRAIN, VAL, open_data
+from dali_fixres.index.shards import read_shard
+
+
+def jpeg(height: int = 40, width: int = 60) -> bytes:
+    """Return a grey JPEG."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def write(path: Path, members: dict[str, bytes], **options: int) -> Path:
+    """Write a tar file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", **options) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            add_member(archive, name, content)
+    return path
+
+
+def test_shards_are_the_same_data_as_folders(pictures: Path, tmp_path: Path) -> None:
+    """Row by row in the order of their names, shards have the pictures, labels, sizes and bytes of class folders."""
+    tar_of_folders(pictures, tmp_path / "shards", num_shards=1)
+    folders, shards = open_data(pictures).index, open_data(tmp_path / "shards").index
+    assert (len(shards), shards.num_train) == (60, 40)
+    assert shards.classes == ("0", "1", "2", "3")
+    np.testing.assert_array_equal(shards.labels, folders.labels)
+    np.testing.assert_array_equal(shards.heights, folders.heights)
+    np.testing.assert_array_equal(shards.widths, folders.widths)
+    assert all(shards.read(row) == folders.read(row) for row in range(60))
+    assert shards.path(0) == tmp_path / "shards" / "train-0000.tar" / "ant-00.jpg"
+
+
+def test_splits_by_folder_and_by_name(tmp_path: Path) -> None:
+    """A shard's folder, or the first word of its name, says its split."""
+    sample = {"a.jpg": jpeg(), "a.cls": b"3\n"}
+    for name in ("train/x.tar", "validation/x.tar"):
+        write(tmp_path / "folders" / name, sample)
+    for name in ("train-000.tar", "val_000.tar"):
+        write(tmp_path / "names" / name, sample)
+    for folder in ("folders", "names"):
+        index = open_data(tmp_path / folder).index
+        assert (len(index.rows(TRAIN)), len(index.rows(VAL)), index.classes) == (1, 1, ("3",))
+
+
+def test_shards_without_a_split_are_asked_for_one(tmp_path: Path) -> None:
+    """Shards of other names, or a single one, need --val-fraction."""
+    members = {f"{number}.{kind}": jpeg() if kind == "jpg" else b"1" for number in range(4) for kind in ("jpg", "cls")}
+    path = write(tmp_path / "set" / "imagenet-000.tar", members)
+    with pytest.raises(DataError, match="does not say which pictures to test on"):
+        open_data(path.parent)
+    for data in (path, path.parent):
+        index = open_data(data, val_fraction=0.5).index
+        assert (len(index.rows(TRAIN)), len(index.rows(VAL))) == (2, 2)
+
+
+def test_labels_of_json_members(tmp_path: Path) -> None:
+    """A .json member may have the label as a number or as a name, under label or cls."""
+    members: dict[str, bytes] = {}
+    for key, content in (("a", {"label": 7}), ("b", {"cls": 10, "more": 1}), ("c", {"label": 9})):
+        members |= {f"{key}.jpg": jpeg(), f"{key}.json": json.dumps(content).encode()}
+    index = open_data(write(tmp_path / "x.tar", members), val_fraction=1.0).index
+    assert index.classes == ("7", "9", "10")
+    assert index.labels.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names(tmp_path: Path, form: int) -> None:
+    """Names of more than 100 bytes, and of other letters, are read in both of the forms that tar files have."""
+    key = "n0153/" + "x" * 120 + "\u00e4"
+    path = write(tmp_path / "x.tar", {f"{key}.jpg": jpeg(), f"{key}.cls": b"1"}, format=form)
+    (member,) = read_shard(path)
+    assert member.name == f"{key}.jpg"
+    assert path.read_bytes()[member.offset :][: member.num_bytes] == jpeg()
+
+
+def test_dots_end_the_key(tmp_path: Path) -> None:
+    """As the webdataset library has it, a key ends at the first dot of the file's name, not of its folder's."""
+    path = write(tmp_path / "x.tar", {"a.b/k.jpg": jpeg(), "a.b/k.cls": b"2", "a.b/k.seg.png": b"no picture of ours"})
+    (member,) = read_shard(path)
+    assert (member.name, member.label) == ("a.b/k.jpg", "2")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.jpg": b"x"}, r"a.jpg has no label; expected a.cls or a.json with a label"),
+        ({"a.jpg": b"x", "a.cls": b"dog"}, r"a.cls is no number; a .cls file holds the class's number"),
+        ({"a.jpg": b"x", "a.png": b"x", "a.cls": b"1"}, r"two pictures named 'a'"),
+        ({"a.txt": b"x"}, r"hold no pictures; expected samples of .jpg and .cls"),
+    ],
+)
+def test_shards_that_cannot_be_used(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+    """What is wrong with a shard is said, with the member's name."""
+    path = write(tmp_path / "x.tar", members)
+    with pytest.raises(DataError, match=message):
+        open_data(path, val_fraction=1.0)
+
+
+def test_a_shard_cut_in_the_middle(pictures: Path, tmp_path: Path) -> None:
+    """A shard that ends within a member is refused with its name."""
+    tar_of_folders(pictures, tmp_path)
+    shard = tmp_path / "train-0001.tar"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size * 2 // 3])
+    with pytest.raises(DataError, match=rf"cannot read shard {shard}: unexpected end of data; make or fetch it again"):
+        open_data(tmp_path)
+
+
+def test_a_shard_is_scanned_once(tmp_path: Path) -> None:
+    """A shard is remembered while its length and time are the same, and scanned again when they are not."""
+    path = write(tmp_path / "x.tar", {"a.jpg": jpeg(), "a.cls": b"1"})
+    first = read_shard(path)
+    assert read_shard(path) == first
+    write(path, {"b.jpg": jpeg(50, 50), "b.cls": b"2"})
+    assert [member.name for member in read_shard(path)] == ["b.jpg"]
