@@ -34,10 +34,10 @@ from torchvision import transforms
 
 from dali_fixres.colour import IMAGENET
 from dali_fixres.commands.dataset import open_dataset
-from dali_fixres.devices import usable_cores
 from dali_fixres.errors import UserError
 from dali_fixres.index import TRAIN, Index
 from dali_fixres.plan import AUGMENTATIONS, TrainPlan
+from dali_fixres.processes import usable_cores
 from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import save_figure
 from dali_fixres.report.progress import Reporter

@@ -27,9 +27,9 @@ from dali_fixres.commands.dataset import Dataset
 from dali_fixres.commands.stream import Epoch, Stream
 from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.demo import ensure_demo_data
-from dali_fixres.devices import usable_cores
 from dali_fixres.index import open_data
 from dali_fixres.plan import AUGMENTATIONS, TrainPlan
+from dali_fixres.processes import usable_cores
 from dali_fixres.report.environment import environment
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table

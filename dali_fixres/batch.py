@@ -21,6 +21,7 @@ class BatchPlan:
         flip: Which pictures are mirrored left to right, (n,) bool.
         jitter: Factors of brightness, contrast and saturation, (n, 3) float64; None leaves colours alone.
         resolution: The apparent size of every picture of the batch.
+        rungs: Which copy of each picture is read, (n,) int64: a position in `Index.rungs`, or `BASE`.
     """
 
     ids: NDArray[np.int64]
@@ -28,6 +29,7 @@ class BatchPlan:
     flip: NDArray[np.bool_]
     jitter: NDArray[np.float64] | None
     resolution: Resolution
+    rungs: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Return the number of pictures."""

@@ -21,6 +21,7 @@ from dali_fixres.config import (
     EvaluateConfig,
     FinetuneConfig,
     IndexConfig,
+    PrepareConfig,
     PreviewConfig,
     TrainConfig,
     VerifyConfig,
@@ -94,6 +95,18 @@ def verify(
     from dali_fixres.commands.verify import verify as command  # noqa: PLC0415
 
     return 1 if command(data, config) else 0
+
+
+@app.command
+def prepare(
+    source: Annotated[Path, Parameter(help="The data set, as for --data of other commands.")],
+    target: Annotated[Path, Parameter(help="Folder to make; give it to --data of other commands.")],
+    config: Annotated[PrepareConfig, FLAT] = PrepareConfig(),  # noqa: B008
+) -> None:
+    """Write pre-scaled copies of a data set: training at a low resolution then decodes small pictures."""
+    from dali_fixres.commands.prepare import prepare as command  # noqa: PLC0415
+
+    command(source, target, config)
 
 
 @app.command

@@ -20,12 +20,14 @@ from dali_fixres.resolution import DEFAULT_CROP_RATIO, Resolution, Schedule, par
 
 __all__ = [
     "Config",
+    "Copies",
     "Device",
     "EvaluateConfig",
     "FinetuneConfig",
     "IndexConfig",
     "NetworkConfig",
     "Policy",
+    "PrepareConfig",
     "PreviewConfig",
     "StageConfig",
     "TrainConfig",
@@ -38,6 +40,9 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Policy: TypeAlias = Literal["classifier", "classifier+norm-stats", "classifier+norm"]
 """What fine-tuning tunes: the head alone; with the last norm's running statistics, as the authors' code; with
 its weights too, as the paper."""
+
+Copies: TypeAlias = Literal["exact", "fast", "original"]
+"""Which pre-scaled copies are read: with a pixel for each pixel of the crop, with 0.7 along each side, or none."""
 
 NOT_KEPT = ("config", "json", "resume", "accept_changed_data", "out")
 """Fields about one call of the command, which say nothing about the run."""
@@ -106,6 +111,10 @@ class NetworkConfig(Config):
 
     seed: int = 0
     """Decides everything random."""
+
+    copies: Copies = "exact"
+    """Which copies of prepared data to read: the smallest with a pixel for each pixel of the crop (exact), or with
+    0.7 of one (fast), or the pictures themselves (original)."""
 
     strict: bool = False
     """Stop at the first picture that cannot be read, instead of going on without it."""
@@ -329,6 +338,54 @@ class VerifyConfig:
 
     def __post_init__(self) -> None:
         _check(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareConfig:
+    """Flags of `dali-fixres prepare`."""
+
+    rungs: str = "160,256,384"
+    """Shorter sides of the copies in pixels, ascending, with commas between; no picture is enlarged."""
+
+    max_side: int = 500
+    """Longest side of the full copy in pixels; longer pictures are scaled down to it."""
+
+    full: bool = True
+    """Also write a full copy of each picture. Without (--no-full), the pictures stay where they are and are read there
+    when no rung is large enough."""
+
+    quality: int = 90
+    """JPEG quality of all copies."""
+
+    layout: Literal["shards", "folder"] = "shards"
+    """WebDataset tar shards, or a file per copy in class folders."""
+
+    shard_size: int = 1000
+    """Pictures per shard."""
+
+    val_fraction: float | None = None
+    """Share of each class to test on, where the data has no split of its own."""
+
+    workers: int | None = None
+    """Processes; one per usable core if left out."""
+
+    def __post_init__(self) -> None:
+        sides = self.sides
+        _check(sides[0] >= 32 and list(sides) == sorted(set(sides)), "--rungs", "ascending, from 32 px on", self.rungs)
+        if self.full:
+            _check(self.max_side > sides[-1], "--max-side", f"above the largest rung, {sides[-1]}", self.max_side)
+        elif self.layout == "folder":
+            raise ConfigError("--no-full needs --layout shards; class folders hold the full copies too")
+        _check(1 <= self.quality <= 95, "--quality", "from 1 to 95", self.quality)
+        _check(self.shard_size >= 1, "--shard-size", "at least 1", self.shard_size)
+        _check(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Shorter sides of the rungs, as given."""
+        words = self.rungs.split(",")
+        _check(all(word.strip().isdigit() for word in words), "--rungs", "whole numbers, as in 160,256,384", self.rungs)
+        return tuple(map(int, words))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,14 +1,12 @@
-"""Which device to compute on, and with how many threads."""
-
-import os
+"""Which device to compute on."""
 
 import torch
 
 from dali_fixres.config import Device
 from dali_fixres.errors import DeviceError
-from dali_fixres.processes import local_rank, num_local
+from dali_fixres.processes import local_rank
 
-__all__ = ["choose_device", "usable_cores"]
+__all__ = ["choose_device"]
 
 
 def choose_device(wanted: Device) -> torch.device:
@@ -36,8 +34,3 @@ def choose_device(wanted: Device) -> torch.device:
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
-
-
-def usable_cores() -> int:
-    """Return the number of CPU cores this process may use, shared with the others that torchrun started here."""
-    return max(1, len(os.sched_getaffinity(0)) // num_local())

@@ -1,8 +1,8 @@
-"""What torchrun says in the environment about the processes of a run; without it there is one."""
+"""The processes of a run, as torchrun says in the environment, and the cores of each; without it there is one."""
 
 import os
 
-__all__ = ["local_rank", "max_restarts", "num_local", "num_processes", "num_restarts"]
+__all__ = ["local_rank", "max_restarts", "num_local", "num_processes", "num_restarts", "usable_cores"]
 
 
 def num_processes() -> int:
@@ -29,3 +29,8 @@ def num_restarts() -> int:
 def max_restarts() -> int:
     """Return how often torchrun may start this run again."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+
+
+def usable_cores() -> int:
+    """Return the number of CPU cores this process may use, shared with the others that torchrun started here."""
+    return max(1, len(os.sched_getaffinity(0)) // num_local())

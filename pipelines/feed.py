@@ -1,6 +1,5 @@
 """From a `BatchPlan` to the arrays the graph takes: paths, decode regions, resize windows, colour maps."""
 
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +45,8 @@ def graph_inputs(plan: BatchPlan, index: Index, normalisation: Normalisation, *,
         decode_window: Whether the graph decodes just the window's surroundings or the whole picture.
     """
     num = len(plan)
-    sources = np.stack([index.heights[plan.ids], index.widths[plan.ids]], axis=1)
-    starts, ends = plan.windows[:, :2], plan.windows[:, 2:]
+    sources, scales = copy_sizes(plan, index)
+    starts, ends = plan.windows[:, :2] * scales, plan.windows[:, 2:] * scales
     if decode_window:
         margin = filter_margin(ends - starts, plan.resolution.crop_px)
         decode_start = np.maximum(np.floor(starts - margin), 0).astype(np.int32)
@@ -62,7 +61,7 @@ def graph_inputs(plan: BatchPlan, index: Index, normalisation: Normalisation, *,
     window_start[flip, 1], window_end[flip, 1] = window_end[flip, 1], window_start[flip, 1].copy()
     jitter = np.ones((num, 3)) if plan.jitter is None else plan.jitter
     return GraphInputs(
-        files=[file_of(index, row) for row in plan.ids.tolist()],
+        files=[file_of(index, row, rung) for row, rung in zip(plan.ids.tolist(), plan.rungs.tolist(), strict=True)],
         decode_start=decode_start,
         decode_end=decode_end,
         window_start=window_start,
@@ -73,15 +72,25 @@ def graph_inputs(plan: BatchPlan, index: Index, normalisation: Normalisation, *,
     )
 
 
-def file_of(index: Index, row: int) -> NDArray[np.uint8]:
-    """Return a picture's path for DALI to read, or, from a shard, the picture itself.
+def copy_sizes(plan: BatchPlan, index: Index) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return height and width of the copies that a plan reads, and what they are of the pictures' own, (n, 2) each."""
+    pictures = np.stack([index.heights[plan.ids], index.widths[plan.ids]], axis=1)
+    sizes = pictures.copy()
+    for number, rung in enumerate(index.rungs):
+        here = plan.rungs == number
+        sizes[here] = np.stack([rung.heights[plan.ids[here]], rung.widths[plan.ids[here]]], axis=1)
+    return sizes, sizes / pictures
+
+
+def file_of(index: Index, row: int, rung: int) -> NDArray[np.uint8]:
+    """Return a picture's or copy's path for DALI to read, or, if some are in shards, its bytes.
 
     One that cannot be read is given as one that cannot be decoded, which is found out like any other.
     """
-    if not index.shards:
-        return np.frombuffer(os.path.join(os.fsencode(index.root), index.relative_path(row)), np.uint8)  # noqa: PTH118
+    if not index.in_shards:
+        return np.frombuffer(index.file(row, rung), np.uint8)
     try:
-        content = index.read(row)
+        content = index.read(row, rung)
     except OSError:
         content = b""
     return np.frombuffer(content or b"\0", np.uint8)

@@ -67,7 +67,7 @@ class Loader:
             num_threads=num_threads,
             prefetch=prefetch,
             normalisation=normalisation,
-            from_shards=bool(index.shards),
+            from_shards=index.in_shards,
         )
 
     def run(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
@@ -101,7 +101,7 @@ class Loader:
         reasons: dict[int, str] = {}
         for plan in plans:
             inputs = self._inputs(plan)
-            reasons |= self._probe.regions(plan.ids, inputs.decode_start, inputs.decode_end)
+            reasons |= self._probe.regions(plan.ids, plan.rungs, inputs.decode_start, inputs.decode_end)
         return {row: (self._index.path(row), reason) for row, reason in reasons.items()}
 
     def _batches(self, plans: Iterator[BatchPlan]) -> Iterator[Batch]:

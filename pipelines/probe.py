@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dali_fixres.errors import DataError
-from dali_fixres.index import FORMATS, NOT_A_PICTURE, Index
+from dali_fixres.index import BASE, FORMATS, NOT_A_PICTURE, Index
 from dali_fixres.windows import Ints
 from pipelines.feed import file_of
 from pipelines.graph import build_probe
@@ -29,8 +29,8 @@ CHUNK = 16
 OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Errors that are a file's own; all others are the storage's, and passing over pictures would not help."""
 
-Part = tuple[int, NDArray[np.int32], NDArray[np.int32]]
-"""A row of the index, and the region (y, x) of its picture that is decoded: start and end."""
+Part = tuple[int, int, NDArray[np.int32], NDArray[np.int32]]
+"""A row of the index, a rung, and the region (y, x) of that copy that is decoded: start and end."""
 
 
 class Probe:
@@ -46,7 +46,7 @@ class Probe:
         self._num_threads = num_threads
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(num_threads):
-            self._idle.put(build_probe(from_shards=bool(index.shards)))
+            self._idle.put(build_probe(from_shards=index.in_shards))
 
     def whole(
         self,
@@ -62,11 +62,12 @@ class Probe:
         """
         rows = np.arange(len(self._index))
         ends = np.stack([self._index.heights, self._index.widths], axis=1).astype(np.int32)
-        return self.regions(rows, np.zeros_like(ends), ends, on_progress)
+        return self.regions(rows, np.full_like(rows, BASE), np.zeros_like(ends), ends, on_progress)
 
     def regions(
         self,
         rows: Ints,
+        rungs: Ints,
         starts: NDArray[np.int32],
         ends: NDArray[np.int32],
         on_progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005
@@ -75,6 +76,7 @@ class Probe:
 
         Args:
             rows: Of the index, (n,).
+            rungs: Which copy of each is decoded, (n,).
             starts: Where the region of each begins (y, x), (n, 2) int32.
             ends: Where it ends.
             on_progress: Called with the number of pictures done.
@@ -82,7 +84,7 @@ class Probe:
         Raises:
             DataError: If the storage has failed.
         """
-        parts = list(zip(rows.tolist(), starts, ends, strict=True))
+        parts = list(zip(rows.tolist(), rungs.tolist(), starts, ends, strict=True))
         chunks = [parts[first : first + CHUNK] for first in range(0, len(parts), CHUNK)]
         reasons: dict[int, str] = {}
         done = 0
@@ -103,22 +105,22 @@ class Probe:
 
     def _problem(self, pipeline: Any, part: Part) -> str:
         """Say what is wrong with a picture, or return an empty string."""
-        row, start, end = part
+        row, rung, start, end = part
         try:
-            pipeline.run(file=[file_of(self._index, row)], start=[start], end=[end])
+            pipeline.run(file=[file_of(self._index, row, rung)], start=[start], end=[end])
         except RuntimeError as error:
-            return _in_words(self._index, row) or f"DALI cannot decode it: {_first_cause(error)}"
+            return _in_words(self._index, row, rung) or f"DALI cannot decode it: {_first_cause(error)}"
         return ""
 
 
-def _in_words(index: Index, row: int) -> str:
+def _in_words(index: Index, row: int, rung: int) -> str:
     """Say what PIL finds wrong with a picture, which reads better than what DALI says.
 
     Raises:
         DataError: If it is not the file's fault.
     """
     try:
-        content = index.read(row)
+        content = index.read(row, rung)
         if not content:
             return "empty file"
         with Image.open(BytesIO(content), formats=FORMATS) as image:
@@ -133,7 +135,8 @@ def _in_words(index: Index, row: int) -> str:
                 f"cannot read {index.path(row)}: {os.strerror(number)}; mend the storage, then run again"
             ) from error
         return str(os.strerror(number) if number is not None else error) or type(error).__name__
-    indexed = int(index.widths[row]), int(index.heights[row])
+    copies = index if rung == BASE else index.rungs[rung]
+    indexed = int(copies.widths[row]), int(copies.heights[row])
     if size != indexed:
         return f"has changed since it was indexed: {size} instead of {indexed} pixels"
     return ""

@@ -8,10 +8,10 @@ import torch
 from dali_fixres.colour import Normalisation
 from dali_fixres.config import NetworkConfig
 from dali_fixres.demo import ensure_demo_data
-from dali_fixres.devices import usable_cores
 from dali_fixres.distributed import World
 from dali_fixres.errors import DataError
 from dali_fixres.index import TRAIN, VAL, Index, LeftOut, open_data
+from dali_fixres.processes import usable_cores
 from dali_fixres.report.progress import Bar, Reporter
 from dali_fixres.report.tables import SYNTHETIC
 from pipelines import Loader

@@ -112,7 +112,7 @@ def _sweep(
     unreadable: Unreadable,
 ) -> list[Accuracy]:
     network = built.network.to(device).to(memory_format=torch.channels_last)
-    plan = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size)
+    plan = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size, copies=config.copies)
     results = []
     with open_loader(config, dataset, built.normalisation, device) as loader:
         stream = Stream(loader, [Test(plan, resolution) for resolution in resolutions], unreadable)

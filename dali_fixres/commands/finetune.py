@@ -59,7 +59,7 @@ def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.d
         config, dataset, built, start = _begin(config, reporter, world)
     schedule = Schedule((Phase(0, config.test_res),), config.ratio)
     plan = training_plan(config, dataset, config.augmentation, schedule, world)
-    evaluation = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size)
+    evaluation = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size, copies=config.copies)
     tested = sorted({Resolution(start.train_res, config.ratio), config.test_resolution})
     for resolution in tested:
         run_once(built.network, resolution)

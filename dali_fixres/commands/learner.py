@@ -32,7 +32,15 @@ def training_plan(
     if config.jitter is not None:
         look = replace(look, jitter=config.jitter)
     return TrainPlan(
-        dataset.index, look, schedule, config.batch_size, config.seed, world.rank, world.size, repeats=repeats
+        dataset.index,
+        look,
+        schedule,
+        config.batch_size,
+        config.seed,
+        world.rank,
+        world.size,
+        repeats=repeats,
+        copies=config.copies,
     )
 
 

@@ -60,7 +60,7 @@ def _train(config: TrainConfig, resumed: RunFolder | None, device: torch.device,
     if resumed:
         dataset, built, start = resume(resumed, config, dataset, reporter)
     plan = training_plan(config, dataset, "train", config.schedule, world, config.repeats)
-    evaluation = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size)
+    evaluation = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size, copies=config.copies)
     if not resumed:
         built, start = _begin(config, dataset, reporter)
     for resolution in {config.test_resolution, *(config.schedule.at(epoch) for epoch in range(config.epochs))}:

@@ -6,8 +6,8 @@ from pathlib import Path
 from dali_fixres.commands.dataset import NUM_NAMED, open_dataset
 from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import VerifyConfig
-from dali_fixres.devices import usable_cores
 from dali_fixres.errors import ConfigError, SaveError
+from dali_fixres.processes import usable_cores
 from dali_fixres.report.progress import Reporter
 from dali_fixres.runs import write_json, write_text
 from pipelines import Probe

@@ -2,6 +2,6 @@
 
 from dali_fixres.index.build import LeftOut, OpenedData, open_data
 from dali_fixres.index.headers import FORMATS, NOT_A_PICTURE
-from dali_fixres.index.table import TRAIN, VAL, Index
+from dali_fixres.index.table import BASE, TRAIN, VAL, Index, Rung
 
-__all__ = ["FORMATS", "NOT_A_PICTURE", "TRAIN", "VAL", "Index", "LeftOut", "OpenedData", "open_data"]
+__all__ = ["BASE", "FORMATS", "NOT_A_PICTURE", "TRAIN", "VAL", "Index", "LeftOut", "OpenedData", "Rung", "open_data"]

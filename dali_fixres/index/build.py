@@ -11,6 +11,7 @@ import numpy as np
 from dali_fixres.errors import DataError
 from dali_fixres.index.cache import FileState, cache_path, load_known, save_known
 from dali_fixres.index.headers import Header, Place, read_headers
+from dali_fixres.index.prepared import is_prepared, load_prepared
 from dali_fixres.index.sources import Candidate, Listing, list_source
 from dali_fixres.index.table import VAL, Index, make_index
 
@@ -52,6 +53,8 @@ def open_data(
         DataError: If the data set cannot be used; the message names the folder and the form expected.
     """
     data = Path(data).absolute()
+    if is_prepared(data):
+        return OpenedData(load_prepared(data), (), 0)
     listing = list_source(data)
     _check_split(listing, data, val_fraction)
     paths = [candidate.path for candidate in listing.candidates]

@@ -80,12 +80,12 @@ def _samples(path: Path) -> Iterator[Member]:
                 if key in pictures:
                     raise DataError(f"shard {path} has two pictures named {key!r}; each sample needs a name of its own")
                 pictures[key] = member
-            elif extension in {"cls", "json"} and key not in labels:
+            elif extension in {"cls", "json"}:
                 file = archive.extractfile(member)
                 assert file is not None, "it is a file"
                 label = _label(file.read(), extension)
-                if label is not None:
-                    labels[key] = label
+                if label is not None and (extension == "json" or key not in labels):
+                    labels[key] = label  # a .json may have the class's name, so it wins
                 elif extension == "cls":
                     raise DataError(f"shard {path}: {member.name} is no number; a .cls file holds the class's number")
     for key, picture in pictures.items():

@@ -1,9 +1,10 @@
 """What a run was trained on: an index in a file, to go on with later, or to say what has changed in the data."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from dali_fixres.atomic import replacing
 from dali_fixres.errors import CheckpointError
 from dali_fixres.index.table import Index, make_index
 
-__all__ = ["Difference", "compare", "load_snapshot", "save_snapshot"]
+__all__ = ["Difference", "compare", "load_snapshot", "save_snapshot", "snapshot_arrays", "snapshot_index"]
 
 COLUMNS = ("labels", "heights", "widths", "num_bytes", "shard_of", "offsets")
 
@@ -26,14 +27,8 @@ def save_snapshot(path: Path, index: Index) -> None:
         SaveError: If it cannot be written.
     """
     with replacing(path) as file:
-        np.savez_compressed(
-            file,
-            classes=_joined(os.fsencode(name) for name in index.classes),
-            paths=_joined(index.relative_path(row) for row in range(len(index))),
-            is_val=np.arange(len(index)) >= index.num_train,
-            shards=_joined(os.fsencode(shard) for shard in index.shards),
-            **{name: getattr(index, name) for name in COLUMNS},
-        )
+        arrays: dict[str, Any] = {**snapshot_arrays(index)}
+        np.savez_compressed(file, **arrays)
 
 
 def load_snapshot(path: Path, root: Path) -> Index:
@@ -44,13 +39,30 @@ def load_snapshot(path: Path, root: Path) -> Index:
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            classes, paths = (stored[name].tobytes().split(b"\0") for name in ("classes", "paths"))
-            columns = {name: stored[name].astype(np.int64) for name in COLUMNS}
-            columns["mtimes_ns"] = np.zeros(len(paths), np.int64)
-            shards = [os.fsdecode(name) for name in stored["shards"].tobytes().split(b"\0") if name]
-            return make_index(root, [os.fsdecode(name) for name in classes], paths, columns, stored["is_val"], shards)
+            return snapshot_index(stored, root)
     except Exception as error:  # a damaged archive raises what its parts happen to say
         raise CheckpointError(f"cannot read {path}, which lists the data of the run: {error}") from error
+
+
+def snapshot_arrays(index: Index) -> dict[str, NDArray[np.generic]]:
+    """Return an index, without its rungs, as arrays of plain types."""
+    return {
+        "classes": _joined(os.fsencode(name) for name in index.classes),
+        "paths": _joined(index.relative_path(row) for row in range(len(index))),
+        "is_val": np.arange(len(index)) >= index.num_train,
+        "shards": _joined(os.fsencode(shard) for shard in index.shards),
+        **{name: getattr(index, name) for name in COLUMNS},
+    }
+
+
+def snapshot_index(stored: Mapping[str, NDArray[np.generic]], root: Path) -> Index:
+    """Return the index that `snapshot_arrays` was given; whatever is wrong with the arrays is raised as it comes."""
+    classes, paths = (stored[name].tobytes().split(b"\0") for name in ("classes", "paths"))
+    columns = {name: stored[name].astype(np.int64) for name in COLUMNS}
+    columns["mtimes_ns"] = np.zeros(len(paths), np.int64)
+    shards = [os.fsdecode(name) for name in stored["shards"].tobytes().split(b"\0") if name]
+    is_val = stored["is_val"].astype(np.bool_)
+    return make_index(root, [os.fsdecode(name) for name in classes], paths, columns, is_val, shards)
 
 
 @dataclass(frozen=True, slots=True)

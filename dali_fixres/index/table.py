@@ -3,17 +3,44 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TRAIN", "VAL", "Index"]
+__all__ = ["BASE", "TRAIN", "VAL", "Index", "Rung", "make_index", "with_rungs"]
 
 TRAIN, VAL = "train", "val"
 SPLITS = (TRAIN, VAL)
+
+
+BASE = -1
+"""In place of a rung's number: the picture itself."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rung:
+    """Pre-scaled copies of a data set's pictures, columns by row number of its index.
+
+    Attributes:
+        side_px: Length of the shorter side of a copy.
+        root: Folder that they are in.
+        heights, widths: Pixels, (n,) int64; 0 where a picture has no copy because it would not be smaller.
+        num_bytes: File sizes, (n,) int64.
+        shards: Tar files below `root`; empty where each copy is a file of its own.
+        shard_of, offsets: As in `Index`.
+    """
+
+    side_px: int
+    root: Path
+    heights: NDArray[np.int64] = field(repr=False)
+    widths: NDArray[np.int64] = field(repr=False)
+    num_bytes: NDArray[np.int64] = field(repr=False)
+    shards: tuple[str, ...]
+    shard_of: NDArray[np.int64] = field(repr=False)
+    offsets: NDArray[np.int64] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +77,7 @@ class Index:
     shard_of: NDArray[np.int64] = field(repr=False)
     offsets: NDArray[np.int64] = field(repr=False)
     fingerprint: str
+    rungs: tuple[Rung, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of samples of all splits."""
@@ -68,16 +96,27 @@ class Index:
         """Return where a sample's file is, or for one in a shard, what to call it."""
         return self.root / os.fsdecode(self.relative_path(row))
 
-    def read(self, row: int) -> bytes:
-        """Return a sample's encoded picture; less than `num_bytes` if the file has become shorter.
+    @property
+    def in_shards(self) -> bool:
+        """Whether some pictures or copies are in tar files, so that bytes and not paths are handed on."""
+        return bool(self.shards) or any(rung.shards for rung in self.rungs)
+
+    def file(self, row: int, rung: int = BASE) -> bytes:
+        """Return the absolute path of a sample's picture or copy, where that is a file of its own, as bytes."""
+        root = self.root if rung == BASE else self.rungs[rung].root
+        return os.path.join(os.fsencode(root), self.relative_path(row))  # noqa: PTH118 - bytes
+
+    def read(self, row: int, rung: int = BASE) -> bytes:
+        """Return a sample's encoded picture or copy; less than it should be if the file has become shorter.
 
         Raises:
             OSError: If it cannot be read.
         """
-        if not self.shards:
-            return self.path(row).read_bytes()
-        shard = self.root / self.shards[self.shard_of[row]]
-        start, end = int(self.offsets[row]), int(self.offsets[row] + self.num_bytes[row])
+        place: Index | Rung = self if rung == BASE else self.rungs[rung]
+        if not place.shards:
+            return Path(os.fsdecode(self.file(row, rung))).read_bytes()
+        shard = place.root / place.shards[place.shard_of[row]]
+        start, end = int(place.offsets[row]), int(place.offsets[row] + place.num_bytes[row])
         # Touching a map behind the end of a file that has become shorter would kill the process.
         return _map(shard)[start : min(end, shard.stat().st_size)].tobytes()
 
@@ -124,5 +163,16 @@ def make_index(
         num_train=int(len(rows) - is_val.sum()),
         shards=tuple(shards),
         fingerprint=digest.hexdigest(),
+        rungs=(),
         **sorted_columns,
     )
+
+
+def with_rungs(index: Index, rungs: Sequence[Rung]) -> Index:
+    """Return an index that knows pre-scaled copies, smallest first; its fingerprint covers them."""
+    digest = hashlib.sha256(index.fingerprint.encode())
+    for rung in rungs:
+        digest.update(str(rung.side_px).encode())
+        for column in (rung.heights, rung.widths, rung.num_bytes):
+            digest.update(column.astype("<i8").tobytes())
+    return replace(index, rungs=tuple(rungs), fingerprint=digest.hexdigest())

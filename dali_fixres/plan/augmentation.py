@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_fixres.batch import BatchPlan
+from dali_fixres.config import Copies
 from dali_fixres.index import Index
+from dali_fixres.plan.copies import choose_copies
 from dali_fixres.resolution import Resolution
 from dali_fixres.windows import (
     NUM_UNIFORMS,
@@ -54,6 +56,7 @@ def plan_batch(
     augmentation: Augmentation,
     resolution: Resolution,
     uniforms: NDArray[np.float64],
+    copies: Copies = "exact",
 ) -> BatchPlan:
     """Order one batch.
 
@@ -63,12 +66,15 @@ def plan_batch(
         augmentation: How they are looked at.
         resolution: At which size.
         uniforms: Random numbers in [0, 1), (n, UNIFORMS_PER_SAMPLE).
+        copies: Which pre-scaled copies may be read, if there are any.
     """
+    windows = augmentation.window(index.heights[ids], index.widths[ids], resolution, uniforms[:, :NUM_UNIFORMS])
     jitter = 1 + augmentation.jitter * (2 * uniforms[:, NUM_UNIFORMS + 1 :] - 1)
     return BatchPlan(
         ids=ids,
-        windows=augmentation.window(index.heights[ids], index.widths[ids], resolution, uniforms[:, :NUM_UNIFORMS]),
+        windows=windows,
         flip=(uniforms[:, NUM_UNIFORMS] < 0.5) & augmentation.flip,
         jitter=jitter if augmentation.jitter > 0 else None,
         resolution=resolution,
+        rungs=choose_copies(index, ids, windows, resolution, copies),
     )

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_fixres.batch import BatchPlan
+from dali_fixres.config import Copies
 from dali_fixres.errors import ConfigError, DataError
 from dali_fixres.index import VAL, Index
 from dali_fixres.plan.augmentation import AUGMENTATIONS, UNIFORMS_PER_SAMPLE, plan_batch
@@ -26,6 +27,7 @@ class EvaluationPlan:
         batch_size: Pictures per process and step.
         rank, world_size: This process, and how many there are.
         unreadable: Rows that are left out.
+        copies: Which pre-scaled copies are read, if the data set has any.
     """
 
     index: Index
@@ -33,6 +35,7 @@ class EvaluationPlan:
     rank: int = 0
     world_size: int = 1
     unreadable: frozenset[int] = frozenset()
+    copies: Copies = "exact"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -73,6 +76,5 @@ class EvaluationPlan:
         rows = self.rows
         for first in range(first_batch * self.batch_size, len(rows), self.batch_size):
             ids = rows[first : first + self.batch_size]
-            yield plan_batch(
-                self.index, ids, AUGMENTATIONS["v1"], resolution, np.zeros((len(ids), UNIFORMS_PER_SAMPLE))
-            )
+            nothing_random = np.zeros((len(ids), UNIFORMS_PER_SAMPLE))
+            yield plan_batch(self.index, ids, AUGMENTATIONS["v1"], resolution, nothing_random, self.copies)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dali_fixres.batch import BatchPlan
+from dali_fixres.config import Copies
 from dali_fixres.errors import ConfigError, DataError
 from dali_fixres.index import Index
 from dali_fixres.plan.augmentation import UNIFORMS_PER_SAMPLE, Augmentation, plan_batch
@@ -30,6 +31,7 @@ class TrainPlan:
         rank, world_size: This process, and how many there are.
         repeats: Copies of each picture in a global batch (repeated augmentation), each varied on its own.
         unreadable: Rows that are passed over, see `EpochOrder.batch`.
+        copies: Which pre-scaled copies are read, if the data set has any.
     """
 
     index: Index
@@ -41,6 +43,7 @@ class TrainPlan:
     world_size: int = 1
     repeats: int = 1
     unreadable: frozenset[int] = frozenset()
+    copies: Copies = "exact"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -93,7 +96,7 @@ class TrainPlan:
         order = self._order(epoch, num_done)
         rows, positions = order.batch(num_done // order.global_batch + step, self.unreadable)
         uniforms = uniforms_of(self.seed, epoch, positions, UNIFORMS_PER_SAMPLE)
-        return plan_batch(self.index, rows, self.augmentation, self.schedule.at(epoch), uniforms)
+        return plan_batch(self.index, rows, self.augmentation, self.schedule.at(epoch), uniforms, self.copies)
 
     def epoch(self, epoch: int, num_done: int = 0) -> Iterator[BatchPlan]:
         """Yield the batches of an epoch from its position `num_done` on."""

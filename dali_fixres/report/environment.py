@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dali_fixres.devices import usable_cores
+from dali_fixres.processes import usable_cores
 
 __all__ = ["environment"]
 

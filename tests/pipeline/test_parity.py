@@ -61,7 +61,7 @@ def test_training_windows_agree_with_pil(index: Index, side: int) -> None:
     """Training crops are PIL's resize of the same box of the whole picture, mirrored where the plan says so."""
     plan = TrainPlan(index, AUGMENTATIONS["train"], Schedule.parse(str(side)), batch_size=40).at(0, 0)
     assert 5 < plan.flip.sum() < 35
-    plain = BatchPlan(plan.ids, plan.windows, plan.flip, None, plan.resolution)
+    plain = BatchPlan(plan.ids, plan.windows, plan.flip, None, plan.resolution, plan.rungs)
     (pictures,) = run(index, [plain])
     for picture, row, window, flip in zip(pictures, plan.ids, plan.windows, plan.flip, strict=True):
         y0, x0, y1, x1 = window
@@ -86,7 +86,7 @@ def test_jitter_is_the_planned_affine_map(index: Index) -> None:
     """A jittered batch is the plain one put through the colour maps of its plan."""
     plan = TrainPlan(index, AUGMENTATIONS["train"], Schedule.parse("64"), batch_size=40).at(0, 0)
     assert plan.jitter is not None
-    (plain,) = run(index, [BatchPlan(plan.ids, plan.windows, plan.flip, None, plan.resolution)])
+    (plain,) = run(index, [BatchPlan(plan.ids, plan.windows, plan.flip, None, plan.resolution, plan.rungs)])
     (jittered,) = run(index, [plan], IMAGENET)
     maps = jitter_and_normalise(plan.jitter, IMAGENET)
     expected = np.einsum("nij,nhwj->nhwi", maps[:, :, :3], plain) + maps[:, None, None, :, 3]

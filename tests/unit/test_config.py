@@ -46,6 +46,7 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "batch_size": 64,
         "device": "auto",
         "seed": 0,
+        "copies": "exact",
         "strict": False,
         "epochs": 30,
         "base_lr": 0.1,

@@ -1,0 +1,254 @@
+"""`dali-fixres prepare`: pre-scaled copies of a data set.
+
+Nothing here imports torch or DALI: each process that encodes would load them again.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dali_fixres.config import PrepareConfig
+from dali_fixres.errors import ConfigError, RunError, SaveError
+from dali_fixres.index import TRAIN, VAL, Index, OpenedData, Rung, open_data
+from dali_fixres.index.headers import Place
+from dali_fixres.index.prepared import FULL, INDEX, MANIFEST, is_prepared, read_manifest, save_prepared
+from dali_fixres.index.table import make_index
+from dali_fixres.prepare.encode import Sizes, encode_copies, total_bytes
+from dali_fixres.prepare.write import Part, Source, Written, done_before, write_part
+from dali_fixres.processes import usable_cores
+from dali_fixres.report.progress import Reporter
+from dali_fixres.runs import write_json, write_text
+
+__all__ = ["prepare"]
+
+NUM_SAMPLED = 48
+"""Pictures that are encoded to estimate how much room all of them take."""
+
+VERSION = 1
+
+
+def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
+    """Write the copies, and last the index that makes them a data set; what an earlier call has finished is kept.
+
+    Raises:
+        UserError: If source, target or settings cannot be used.
+        RunError: If it cannot be finished; run again, it goes on.
+    """
+    reporter = Reporter()
+    source, target = source.absolute(), target.absolute()
+    _check_apart(source, target)
+    with reporter.bar("reading picture sizes", total=1) as bar:
+        opened = open_data(source, val_fraction=config.val_fraction, on_progress=bar.update_of)
+    index = opened.index
+    sizes = Sizes(config.sides, config.max_side if config.full else None, config.quality)
+    manifest = _manifest(source, index, config)
+    _check_target(target, manifest)
+    parts = _parts(index, target, sizes, config)
+    _check_room(parts, target, reporter)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make {target}: {error.strerror}; name another folder") from error
+    write_json(target / MANIFEST, manifest)
+    (target / INDEX).unlink(missing_ok=True)
+
+    with reporter.bar("writing copies", len(index)) as bar:
+        written = []
+        num_done, num_bytes = 0, 0
+        for one in _write_all(parts, config.workers or usable_cores()):
+            written.append(one)
+            num_done += len(one.copies) + len(one.unreadable)
+            num_bytes += one.num_bytes
+            bar.update(num_done, f"{num_bytes / 1e6:.0f} MB")
+    copies = {row: placed for one in written for row, placed in one.copies.items()}
+    unreadable = {row: reason for one in written for row, reason in one.unreadable.items()}
+    _finish(target, index, parts, copies, sizes)
+    lines = _unreadable_lines(opened, unreadable)
+    if lines:
+        write_text(target / "unreadable.txt", "".join(f"{line}\n" for line in lines), errors="surrogateescape")
+        reporter.warn(f"{len(lines)} file(s) cannot be read and are left out: see {target / 'unreadable.txt'}")
+    reporter.line(f"{len(copies)} pictures at {', '.join(sizes.names)}: {num_bytes / 1e6:.1f} MB in {target}")
+    reporter.line(f"next: dali-fixres train --data {target} …")
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    one, other = source.resolve(), target.resolve()
+    if one == other or one in other.parents:
+        raise ConfigError(
+            f"{target} lies inside of {source}, which would then hold its own copies; name a place outside"
+        )
+
+
+def _manifest(source: Path, index: Index, config: PrepareConfig) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "source": str(source),
+        "source_fingerprint": index.fingerprint,
+        "rungs": list(config.sides),
+        "full": config.full,
+        "max_side": config.max_side if config.full else None,
+        "quality": config.quality,
+        "layout": config.layout,
+        "shard_size": config.shard_size,
+        "num_images": len(index),
+    }
+
+
+def _check_target(target: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a folder with other things in it, or with copies of other data or by other settings."""
+    if not target.exists():
+        return
+    if not is_prepared(target):
+        if not target.is_dir() or any(target.iterdir()):
+            raise ConfigError(f"{target} is not empty; name a new folder, or one that `prepare` has begun")
+        return
+    before = read_manifest(target)
+    changed = [key for key in manifest if key != "source" and before.get(key) != manifest[key]]
+    if changed:
+        was = ", ".join(f"{key} = {before.get(key)}" for key in changed)
+        raise ConfigError(f"{target} was begun with {was}; name a new folder, or remove this one")
+
+
+def _parts(index: Index, target: Path, sizes: Sizes, config: PrepareConfig) -> list[Part]:
+    """Cut the data set into parts; pictures of a split are mixed, for readers that go through shards in order."""
+    taken: set[str] = set()
+    parts = []
+    for split in (TRAIN, VAL):
+        rows = np.random.default_rng(0).permutation(index.rows(split)).tolist()
+        for number, first in enumerate(range(0, len(rows), config.shard_size)):
+            sources = tuple(_source(index, row, split, taken) for row in rows[first : first + config.shard_size])
+            parts.append(Part(f"{split}-{number:06}", target, sources, sizes, config.layout))
+    return parts
+
+
+def _source(index: Index, row: int, split: str, taken: set[str]) -> Source:
+    path = os.fsdecode(index.relative_path(row))
+    label = int(index.labels[row])
+    class_name = index.classes[label]
+    key = f"{split}/{_safe(class_name)}/{_name(path, split, class_name)}"
+    if key.lower() in taken:
+        key = f"{key}-{row}"
+    taken.add(key.lower())
+    place = Place(Path(os.fsdecode(index.file(row))))
+    if index.shards:
+        shard = index.root / index.shards[index.shard_of[row]]
+        place = Place(shard, int(index.offsets[row]), int(index.num_bytes[row]))
+    return Source(row, key, place, label, class_name, path.encode("utf-8", "replace").decode())
+
+
+def _name(path: str, split: str, class_name: str) -> str:
+    """Return what a picture is called below its class: its path without what the folders above say already."""
+    *folders, file = path.split("/")
+    told = {"", ".", "..", split, class_name}
+    kept = [] if path.startswith("/") else [folder for folder in folders if folder not in told]
+    return _safe("-".join([*kept, file.rpartition(".")[0] or file]))
+
+
+def _safe(text: str) -> str:
+    """Return a name that is one folder or file anywhere, and has no dots, at which names in shards end."""
+    return re.sub(r"[^\w-]", "_", text) or "_"
+
+
+def _check_room(parts: Sequence[Part], target: Path, reporter: Reporter) -> None:
+    """Refuse to begin what does not fit on the disk."""
+    sources = [source for part in parts for source in part.sources]
+    sampled = sources[:: max(1, len(sources) // NUM_SAMPLED)]
+    found = []
+    for source in sampled:
+        try:
+            found.append(total_bytes([*encode_copies(source.place.read(), parts[0].sizes).values()]))
+        except Exception:  # noqa: BLE001, S112 - a broken picture takes no room; it is named when its turn comes
+            continue
+    needed = sum(found) / max(1, len(found)) * len(sources) * 1.05
+    there = next(folder for folder in (target, *target.parents) if folder.exists())
+    held = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) if target.exists() else 0
+    free = shutil.disk_usage(there).free + held
+    reporter.line(f"about {needed / 1e6:.0f} MB to write, {free / 1e6:.0f} MB free")
+    if needed > free:
+        raise ConfigError(
+            f"{target} needs about {needed / 1e9:.2f} GB and there are {free / 1e9:.2f} GB; make room, or leave rungs "
+            "out, or lower --quality"
+        )
+
+
+def _write_all(parts: Sequence[Part], num_processes: int) -> Iterator[Written]:
+    """Write parts in several processes, and yield each once it is complete."""
+    # Forked from a process that has imported this and nothing else.
+    with ProcessPoolExecutor(num_processes, mp_context=get_context("forkserver")) as pool:
+        futures = [pool.submit(_write, part) for part in parts]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a process was killed, perhaps for want of memory; run the same command again, it goes on"
+            ) from error
+        except SaveError as error:
+            raise SaveError(f"{error}; run the same command again, it goes on") from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _write(part: Part) -> Written:
+    return done_before(part) or write_part(part)
+
+
+def _finish(
+    target: Path,
+    source: Index,
+    parts: Sequence[Part],
+    copies: dict[int, dict[str, tuple[int, int, int, int]]],
+    sizes: Sizes,
+) -> None:
+    """Write the index: rows are the readable pictures, columns of each rung by the same rows."""
+    where = {item.row: (number, part, item.key) for number, part in enumerate(parts) for item in part.sources}
+    rows = sorted(copies)
+    in_shards = parts[0].layout == "shards"
+    shards = tuple(f"{part.name}.tar" for part in parts) if in_shards else ()
+    names = [source.relative_path(row) for row in rows]
+    if sizes.max_side is not None:
+        folders = [f"{where[row][1].name}.tar/" if in_shards else "" for row in rows]
+        names = [os.fsencode(f"{folder}{where[row][2]}.jpg") for folder, row in zip(folders, rows, strict=True)]
+    full = {
+        name: np.array([copies[row][FULL][place] for row in rows], np.int64)
+        for place, name in enumerate(("heights", "widths", "num_bytes", "offsets"))
+        if sizes.max_side is not None
+    }
+    own = {name: getattr(source, name)[rows] for name in ("heights", "widths", "num_bytes", "offsets", "shard_of")}
+    columns = own | full | {"labels": source.labels[rows], "mtimes_ns": np.zeros(len(rows), np.int64)}
+    if full:
+        columns["shard_of"] = np.array([where[row][0] for row in rows], np.int64)
+    is_val = np.array(rows) >= source.num_train
+    index = make_index(target / FULL, source.classes, names, columns, is_val, shards if full else source.shards)
+    # The index is sorted by its own names.
+    row_of = dict(zip(names, rows, strict=True))
+    order = [row_of[index.relative_path(row)] for row in range(len(index))]
+    part_of = np.array([where[row][0] for row in order], np.int64)
+    rungs = [_rung(target, side_px, [copies[row] for row in order], shards, part_of) for side_px in sizes.rungs]
+    save_prepared(target, index, rungs)
+
+
+def _rung(
+    target: Path,
+    side_px: int,
+    copies: Sequence[dict[str, tuple[int, int, int, int]]],
+    shards: tuple[str, ...],
+    part_of: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+) -> Rung:
+    table = np.array([placed.get(str(side_px), (0, 0, 0, 0)) for placed in copies], np.int64)
+    heights, widths, num_bytes, offsets = table.T
+    return Rung(side_px, target / str(side_px), heights, widths, num_bytes, shards, part_of, offsets)
+
+
+def _unreadable_lines(opened: OpenedData, unreadable: dict[int, str]) -> list[str]:
+    left_out = [f"{item.path}: {item.reason}" for item in opened.left_out]
+    return [*left_out, *(f"{opened.index.path(row)}: {reason}" for row, reason in sorted(unreadable.items()))]

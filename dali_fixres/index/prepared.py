@@ -1,0 +1,100 @@
+"""Prepared data sets: pictures and their pre-scaled copies, with an index that needs no scan.
+
+DST/
+    prepared.json               settings, sizes, fingerprint of the source
+    index.npz                   every picture, every copy, and where it lies; written last
+    160/  256/  …  full/        the copies, and the pictures themselves: tar shards or class folders
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dali_fixres.atomic import replacing
+from dali_fixres.errors import DataError
+from dali_fixres.index.snapshot import snapshot_arrays, snapshot_index
+from dali_fixres.index.table import Index, Rung, with_rungs
+
+__all__ = ["FULL", "INDEX", "MANIFEST", "is_prepared", "load_prepared", "read_manifest", "save_prepared"]
+
+MANIFEST, INDEX, FULL = "prepared.json", "index.npz", "full"
+
+RUNG_COLUMNS = ("heights", "widths", "num_bytes", "shard_of", "offsets")
+
+
+def is_prepared(folder: Path) -> bool:
+    """Return whether a folder holds a prepared data set, finished or not."""
+    return (folder / MANIFEST).is_file()
+
+
+def save_prepared(folder: Path, index: Index, rungs: Sequence[Rung]) -> None:
+    """Write the index of a prepared data set.
+
+    Raises:
+        SaveError: If it cannot be written.
+    """
+    columns = {f"{rung.side_px}/{name}": getattr(rung, name) for rung in rungs for name in RUNG_COLUMNS}
+    shards = {f"{rung.side_px}/shards": np.frombuffer("\0".join(rung.shards).encode(), np.uint8) for rung in rungs}
+    sides = np.array([rung.side_px for rung in rungs], np.int64)
+    arrays: dict[str, Any] = {"sides": sides, **snapshot_arrays(index), **columns, **shards}
+    with replacing(folder / INDEX) as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_prepared(folder: Path) -> Index:
+    """Return the index of a prepared data set.
+
+    Raises:
+        DataError: If it is not finished, damaged, or of another version.
+    """
+    if not (folder / INDEX).exists():
+        raise DataError(f"{folder} is not finished; run the same `dali-fixres prepare` again, and it goes on")
+    manifest = read_manifest(folder)
+    root = folder / FULL if manifest.get("full") else Path(str(manifest.get("source")))
+    try:
+        with (folder / INDEX).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            index = snapshot_index(stored, root)
+            rungs = [_rung(stored, folder, side_px) for side_px in stored["sides"].tolist()]
+    except Exception as error:  # a damaged archive raises what its parts happen to say
+        raise DataError(
+            f"cannot read {folder / INDEX}: {error}; remove it and run `dali-fixres prepare` again"
+        ) from error
+    _check_shards(folder, index, rungs)
+    return with_rungs(index, rungs)
+
+
+def _rung(stored: Any, folder: Path, side_px: int) -> Rung:
+    columns = {name: stored[f"{side_px}/{name}"].astype(np.int64) for name in RUNG_COLUMNS}
+    shards = tuple(name for name in stored[f"{side_px}/shards"].tobytes().decode().split("\0") if name)
+    return Rung(side_px=side_px, root=folder / str(side_px), shards=shards, **columns)
+
+
+def _check_shards(folder: Path, index: Index, rungs: Sequence[Rung]) -> None:
+    """Make sure that every shard is there and long enough for what the index says is in it."""
+    places: tuple[Index | Rung, ...] = (index, *rungs)
+    for place in places:
+        for number, shard in enumerate(place.shards):
+            ends = (place.offsets + place.num_bytes)[place.shard_of == number]
+            path = place.root / shard
+            found = path.stat().st_size if path.is_file() else -1
+            if found < ends.max(initial=0):
+                what = "is missing" if found < 0 else f"ends at byte {found}, before its last picture"
+                raise DataError(
+                    f"shard {path} {what}; remove {folder / INDEX} and run `dali-fixres prepare` again to make it anew"
+                )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the settings of a prepared data set.
+
+    Raises:
+        DataError: If they cannot be read.
+    """
+    try:
+        content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {folder / MANIFEST}: {error}") from error
+    return content

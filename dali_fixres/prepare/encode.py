@@ -1,0 +1,74 @@
+"""One picture, decoded once and encoded at several sizes."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from dali_fixres.index.headers import FORMATS
+
+__all__ = ["Copy", "Sizes", "encode_copies"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Which copies are made of each picture.
+
+    Attributes:
+        rungs: Shorter sides in pixels, ascending.
+        max_side: Longest side of the full copy, pixels; None to make none.
+        quality: Of the JPEGs.
+    """
+
+    rungs: tuple[int, ...]
+    max_side: int | None
+    quality: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Folders of the copies, the full one last."""
+        return (*map(str, self.rungs), *(("full",) if self.max_side else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An encoded copy and its size in pixels."""
+
+    content: bytes
+    height: int
+    width: int
+
+
+def encode_copies(content: bytes, sizes: Sizes) -> dict[str, Copy]:
+    """Return the copies of an encoded picture by folder; no rung that would not be smaller than the picture.
+
+    As the trainer sees it: not turned by EXIF, colour profiles passed over, grey and CMYK made RGB. The bytes depend on
+    the picture and the settings alone.
+
+    Raises:
+        Exception: Whatever a broken picture makes PIL raise.
+    """
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        picture = image.convert("RGB")
+    width, height = picture.size
+    copies = {}
+    for side in sizes.rungs:
+        if side < min(height, width):
+            copies[str(side)] = _scaled(picture, side / min(height, width), sizes.quality)
+    if sizes.max_side:
+        copies["full"] = _scaled(picture, min(1.0, sizes.max_side / max(height, width)), sizes.quality)
+    return copies
+
+
+def _scaled(picture: Image.Image, scale: float, quality: int) -> Copy:
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    small = picture if (width, height) == picture.size else picture.resize((width, height), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=quality)
+    return Copy(file.getvalue(), height, width)
+
+
+def total_bytes(copies: Sequence[Copy]) -> int:
+    """Return what copies take in a tar file: each is rounded up to blocks of 512 bytes, behind a block of header."""
+    return sum(512 + -(-len(copy.content) // 512) * 512 for copy in copies)

@@ -1,0 +1,242 @@
+"""Prepared data: the copies, the index that knows them, what a kill leaves, and what is refused."""
+
+import hashlib
+import json
+import shutil
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvidia.dali import fn
+from nvidia.dali.pipeline import pipeline_def
+from PIL import Image
+from tars import tar_of_folders
+
+from dali_fixres.commands.prepare import prepare
+from dali_fixres.config import Copies, PrepareConfig
+from dali_fixres.errors import ConfigError, DataError
+from dali_fixres.index import BASE, open_data
+from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
+from dali_fixres.resolution import Resolution, Schedule
+from pipelines import Loader
+
+SMALL = PrepareConfig(rungs="64,128", max_side=300, shard_size=15, workers=2)
+
+
+@pytest.fixture(scope="module")
+def prepared(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the pictures with copies of 64 and 128 px, in shards of 15."""
+    target = tmp_path_factory.mktemp("prepared") / "set"
+    prepare(pictures, target, SMALL)
+    return target
+
+
+def test_every_picture_is_there_at_every_size(pictures: Path, prepared: Path) -> None:
+    """Splits, classes and labels are the source's; copies have the rung's shorter side, full ones at most 300 px."""
+    source, index = open_data(pictures).index, open_data(prepared).index
+    assert (len(index), index.num_train, index.classes) == (60, 40, source.classes)
+    assert sorted(index.labels[:40].tolist()) == sorted(source.labels[:40].tolist())
+    assert [rung.side_px for rung in index.rungs] == [64, 128]
+    for row in range(60):
+        for number, side in ((BASE, None), (0, 64), (1, 128)):
+            place: Any = index if number == BASE else index.rungs[number]
+            with Image.open(BytesIO(index.read(row, number))) as image:
+                assert (image.format, image.mode) == ("JPEG", "RGB")
+                assert image.size == (place.widths[row], place.heights[row])
+                assert min(image.size) == side if side else max(image.size) <= 300
+
+
+def test_shards_are_webdataset_shards(prepared: Path) -> None:
+    """Each sample is a jpg, its class's number and a json with its name; DALI's own reader takes shard and .idx."""
+    shard = prepared / "64" / "train-000001.tar"
+    with tarfile.open(shard) as archive:
+        names = archive.getnames()
+        assert [name.rpartition(".")[2] for name in names] == ["jpg", "cls", "json"] * 15
+        facts = json.loads(archive.extractfile(names[2]).read())  # type: ignore[union-attr]
+        number = int(archive.extractfile(names[1]).read())  # type: ignore[union-attr]
+    assert facts["label"] == ("ant", "bee", "cat", "dog")[number]
+    assert min(facts["height"], facts["width"]) == 64
+
+    @pipeline_def
+    def read() -> Any:
+        reader: Any = fn.readers
+        found = reader.webdataset(paths=str(shard), index_paths=str(shard.with_suffix(".idx")), ext=["jpg", "cls"])
+        return tuple(found)
+
+    pipeline: Any = read(batch_size=15, num_threads=1, device_id=None)
+    pipeline.build()
+    pictures, labels = pipeline.run()
+    with tarfile.open(shard) as archive:
+        for sample in range(15):
+            expected = archive.extractfile(names[3 * sample]).read()  # type: ignore[union-attr]
+            assert bytes(pictures.at(sample)) == expected
+            assert bytes(labels.at(sample)) == archive.extractfile(names[3 * sample + 1]).read()  # type: ignore[union-attr]
+
+
+def test_the_loader_reads_the_copies(prepared: Path) -> None:
+    """Test pictures from copies look like those from the pictures themselves, and smaller files are read for them."""
+    index = open_data(prepared).index
+    pictures_seen = []
+    kinds: tuple[tuple[Copies, int], ...] = (("exact", 1), ("original", BASE))
+    for copies, expected in kinds:
+        (batch_plan,) = EvaluationPlan(index, batch_size=20, copies=copies).batches(Resolution(96))
+        assert set(batch_plan.rungs.tolist()) == {expected}
+        with Loader(index, max_batch_size=20) as loader:
+            (batch,) = loader.run([batch_plan])
+        pictures_seen.append(batch.images.clone())
+    assert (pictures_seen[0] - pictures_seen[1]).abs().mean() < 0.15, "of one standard deviation"
+    training = TrainPlan(index, AUGMENTATIONS["train"], Schedule.parse("64"), batch_size=8)
+    with Loader(index, max_batch_size=8) as loader:
+        assert all(torch.isfinite(batch.images).all() for batch in loader.run(training.epoch(0)))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return what is in each tar file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.tar")
+    }
+
+
+def test_the_same_source_gives_the_same_bytes(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+    """Made again, with another number of processes, every shard is the same."""
+    prepare(pictures, tmp_path / "again", PrepareConfig(rungs="64,128", max_side=300, shard_size=15, workers=1))
+    assert digests(tmp_path / "again") == digests(prepared)
+
+
+def test_what_was_finished_is_kept(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+    """After a kill whole shards stay; one that is damaged or half there is made again, and then all is the same."""
+    target = Path(shutil.copytree(prepared, tmp_path / "set"))
+    expected = digests(target)
+    (target / "index.npz").unlink()
+    damaged, kept = target / "64" / "train-000000.tar", target / "128" / "val-000000.tar"
+    with damaged.open("r+b") as file:
+        file.truncate(5000)
+    (target / ".done" / "train-000002.json").unlink()
+    (target / "64" / ".train-000002.tar.partial").write_bytes(b"half")
+    before = kept.stat().st_mtime_ns
+    with pytest.raises(DataError, match="is not finished; run the same `dali-fixres prepare` again"):
+        open_data(target)
+    prepare(pictures, target, SMALL)
+    assert digests(target) == expected
+    assert kept.stat().st_mtime_ns == before
+    assert len(open_data(target).index) == 60
+
+
+def test_folders_instead_of_shards(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+    """--layout folder writes class folders that are data sets of their own, and gives the batches of shards."""
+    target = tmp_path / "set"
+    prepare(pictures, target, PrepareConfig(rungs="64,128", max_side=300, layout="folder"))
+    assert len(open_data(target / "64").index) == 60
+    one, other = open_data(target).index, open_data(prepared).index
+    names = [{index.read(row, 0) for row in range(60)} for index in (one, other)]
+    assert names[0] == names[1]
+    with Loader(one, max_batch_size=20) as loader:
+        assert len(list(loader.run(EvaluationPlan(one, batch_size=20).batches(Resolution(64))))) == 1
+
+
+def test_rungs_beside_pictures_that_stay(pictures: Path, tmp_path: Path) -> None:
+    """--no-full writes rungs alone; crops that need more are read from the source."""
+    target = tmp_path / "set"
+    prepare(pictures, target, PrepareConfig(rungs="64,128", full=False))
+    assert not (target / "full").exists()
+    source, index = open_data(pictures).index, open_data(target).index
+    assert all(index.read(row) == source.read(row) for row in range(60))
+    (plan,) = EvaluationPlan(index, batch_size=20).batches(Resolution(160))
+    assert set(plan.rungs.tolist()) == {BASE}
+    with Loader(index, max_batch_size=20) as loader:
+        (batch,) = loader.run([plan])
+    (plan,) = EvaluationPlan(source, batch_size=20).batches(Resolution(160))
+    with Loader(source, max_batch_size=20) as loader:
+        (expected,) = loader.run([plan])
+    assert torch.equal(batch.images, expected.images)
+
+
+def test_shards_are_a_source_too(pictures: Path, tmp_path: Path) -> None:
+    """A WebDataset set is prepared like a folder."""
+    tar_of_folders(pictures, tmp_path / "shards")
+    prepare(tmp_path / "shards", tmp_path / "set", SMALL)
+    index = open_data(tmp_path / "set").index
+    assert (len(index), index.num_train, index.classes) == (60, 40, ("0", "1", "2", "3"))
+
+
+def test_unreadable_pictures_are_listed(pictures: Path, tmp_path: Path) -> None:
+    """Truncated pictures and other files are named in unreadable.txt and are in no copy."""
+    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    victim = data / "train" / "bee" / "04.jpg"
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    (data / "val" / "ant" / "01.jpg").write_text("no picture")
+    prepare(data, tmp_path / "set", SMALL)
+    listed = (tmp_path / "set" / "unreadable.txt").read_text().splitlines()
+    assert sorted(Path(line.partition(": ")[0]).name for line in listed) == ["01.jpg", "04.jpg"]
+    index = open_data(tmp_path / "set").index
+    assert (len(index.rows("train")), len(index.rows("val"))) == (39, 19)
+
+
+def test_odd_pictures_become_rgb(tmp_path: Path) -> None:
+    """Grey, CMYK, transparent and palette pictures, and one turned by EXIF, are copied as the trainer sees them."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "png")):
+        folder = tmp_path / "data" / "val" / mode
+        folder.mkdir(parents=True)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(pixels).convert(mode).save(folder / f"x.{suffix}", exif=exif)
+    prepare(tmp_path / "data", tmp_path / "set", SMALL)
+    index = open_data(tmp_path / "set").index
+    for row in range(4):
+        with Image.open(BytesIO(index.read(row, 1))) as image:
+            assert (image.mode, image.size) == ("RGB", (192, 128))
+
+
+def test_targets_that_are_refused(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+    """Inside of the source, not empty, or begun with other settings: one line each, and nothing is touched."""
+    with pytest.raises(ConfigError, match=r"lies inside of .*; name a place outside"):
+        prepare(pictures, pictures / "small", SMALL)
+    with pytest.raises(ConfigError, match="lies inside of"):
+        prepare(pictures, pictures, SMALL)
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ConfigError, match="is not empty; name a new folder"):
+        prepare(pictures, tmp_path, SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    before = digests(prepared)
+    with pytest.raises(ConfigError, match=r"was begun with quality = 90"):
+        prepare(pictures, prepared, PrepareConfig(rungs="64,128", max_side=300, shard_size=15, quality=80))
+    assert digests(prepared) == before
+
+
+def test_a_shard_that_is_cut_or_gone_is_named(prepared: Path, tmp_path: Path) -> None:
+    """A prepared set whose shards are not what its index says is refused, with the way to mend it."""
+    target = Path(shutil.copytree(prepared, tmp_path / "set"))
+    shard = target / "128" / "train-000001.tar"
+    with shard.open("r+b") as file:
+        file.truncate(3000)
+    with pytest.raises(
+        DataError, match=rf"shard {shard} ends at byte 3000, before its last picture; remove .*index.npz"
+    ):
+        open_data(target)
+    shard.unlink()
+    with pytest.raises(DataError, match=rf"shard {shard} is missing"):
+        open_data(target)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rungs": "256,160"}, "--rungs must be ascending"),
+        ({"rungs": "160,160"}, "--rungs must be ascending"),
+        ({"rungs": "16"}, "from 32 px"),
+        ({"rungs": "160,big"}, "--rungs must be whole numbers"),
+        ({"max_side": 384}, "--max-side must be above the largest rung, 384"),
+        ({"quality": 96}, "--quality must be from 1 to 95"),
+        ({"full": False, "layout": "folder"}, "--no-full needs --layout shards"),
+    ],
+)
+def test_settings_that_are_refused(values: dict[str, Any], message: str) -> None:
+    """Each names the flag and the rule."""
+    with pytest.raises(ConfigError, match=message):
+        PrepareConfig(**values)
