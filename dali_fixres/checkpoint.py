@@ -16,7 +16,7 @@ from dali_fixres.models import BuiltModel, ModelSpec, build_model, load_into
 from dali_fixres.models.weights import StateDict, read_torch_file
 from dali_fixres.runs import BEST, LAST
 
-__all__ = ["Checkpoint", "CheckpointClock", "load_checkpoint", "rebuild", "save_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointClock", "checkpoint_file", "load_checkpoint", "rebuild", "save_checkpoint"]
 
 FORMAT = 2
 
@@ -39,6 +39,7 @@ class Checkpoint:
         crop_ratio: Of that test.
         config: `Config.stored` of the command.
         epoch: Epochs done.
+        global_batch: Pictures of its last step over all processes; 0 before the first.
         num_done: Positions of the next epoch that are done, see `TrainPlan`.
         tally: What these have come to.
         step: Optimiser steps done, over all epochs.
@@ -59,6 +60,7 @@ class Checkpoint:
     crop_ratio: float
     config: dict[str, Any]
     epoch: int
+    global_batch: int
     num_done: int
     tally: Tally
     step: int
@@ -109,17 +111,27 @@ class CheckpointClock:
         return True
 
 
+def checkpoint_file(path: Path) -> Path:
+    """Return the checkpoint that a path stands for: of a run folder its best one, or else its last.
+
+    Raises:
+        CheckpointError: If a folder has neither.
+    """
+    if not path.is_dir():
+        return path
+    inside = [path / name for name in (BEST, LAST) if (path / name).is_file()]
+    if not inside:
+        raise CheckpointError(f"{path} holds neither {BEST} nor {LAST}; give a run folder or a checkpoint file")
+    return inside[0]
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of ours; a run folder stands for its best one.
 
     Raises:
         CheckpointError: If it is missing, damaged, or a weights file of another kind.
     """
-    if path.is_dir():
-        inside = [path / name for name in (BEST, LAST) if (path / name).is_file()]
-        if not inside:
-            raise CheckpointError(f"{path} holds neither {BEST} nor {LAST}; give a run folder or a checkpoint file")
-        path = inside[0]
+    path = checkpoint_file(path)
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
@@ -169,7 +181,7 @@ def _check_types(fields: dict[str, Any]) -> None:
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("command", "fingerprint"), str),
-    **dict.fromkeys(("train_res", "test_res", "epoch", "num_done", "step"), int),
+    **dict.fromkeys(("train_res", "test_res", "epoch", "global_batch", "num_done", "step"), int),
     **dict.fromkeys(("state_dict", "config", "optimizer", "unreadable", "tally", "model", "normalisation"), dict),
     **dict.fromkeys(("top1", "best_top1"), (float, int, NoneType)),
     "crop_ratio": float,

@@ -87,8 +87,8 @@ class World:
         if device.type == "cuda":
             return DistributedDataParallel(network, device_ids=[device.index])
         # Without the search for unused parameters, gradients are laid out anew after the first step, also of a resumed
-        # run; three or more addends would then come to another rounding than without the stop.
-        return DistributedDataParallel(network, find_unused_parameters=True)
+        # run; three or more addends would then come to another rounding than without the stop. torch warns of it.
+        return DistributedDataParallel(network, find_unused_parameters=self.size > 2)
 
     @contextmanager
     def one_by_one_on_a_node(self) -> Iterator[None]:

@@ -57,10 +57,12 @@ class UnreadableError(DataError):
         pictures: Path and what is wrong, by row of the index.
     """
 
-    def __init__(self, pictures: Mapping[int, tuple[Path, str]]) -> None:
+    def __init__(
+        self, pictures: Mapping[int, tuple[Path, str]], advice: str = "; mend or remove it and run again"
+    ) -> None:
         path, reason = next(iter(pictures.values()))
         more = f" (and {len(pictures) - 1} more)" if len(pictures) > 1 else ""
-        super().__init__(f"cannot decode {path}: {reason}{more}; mend or remove it and run again")
+        super().__init__(f"cannot decode {path}: {reason}{more}{advice}")
         self.pictures = pictures
 
 

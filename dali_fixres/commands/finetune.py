@@ -79,7 +79,7 @@ def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.d
             evaluates=False, unreadable=unreadable, clock=CheckpointClock(*config.checkpoint_interval), orders=orders,
             world=world, run=run, reporter=reporter,
         )  # fmt: skip
-        stage.announce(device)
+        stage.announce(device, start)
         reporter.line(_what_learns(config, anatomy, tuned))
         before = _before(stage, resumed, tested, start)
         state, _ = run_stage(stage, start)
@@ -165,4 +165,5 @@ def _report(
     plot_curves(run.curves, run.records(), title)
     plot_sweep(run.path / "before_after.png", {"before": before, "after": after}, title)
     Reporter().line(f"tuning took {seconds / 60:.1f} minutes; checkpoints, records and plots in {run.path}")
-    Reporter().line("next: dali-fixres evaluate --test-res 128,160,… shows what other resolutions give now")
+    sides = ",".join(str(accuracy.resolution.crop_px) for accuracy in after)
+    Reporter().line(f"next: dali-fixres evaluate --checkpoint {run.path} --test-res {sides},… for other resolutions")

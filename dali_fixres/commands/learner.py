@@ -65,6 +65,7 @@ def untrained(
         crop_ratio=config.ratio,
         config=config.stored(),
         epoch=0,
+        global_batch=0,
         num_done=0,
         tally=Tally(),
         step=0,

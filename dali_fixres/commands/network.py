@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild
+from dali_fixres.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
 from dali_fixres.config import EvaluateConfig, FinetuneConfig, NetworkConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.index import Index
@@ -66,7 +66,7 @@ def find_start(config: FinetuneConfig | EvaluateConfig, command: str | None, rep
     if checkpoint.epoch == 0:
         raise CheckpointError(f"{path} has not finished its first epoch; resume it, or name another --checkpoint")
     start = Start(path, checkpoint)
-    reporter.line(f"checkpoint: {path} ({start.title})")
+    reporter.line(f"checkpoint: {checkpoint_file(path)}, of epoch {checkpoint.epoch} ({start.title})")
     return start
 
 

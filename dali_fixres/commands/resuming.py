@@ -37,6 +37,11 @@ def resume(
     if changed:
         was = ", ".join(f"{key} = {state.config.get(key, 'unset')}" for key in changed)
         raise ConfigError(f"{run.path} was begun with {was}; a resumed run keeps that, so start a new one")
+    if config.epochs < state.epoch + (state.num_done > 0):
+        raise ConfigError(
+            f"{run.path} has done {state.epoch} epochs{' and a part of the next' if state.num_done else ''}, more than "
+            f"--epochs {config.epochs}; give a larger number"
+        )
     unreadable = state.unreadable
     if not all(0 <= row < len(dataset.index) for row in unreadable) and state.fingerprint == dataset.index.fingerprint:
         raise CheckpointError(f"{run.last} names unreadable pictures that the data set does not have")
@@ -65,8 +70,11 @@ def _changed_data(
         raise CheckpointError(f"{what}; its classes are others now, so start a new run")
     if not config.accept_changed_data:
         raise CheckpointError(f"{what}; --accept-changed-data goes on with it as it is now, or start a new run")
-    reporter.warn(f"{what}; going on with it as it is now")
-    return dataset, {}  # rows have other numbers now; what is unreadable will be found again
+    reporter.warn(f"{what}; going on with it as it is now, and looking anew at pictures that have changed")
+    row_of = {dataset.index.relative_path(row): row for row in range(len(dataset.index))}
+    reasons = {old.relative_path(row): reason for row, reason in state.unreadable.items() if row < len(old)}
+    same = reasons.keys() & row_of.keys() - difference.changed
+    return dataset, {row_of[path]: reasons[path] for path in same}
 
 
 @contextmanager

@@ -71,21 +71,31 @@ class Stage:
         if self.run is not None:
             self.run.record(event, **values)
 
-    def announce(self, device: torch.device) -> None:
-        """Say where the run is, on what, and what its learning rate is made of."""
+    def announce(self, device: torch.device, start: Checkpoint) -> None:
+        """Say where the run is, on what, and what the learning rate of each phase is made of."""
         if self.run is not None:
             processes = f", {self.world.size} processes" if self.world.size > 1 else ""
             self.reporter.line(f"run: {self.run.path} on {device}{processes}")
-        batch = self.plan.global_batch(0)
-        share = f" ({self.world.size} x {batch // self.world.size})" if self.world.size > 1 else ""
-        _, peak = self.learner.learning_rate.peaks[0]
-        self.reporter.line(f"learning rate: {peak:.4g} at its peak, for a global batch of {batch}{share}")
+        phases = self.plan.schedule.phases
+        for phase, (_, peak) in zip(phases, self.learner.learning_rate.peaks, strict=True):
+            batch = self.plan.global_batch(phase.first_epoch)
+            share = f" ({self.world.size} x {batch // self.world.size})" if self.world.size > 1 else ""
+            of_phase = f" from epoch {phase.first_epoch + 1} on" if len(phases) > 1 else ""
+            self.reporter.line(f"learning rate{of_phase}: {peak:.4g} at its peak, for a global batch of {batch}{share}")
+        batch = self.plan.global_batch(start.epoch)
+        if start.num_done and start.global_batch != batch:
+            self.reporter.warn(
+                f"the global batch was {start.global_batch} before and is {batch} now; without --lr the learning rate "
+                "changes with it"
+            )
 
     def stopped(self, signal_name: str, step: int) -> Interrupted:
         """Say what has happened and how to go on, if this process is the one that reports."""
         if self.run is None:
             return Interrupted()
-        how = f"dali-fixres {self.command} --resume --out {self.run.path}"
+        size = self.world.size
+        program = "dali-fixres" if size == 1 else f"torchrun (with {size} processes in all) -m dali_fixres"
+        how = f"{program} {self.command} --resume --out {self.run.path}"
         return Interrupted(f"stopped by {signal_name} after step {step}, and saved; go on with: {how}")
 
 
@@ -104,6 +114,8 @@ def run_stage(stage: Stage, start: Checkpoint) -> tuple[Checkpoint, Accuracy | N
         if stage.evaluates:
             accuracy = _test_epoch(stage, state, stream)
             line += f"  top-1 {accuracy.top1:.2f} % at {accuracy.resolution.crop_px} px"
+            if accuracy.num_unreadable:
+                line += f" of {accuracy.num_images} pictures ({accuracy.num_unreadable} unreadable)"
             state = replace(state, top1=accuracy.top1)
         stream.share(stage.world)
         state = replace(state, epoch=epoch + 1, num_done=0, tally=Tally(), unreadable=dict(stage.unreadable.reasons))
@@ -154,6 +166,7 @@ def _snapshot(stage: Stage, state: Checkpoint, num_more: int, meter: Meter) -> C
         state,
         state_dict=stage.learner.network.state_dict(),
         optimizer=stage.learner.optimizer.state_dict(),
+        global_batch=stage.plan.global_batch(state.epoch),
         num_done=state.num_done + num_more,
         tally=replace(tally, loss_sum=loss_sum.item(), num_images=int(num_images)),
         unreadable=unreadable,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dali_fixres.checkpoint import Checkpoint, CheckpointClock
+from dali_fixres.checkpoint import Checkpoint, CheckpointClock, load_checkpoint
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.learner import build_learner, prepare, training_plan, untrained
 from dali_fixres.commands.network import build_named
@@ -80,7 +80,7 @@ def _train(config: TrainConfig, resumed: RunFolder | None, device: torch.device,
             evaluates=True, unreadable=unreadable, clock=CheckpointClock(*config.checkpoint_interval), orders=orders,
             world=world, run=run, reporter=reporter,
         )  # fmt: skip
-        stage.announce(device)
+        stage.announce(device, start)
         state, last = run_stage(stage, start)
         tested = sorted({config.schedule.last, config.test_resolution})
         known = {last.resolution: last} if last else {}
@@ -123,5 +123,9 @@ def _report(
     plot_curves(run.curves, run.records(), title)
     reporter = Reporter()
     reporter.line(f"{seconds / 60:.1f} minutes; checkpoints, records and plot in {run.path}")
-    reporter.line("next: dali-fixres evaluate --test-res 128,160,… to find the best test resolution as it is")
-    reporter.line("      dali-fixres finetune --test-res PIXELS to fix the network for a higher one")
+    best = load_checkpoint(run.best)
+    reporter.line(f"best was epoch {best.epoch} with {best.top1:.2f} %: {run.best}, which the next commands take")
+    low = config.schedule.last.crop_px
+    sides = ",".join(str(low + more) for more in (0, 32, 64, 96))
+    reporter.line(f"next: dali-fixres evaluate --checkpoint {run.path} --test-res {sides} to find the best resolution")
+    reporter.line(f"      dali-fixres finetune --checkpoint {run.path} --test-res PIXELS to fix it for a higher one")

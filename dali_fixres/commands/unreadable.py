@@ -33,6 +33,9 @@ class Unreadable:
         self._listed_in = listed_in
         self.reasons = dict(known)
         self.rows = frozenset(known)
+        if strict and dataset.left_out:
+            first = dataset.left_out[0]
+            raise DataError(f"cannot decode {first.path}: {first.reason}; mend or remove it, or leave --strict out")
         if listed_in is not None and (known or dataset.left_out):
             write_text(listed_in, "".join(f"{line}\n" for line in self.lines()), errors="surrogateescape")
 
@@ -44,7 +47,7 @@ class Unreadable:
             DataError: If it is not the pictures but the whole data set that has gone.
         """
         if self._strict:
-            raise error
+            raise UnreadableError(error.pictures, "; mend it, or leave --strict out to go on without it")
         _check_still_there(self._dataset.index.root)
         self._add({row: reason for row, (_, reason) in error.pictures.items()})
         if 2 * len(self.rows) > len(self._dataset.index):
@@ -61,8 +64,8 @@ class Unreadable:
         return len(self.rows) > before
 
     def summarise(self) -> None:
-        """Say how many there are, if there are more than have been named."""
-        if len(self.rows) > NUM_NAMED:
+        """Say how many there are, if there are any."""
+        if self.rows:
             where = f", listed in {self._listed_in}" if self._listed_in else ""
             self._reporter.warn(f"{len(self.rows)} pictures could not be read and were passed over{where}")
 
@@ -79,6 +82,9 @@ class Unreadable:
             return
         for row in list(new)[: max(0, NUM_NAMED - len(self.reasons))]:
             self._reporter.warn(f"cannot decode {self._dataset.index.path(row)}: {new[row]}; going on without it")
+        if len(self.reasons) <= NUM_NAMED < len(self.reasons) + len(new):
+            where = f" in {self._listed_in}" if self._listed_in else ""
+            self._reporter.warn(f"further pictures that cannot be decoded are only listed{where}")
         self.reasons |= new
         self.rows = self.rows.union(new)
         if self._listed_in is not None:

@@ -40,6 +40,8 @@ def verify(data: Path, config: VerifyConfig) -> bool:
     lines = unreadable.lines()
     for line in lines[:NUM_NAMED]:
         print(f"unreadable: {line}")  # noqa: T201 - the command's result
+    if len(lines) > NUM_NAMED:
+        print(f"and {len(lines) - NUM_NAMED} more")  # noqa: T201
     where = f", listed in {config.out}" if lines else ""
     num_files = num_pictures + len(dataset.left_out)
     print(f"{len(lines)} of {num_files} files cannot be read{where}")  # noqa: T201

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from dali_fixres.batch import BatchPlan
 from dali_fixres.config import Copies
@@ -60,9 +61,10 @@ class TrainPlan:
                     f"the {self.index.num_train} training pictures of {self.index.root}; lower --batch-size"
                 )
             if order.global_batch % self.repeats:
+                fits = next(b for b in count(order.batch_size) if b * self.world_size % self.repeats == 0)
                 raise ConfigError(
-                    f"--repeats {self.repeats} must divide the global batch of {order.global_batch} pictures "
-                    f"({order.batch_size} on each of {self.world_size} process(es)); change --batch-size"
+                    f"the global batch of {order.global_batch} pictures ({order.batch_size} on each of "
+                    f"{self.world_size} process(es)) is no multiple of --repeats {self.repeats}; --batch-size {fits} is"
                 )
 
     @property

@@ -14,7 +14,7 @@ SYNTHETIC = "synthetic demo data"
 
 def accuracy_table(results: Sequence[Accuracy]) -> Table:
     """Return one row per resolution; a star marks the best."""
-    table = Table()
+    table = Table(caption="* best top-1" if len(results) > 1 else None)
     for heading in ("test res, px", "shorter side, px", "top-1 %", "top-5 %", "images", "images/s"):
         table.add_column(heading, justify="right")
     best = max(result.top1 for result in results)

@@ -76,7 +76,9 @@ def test_a_batch_larger_than_the_data_is_refused(cli: Any, pictures: Path) -> No
 
 def test_repeats_must_fit_the_batch(cli: Any, pictures: Path) -> None:
     """Copies of a picture that do not divide the batch are refused with both numbers."""
-    assert_refused(cli("train", *NET, *SMALL, "--data", pictures, "--repeats", 3), "--repeats 3", "batch of 8")
+    assert_refused(
+        cli("train", *NET, *SMALL, "--data", pictures, "--repeats", 3), "--repeats 3", "batch of 8", "--batch-size 9 is"
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -122,6 +122,29 @@ def test_strict_stops_at_the_first(config: TrainConfig, data: Path) -> None:
     assert torch.load(config.out / "last.pt", weights_only=True)["step"] == 0
 
 
+def test_strict_stops_at_what_the_index_leaves_out(config: TrainConfig, data: Path) -> None:
+    """With --strict, a file that is no picture by its header stops the run before it begins."""
+    (data / "train" / "ant" / "03.jpg").write_text("no picture")
+    with pytest.raises(DataError, match=r"03\.jpg: not a JPEG.*; mend or remove it, or leave --strict out"):
+        train(replace(config, strict=True))
+
+
+def test_accepting_changed_data_keeps_what_is_known(config: TrainConfig, data: Path) -> None:
+    """Unreadable pictures that have not changed since are known from before; the others are looked at anew."""
+    run = config.out
+    assert run is not None
+    cut, gone = data / "train" / "dog" / "01.jpg", data / "train" / "cat" / "05.jpg"
+    # Cut before the run, behind the header: no change of the data while it is at work.
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 4])
+    config = replace(config, epochs=4)
+    with after_step(2, gone.unlink), after_step(25, stop), pytest.raises(Interrupted):
+        train(config)
+    assert len(torch.load(run / "last.pt", weights_only=True)["unreadable"]) == 2
+    (data / "val" / "ant" / "00.jpg").unlink()
+    train(replace(config, resume=True, accept_changed_data=True))
+    assert [line.partition(": ")[0] for line in (run / "unreadable.txt").read_text().splitlines()] == [str(cut)]
+
+
 def test_a_resumed_run_passes_over_the_same_files(config: TrainConfig, data: Path, tmp_path: Path) -> None:
     """Stopped after files broke, and resumed, the run ends as one that was not stopped, and needs no permission."""
     backup = Path(shutil.copytree(data, tmp_path / "backup"))

@@ -204,6 +204,16 @@ def test_changed_data_is_refused_with_the_difference(low: TrainConfig, pictures:
     assert load(tmp_path / "run")["epoch"] == 3
 
 
+def test_fewer_epochs_than_are_done_are_refused(low: TrainConfig, tmp_path: Path) -> None:
+    """A run that has begun its second epoch cannot go on to the end of its first."""
+    config = replace(low, out=tmp_path / "run", train_res="64")
+    stop(train, config, 7)
+    with pytest.raises(
+        ConfigError, match=r"has done 1 epochs and a part of the next, more than --epochs 1; give a larger"
+    ):
+        train(replace(config, resume=True, epochs=1))
+
+
 def test_changed_settings_are_refused(low: TrainConfig, tmp_path: Path) -> None:
     """What decides which pictures a run sees cannot change; the message says what it was."""
     config = replace(low, out=tmp_path / "run")
@@ -222,11 +232,15 @@ def test_a_batch_too_large_for_the_rest_leaves_it(low: TrainConfig, tmp_path: Pa
     assert load(tmp_path / "run")["epoch"] == 3
 
 
-def test_another_batch_size_goes_on_at_the_same_picture(low: TrainConfig, tmp_path: Path) -> None:
+def test_another_batch_size_goes_on_at_the_same_picture(
+    low: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A run may be resumed with another batch size: what is left of the epoch is cut anew, into 4 steps of 4."""
     config = replace(low, out=tmp_path / "run")
     stop(train, config, 3)
+    capsys.readouterr()
     train(replace(config, resume=True, batch_size=4))
+    assert "warning: the global batch was 8 before and is 4 now" in capsys.readouterr().err
     epochs = [row for row in facts(tmp_path / "run") if row["event"] == "epoch"]
     assert [row["step"] for row in epochs] == [10, 20, 30]
     assert load(tmp_path / "run")["epoch"] == 3

@@ -48,6 +48,7 @@ def checkpoint(network: torch.nn.Module) -> Checkpoint:
         crop_ratio=0.875,
         config={"train_res": "96@0,128@8", "lr": 0.1, "model_arg": ["a=1"], "pretrained": False},
         epoch=3,
+        global_batch=31,
         num_done=640,
         tally=Tally(loss_sum=1234.5, num_images=640, seconds=12.25, waited_s=0.5),
         step=93,
