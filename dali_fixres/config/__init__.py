@@ -1,0 +1,28 @@
+"""What the user can say, command by command: each field is a flag, a key of --config files, and a line of help.
+
+Precedence is defaults < recipe or resumed run < ``--config FILE.toml`` < flags. The resolved values are written
+into the run folder, in the form that ``--config`` reads.
+"""
+
+from dali_fixres.config.data import IndexConfig, PrepareConfig, PreviewConfig, VerifyConfig
+from dali_fixres.config.network import Config, Copies, Device, EvaluateConfig, NetworkConfig
+from dali_fixres.config.stages import FinetuneConfig, Policy, StageConfig, TrainConfig
+from dali_fixres.config.toml import read_toml, to_toml
+
+__all__ = [
+    "Config",
+    "Copies",
+    "Device",
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "IndexConfig",
+    "NetworkConfig",
+    "Policy",
+    "PrepareConfig",
+    "PreviewConfig",
+    "StageConfig",
+    "TrainConfig",
+    "VerifyConfig",
+    "read_toml",
+    "to_toml",
+]

@@ -1,0 +1,146 @@
+"""What commands that run a network can be told, and what all of them share."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from dali_fixres.colour import Normalisation
+from dali_fixres.config.checks import check, said_by
+from dali_fixres.errors import ConfigError
+from dali_fixres.resolution import DEFAULT_CROP_RATIO, Resolution, parse_resolutions
+
+__all__ = ["Config", "Copies", "Device", "EvaluateConfig", "NetworkConfig"]
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+
+Copies: TypeAlias = Literal["exact", "fast", "original"]
+"""Which pre-scaled copies are read: with a pixel for each pixel of the crop, with 0.7 along each side, or none."""
+
+NOT_KEPT = ("config", "json", "resume", "accept_changed_data", "out")
+"""Fields about one call of the command, which say nothing about the run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """What every command knows.
+
+    Attributes are documented one by one: the docstrings are the command line's help.
+    """
+
+    data: Path | None = None
+    """Folder with train/ and val/ (or test/) class folders, one tree of class folders, a CSV manifest
+    (path,label[,split]), WebDataset tar shards, or what `prepare` has written. Left out: a synthetic demo data set,
+    made on the spot."""
+
+    val_fraction: float | None = None
+    """Share of each class to test on, where the data has no split of its own."""
+
+    config: Path | None = None
+    """TOML file of flags without their dashes, as in train_res = "128"; flags on the command line win."""
+
+    def __post_init__(self) -> None:
+        if self.val_fraction is not None:
+            check(0 < self.val_fraction <= 1, "--val-fraction", "above 0 and at most 1", self.val_fraction)
+
+    def stored(self) -> dict[str, Any]:
+        """Return what describes the run, in plain types and without what is unset."""
+        values = asdict(self).items()
+        return {name: _plain(value) for name, value in values if name not in NOT_KEPT and value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig(Config):
+    """What every command that runs a network knows."""
+
+    model: str | None = None
+    """A torchvision network (resnet50), or timm/NAME for one of timm's."""
+
+    pretrained: bool = False
+    """Start from the library's pretrained weights."""
+
+    weights: Path | None = None
+    """Start from this file's weights (.pth or .safetensors)."""
+
+    model_arg: tuple[str, ...] = ()
+    """KEY=VALUE for the network's constructor, as in pad_type=same; may be repeated."""
+
+    mean: tuple[float, float, float] | None = None
+    """Mean per channel taken off pictures in 0-1; else the network's own, or ImageNet's."""
+
+    std: tuple[float, float, float] | None = None
+    """Standard deviation per channel, likewise."""
+
+    batch_size: int = 64
+    """Pictures per process and step."""
+
+    crop_ratio: float | None = None
+    """Test crop over the length the shorter side is resized to; the checkpoint's if left out, or 0.875."""
+
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU if there is one."""
+
+    workers: int | None = None
+    """DALI's CPU threads; all usable cores if left out."""
+
+    seed: int = 0
+    """Decides everything random."""
+
+    copies: Copies = "exact"
+    """Which copies of prepared data to read: the smallest with a pixel for each pixel of the crop (exact), or with
+    0.7 of one (fast), or the pictures themselves (original)."""
+
+    strict: bool = False
+    """Stop at the first picture that cannot be read, instead of going on without it."""
+
+    json: Path | None = None
+    """Also write the figures here, as JSON."""
+
+    def __post_init__(self) -> None:
+        super(NetworkConfig, self).__post_init__()
+        check(self.batch_size >= 1, "--batch-size", "at least 1", self.batch_size)
+        check(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
+        check(self.seed >= 0, "--seed", "at least 0", self.seed)
+        if self.pretrained and self.weights is not None:
+            raise ConfigError("--pretrained and --weights are two ways to start; give one of them")
+        if self.std is not None:
+            check(all(0 < value < math.inf for value in self.std), "--std", "above 0", self.std)
+        if self.mean is not None:
+            check(all(map(math.isfinite, self.mean)), "--mean", "finite", self.mean)
+        Resolution(224, self.ratio)
+
+    @property
+    def ratio(self) -> float:
+        """The crop ratio asked for, or the usual one."""
+        return DEFAULT_CROP_RATIO if self.crop_ratio is None else self.crop_ratio
+
+    def normalisation(self, default: Normalisation) -> Normalisation:
+        """Return the normalisation asked for, or else `default`'s parts."""
+        return Normalisation(self.mean or default.mean, self.std or default.std)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig(NetworkConfig):
+    """Flags of `dali-fixres evaluate`."""
+
+    test_res: str | None = None
+    """Pixels to test at, with commas between: 96,128,160; what the checkpoint was tested at if left out."""
+
+    checkpoint: Path | None = None
+    """Run folder or checkpoint file; the newest run under runs/ if left out. Or give --model, with --weights,
+    --pretrained, or neither for a timing run on random weights."""
+
+    plot: Path | None = None
+    """Write the plot of accuracy against resolution here; beside the checkpoint if left out."""
+
+    def __post_init__(self) -> None:
+        super(EvaluateConfig, self).__post_init__()
+        if self.test_res is not None:
+            with said_by("--test-res"):
+                parse_resolutions(self.test_res, self.ratio)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return list(value) if isinstance(value, tuple) else value

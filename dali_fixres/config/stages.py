@@ -1,0 +1,166 @@
+"""What `train` and `finetune` can be told."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from dali_fixres.config.checks import check, said_by
+from dali_fixres.config.network import NetworkConfig
+from dali_fixres.resolution import Resolution, Schedule
+
+__all__ = ["FinetuneConfig", "Policy", "StageConfig", "TrainConfig"]
+
+Policy: TypeAlias = Literal["classifier", "classifier+norm-stats", "classifier+norm"]
+"""What fine-tuning tunes: the head alone; with the last norm's running statistics, as the authors' code; with
+its weights too, as the paper."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageConfig(NetworkConfig):
+    """What `train` and `finetune` share."""
+
+    epochs: int = 30
+    """Passes over the training pictures."""
+
+    lr: float | None = None
+    """Learning rate at its peak, as it is. Left out: --base-lr scaled by global batch / 256."""
+
+    base_lr: float = 0.1
+    """Learning rate for a global batch of 256 pictures."""
+
+    lr_decay: Literal["cosine", "step"] = "cosine"
+    """How the learning rate falls: to 0 along a cosine, or to a tenth every third of the epochs."""
+
+    warmup_ratio: float = 0.0
+    """Share of all steps over which the learning rate first rises."""
+
+    momentum: float = 0.9
+    """Nesterov momentum of SGD."""
+
+    weight_decay: float = 1e-4
+    """Not applied to norms and biases."""
+
+    label_smoothing: float = 0.0
+    """Share of each label spread over all classes."""
+
+    clip_grad: float | None = None
+    """Largest norm of the gradient; no limit if left out."""
+
+    jitter: float | None = None
+    """Strength of the colour jitter; the augmentation's own if left out."""
+
+    out: Path | None = None
+    """Run folder to make; runs/TIME-COMMAND if left out."""
+
+    sync_bn: bool = False
+    """Batch norm over the pictures of all processes (GPUs only)."""
+
+    checkpoint_every: str = "10min"
+    """How often to write last.pt within an epoch, in minutes (10min) or steps (500steps)."""
+
+    resume: bool = False
+    """Go on with the run in --out, or with the newest one."""
+
+    accept_changed_data: bool = False
+    """Go on with a run although pictures have been added, removed or changed since."""
+
+    def __post_init__(self) -> None:
+        super(StageConfig, self).__post_init__()
+        _ = self.checkpoint_interval
+        check(self.epochs >= 1, "--epochs", "at least 1", self.epochs)
+        check(0 <= self.warmup_ratio < 1, "--warmup-ratio", "from 0 to below 1", self.warmup_ratio)
+        check(0 <= self.momentum < 1, "--momentum", "from 0 to below 1", self.momentum)
+        check(0 <= self.label_smoothing < 1, "--label-smoothing", "from 0 to below 1", self.label_smoothing)
+        check(self.jitter is None or 0 <= self.jitter <= 1, "--jitter", "from 0 to 1", self.jitter)
+        for flag, value in (("--lr", self.lr), ("--base-lr", self.base_lr), ("--clip-grad", self.clip_grad)):
+            check(value is None or (value > 0 and math.isfinite(value)), flag, "above 0", value)
+        check(0 <= self.weight_decay < math.inf, "--weight-decay", "at least 0", self.weight_decay)
+
+    @property
+    def checkpoint_interval(self) -> tuple[float, Literal["min", "steps"]]:
+        """How often to write a checkpoint within an epoch: a number, and its unit."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?(?=\s*min)|\d+)\s*(min|steps?)", self.checkpoint_every.strip())
+        number = float(match[1]) if match else 0
+        rule = "minutes or steps above 0, as in 10min or 500steps"
+        check(number > 0 and number < math.inf, "--checkpoint-every", rule, repr(self.checkpoint_every))
+        return number, "min" if match and match[2] == "min" else "steps"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig(StageConfig):
+    """Flags of `dali-fixres train`."""
+
+    train_res: str = "128"
+    """Pixels of the training crop. Or phases: 96@0,128@8 is 96 px from epoch 0 and 128 px from epoch 8. Or a rise:
+    96-192@0-16 goes up in steps of 32 px over the epochs 0 to 16. Each phase may have its own batch size and peak
+    learning rate: 96@0:batch=128:lr=0.2."""
+
+    test_res: int | None = None
+    """Pixels to test at after each epoch; the last training resolution if left out."""
+
+    repeats: int = 1
+    """Copies of each picture in a batch over all processes, each cropped on its own (repeated augmentation)."""
+
+    def __post_init__(self) -> None:
+        super(TrainConfig, self).__post_init__()
+        with said_by("--train-res"):
+            _ = self.schedule
+        with said_by("--test-res"):
+            _ = self.test_resolution
+        last_phase = self.schedule.phases[-1]
+        check(self.repeats >= 1, "--repeats", "at least 1", self.repeats)
+        rule = f"phases that begin before epoch {self.epochs}"
+        check(last_phase.first_epoch < self.epochs, "--train-res", rule, self.train_res)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The training resolution of each epoch."""
+        return Schedule.parse(self.train_res, self.ratio)
+
+    @property
+    def test_resolution(self) -> Resolution:
+        """The resolution of the evaluation after each epoch."""
+        return self.schedule.last if self.test_res is None else Resolution(self.test_res, self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneConfig(StageConfig):
+    """Flags of `dali-fixres finetune`."""
+
+    test_res: int
+    """Pixels to fix the network for."""
+
+    checkpoint: Path | None = None
+    """Run folder or checkpoint file to start from; the newest `train` run under runs/ if left out. Or give
+    --model with --pretrained or --weights."""
+
+    train_res: int | None = None
+    """Pixels the network was trained at, for the table; known from the checkpoint."""
+
+    policy: Policy = "classifier+norm"
+    """What learns: the classifier, and of the last norm before the pooling nothing, its running statistics
+    (as the authors' code), or its weights too (as the paper)."""
+
+    augmentation: Literal["v1", "v2", "train"] = "v2"
+    """What it learns from: test crops; test crops mirrored, shifted and slightly jittered; or training crops."""
+
+    epochs: int = 3
+    """Passes over the training pictures."""
+
+    base_lr: float = 0.2
+    """Learning rate for a global batch of 256 pictures."""
+
+    def __post_init__(self) -> None:
+        super(FinetuneConfig, self).__post_init__()
+        with said_by("--test-res"):
+            _ = self.test_resolution
+        if self.train_res is not None:
+            with said_by("--train-res"):
+                Resolution(self.train_res)
+
+    @property
+    def test_resolution(self) -> Resolution:
+        """The resolution to fix the network for."""
+        return Resolution(self.test_res, self.ratio)

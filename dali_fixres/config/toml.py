@@ -1,0 +1,35 @@
+"""Settings as TOML files."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from dali_fixres.errors import ConfigError, did_you_mean
+
+__all__ = ["read_toml", "to_toml"]
+
+
+def to_toml(values: dict[str, Any]) -> str:
+    """Write flat values as TOML; strings, numbers, truth values and lists are written alike in JSON and TOML."""
+    lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+    return "".join(lines).replace("\x7f", "\\u007f")  # the one character that JSON takes as it is and TOML does not
+
+
+def read_toml(path: Path, known: set[str]) -> dict[str, Any]:
+    """Read a config file and check its keys.
+
+    Raises:
+        ConfigError: If it cannot be read, is no TOML, or has a key that is no flag.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read --config {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
+    keys = {key.replace("-", "_"): key for key in values}
+    for name, key in keys.items():
+        if name not in known:
+            raise ConfigError(f"--config {path} has an unknown key {key!r}{did_you_mean(name, known)}")
+    return {name: values[key] for name, key in keys.items()}
