@@ -181,8 +181,8 @@ def _check_room(parts: Sequence[Part], target: Path, reporter: Reporter) -> None
 
 def _write_all(parts: Sequence[Part], num_processes: int) -> Iterator[Written]:
     """Write parts in several processes, and yield each once it is complete."""
-    # Forked from a process that has imported this and nothing else.
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("forkserver")) as pool:
+    # Started afresh, not forked: a library that calls this may have threads.
+    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(_write, part) for part in parts]
         try:
             for future in as_completed(futures):
