@@ -128,6 +128,8 @@ def main(bench: Bench) -> None:
     """Measure, print the tables, write JSON and plot."""
     reporter = Reporter()
     dataset = open_dataset(bench.data, bench.val_fraction, reporter)
+    if dataset.index.in_shards:
+        raise UserError("torchvision's side of this bench reads single files; give --data a folder or a manifest")
     resolutions = parse_resolutions(bench.res)
     workers = bench.workers or usable_cores()
     _check_size(bench, dataset.index)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 __all__ = ["BASE", "TRAIN", "VAL", "Index", "Rung", "make_index", "with_rungs"]
 
 TRAIN, VAL = "train", "val"
-SPLITS = (TRAIN, VAL)
 
 
 BASE = -1
