@@ -11,6 +11,10 @@ from dali_fixres.index.headers import FORMATS
 __all__ = ["Copy", "Sizes", "encode_copies"]
 
 
+NOT_PLAIN = {"exif", "icc_profile", "progressive"}
+"""What other readers would turn or recolour a JPEG by, or what makes it slow to decode."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Which copies are made of each picture.
@@ -44,20 +48,25 @@ def encode_copies(content: bytes, sizes: Sizes) -> dict[str, Copy]:
     """Return the copies of an encoded picture by folder; no rung that would not be smaller than the picture.
 
     As the trainer sees it: not turned by EXIF, colour profiles passed over, grey and CMYK made RGB. The bytes depend on
-    the picture and the settings alone.
+    the picture and the settings alone. The full copy of a plain JPEG that is within bounds, and no longer than its
+    copy would be, is that very file.
 
     Raises:
         Exception: Whatever a broken picture makes PIL raise.
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         picture = image.convert("RGB")
+        plain = image.format == "JPEG" and image.mode == "RGB" and not image.info.keys() & NOT_PLAIN
     width, height = picture.size
     copies = {}
     for side in sizes.rungs:
         if side < min(height, width):
             copies[str(side)] = _scaled(picture, side / min(height, width), sizes.quality)
     if sizes.max_side:
-        copies["full"] = _scaled(picture, min(1.0, sizes.max_side / max(height, width)), sizes.quality)
+        full = _scaled(picture, min(1.0, sizes.max_side / max(height, width)), sizes.quality)
+        # Encoding it again would lose detail and gain nothing.
+        keep = plain and (full.height, full.width) == (height, width) and len(content) <= len(full.content)
+        copies["full"] = Copy(content, height, width) if keep else full
     return copies
 
 
