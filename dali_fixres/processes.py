@@ -2,7 +2,7 @@
 
 import os
 
-__all__ = ["local_rank", "max_restarts", "num_local", "num_processes", "num_restarts", "usable_cores"]
+__all__ = ["loader_threads", "local_rank", "max_restarts", "num_local", "num_processes", "num_restarts", "usable_cores"]
 
 
 def num_processes() -> int:
@@ -34,3 +34,11 @@ def max_restarts() -> int:
 def usable_cores() -> int:
     """Return the number of CPU cores this process may use, shared with the others that torchrun started here."""
     return max(1, len(os.sched_getaffinity(0)) // num_local())
+
+
+def loader_threads() -> int:
+    """Return how many threads the loader is given: one more than cores.
+
+    The threads wait for one another after each operator of each batch; meanwhile the spare one works for the next.
+    """
+    return usable_cores() + 1

@@ -12,6 +12,10 @@ from dali_fixres.index import Index
 __all__ = ["GraphInputs", "file_of", "graph_inputs"]
 
 
+UNDECODABLE = np.zeros(1, np.uint8)
+"""In place of a picture that cannot be read; DALI takes no empty one."""
+
+
 class GraphInputs(NamedTuple):
     """What one run of the graph is fed, in the graph's order; n pictures.
 
@@ -92,8 +96,8 @@ def file_of(index: Index, row: int, rung: int) -> NDArray[np.uint8]:
     try:
         content = index.read(row, rung)
     except OSError:
-        content = b""
-    return np.frombuffer(content or b"\0", np.uint8)
+        return UNDECODABLE
+    return content if len(content) > 0 else UNDECODABLE
 
 
 def filter_margin(window_sizes: NDArray[np.float64], output_px: int) -> NDArray[np.float64]:

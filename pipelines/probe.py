@@ -120,7 +120,7 @@ def _in_words(index: Index, row: int, rung: int) -> str:
         DataError: If it is not the file's fault.
     """
     try:
-        content = index.read(row, rung)
+        content = index.read(row, rung).tobytes()
         if not content:
             return "empty file"
         with Image.open(BytesIO(content), formats=FORMATS) as image:

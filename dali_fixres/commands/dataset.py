@@ -11,7 +11,7 @@ from dali_fixres.demo import ensure_demo_data
 from dali_fixres.distributed import World
 from dali_fixres.errors import DataError
 from dali_fixres.index import TRAIN, VAL, Index, LeftOut, open_data
-from dali_fixres.processes import usable_cores
+from dali_fixres.processes import loader_threads
 from dali_fixres.report.progress import Bar, Reporter
 from dali_fixres.report.tables import SYNTHETIC
 from pipelines import Loader
@@ -90,7 +90,7 @@ def open_loader(
         dataset.index,
         max_batch_size=max_batch_size or config.batch_size,
         device=device,
-        num_threads=config.workers or usable_cores(),
+        num_threads=config.workers or loader_threads(),
         normalisation=normalisation,
     )
 

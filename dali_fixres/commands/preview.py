@@ -74,7 +74,7 @@ def _draw(index: Index, plans: list[BatchPlan], seen: list[NDArray[np.float32]],
 def _draw_source(axes: Axes, index: Index, plans: list[BatchPlan], row: int) -> None:
     """Draw the source and on it every plan's window, the training window (the first plan's) in red."""
     sample = int(plans[0].ids[row])
-    with Image.open(BytesIO(index.read(sample))) as image:
+    with Image.open(BytesIO(index.read(sample).tobytes())) as image:
         axes.imshow(np.asarray(image.convert("RGB")))
     for number, plan in enumerate(plans):
         y0, x0, y1, x1 = plan.windows[row]

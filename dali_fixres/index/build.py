@@ -11,8 +11,9 @@ import numpy as np
 from dali_fixres.errors import DataError
 from dali_fixres.index.cache import FileState, cache_path, load_known, save_known
 from dali_fixres.index.headers import Header, Place, read_headers
+from dali_fixres.index.listing import Candidate, Listing
 from dali_fixres.index.prepared import is_prepared, load_prepared
-from dali_fixres.index.sources import Candidate, Listing, list_source
+from dali_fixres.index.sources import list_source
 from dali_fixres.index.table import VAL, Index, make_index
 
 __all__ = ["LeftOut", "OpenedData", "open_data"]
@@ -44,8 +45,8 @@ def open_data(
     """Index a data set; sizes of files that have not changed since the last time come from the cache.
 
     Args:
-        data: A folder with train/ and val/ (or test/) class folders, one tree of class folders, or a CSV
-            manifest with the columns path, label and perhaps split.
+        data: A folder with train/ and val/ (or test/) class folders, one tree of class folders, tar shards, a table of
+            paths and labels, Parquet files, or what `dali-fixres prepare` has written.
         val_fraction: Share of each class to test on, where the data set does not say; 1 tests on all of it.
         on_progress: Called with the numbers of files measured and to be measured.
 
@@ -55,7 +56,7 @@ def open_data(
     data = Path(data).absolute()
     if is_prepared(data):
         return OpenedData(load_prepared(data), (), 0)
-    listing = list_source(data)
+    listing = list_source(data, on_progress)
     _check_split(listing, data, val_fraction)
     paths = [candidate.path for candidate in listing.candidates]
     states = _states(listing)

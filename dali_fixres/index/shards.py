@@ -51,14 +51,15 @@ def read_shard(path: Path) -> list[Member]:
     """Return the pictures of a tar shard, in their order; pax and GNU long names included.
 
     Raises:
-        DataError: If it cannot be read, ends in the middle, has two samples of one name, or a picture without a label.
+        DataError: If it cannot be read, ends in the middle, has two samples of one name or a picture without a label,
+            or if the .idx file beside it does not match.
     """
     try:
-        stat = path.stat()
-        cache = _cache_path(path, stat)
+        cache = _cache_path(path)
         known = _load(cache)
         if known is None:
             known = list(_samples(path))
+            _check_offsets(path, known)
             _save(cache, known)
     except (OSError, tarfile.TarError) as error:
         what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -107,8 +108,31 @@ def _label(content: bytes, extension: str) -> str | None:
     return str(found[0]) if found and isinstance(found[0], int | str) and str(found[0]) else None
 
 
-def _cache_path(path: Path, stat: os.stat_result) -> Path:
-    what = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{VERSION}"
+def _check_offsets(path: Path, members: list[Member]) -> None:
+    """Refuse a shard whose .idx file, which DALI's own reader goes by, says that its pictures lie elsewhere.
+
+    Its lines, after the first, are samples: extension, offset, length and perhaps name of each member.
+    """
+    offsets = path.with_suffix(".idx")
+    if not offsets.is_file():
+        return
+    version, *lines = offsets.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    width = {"v1.1": 3, "v1.2": 4}.get(version.partition(" ")[0])
+    if width is None:
+        return  # of another tool
+    words = [line.split(" ") for line in lines]
+    listed = {(line[at + 1], line[at + 2]) for line in words for at in range(0, len(line) - width + 1, width)}
+    for member in members:
+        if (str(member.offset), str(member.num_bytes)) not in listed:
+            raise DataError(
+                f"{offsets} does not match its shard: it does not have {member.name} at byte {member.offset}; make it "
+                "anew, or remove it, for it is not needed here"
+            )
+
+
+def _cache_path(path: Path) -> Path:
+    states = [file.stat() for file in (path, path.with_suffix(".idx")) if file is path or file.exists()]
+    what = f"{path.resolve()}\0{[(stat.st_size, stat.st_mtime_ns) for stat in states]}\0{VERSION}"
     name = hashlib.sha256(os.fsencode(what)).hexdigest()[:24]
     return cache_folder() / "shards" / f"{name}.npz"
 

@@ -1,60 +1,32 @@
-"""What a data set may look like on disk: class folders or a CSV manifest, both listed as candidates."""
+"""What a data set may look like on disk; every form is listed as candidates."""
 
-import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dali_fixres.errors import DataError, did_you_mean
+from dali_fixres.index.listing import VAL_NAMES, Candidate, Listing, check_trained, sorted_labels, split_named
+from dali_fixres.index.manifests import TABLES, find_metadata, list_manifest, list_metadata
+from dali_fixres.index.parquet import Table, unpack
 from dali_fixres.index.shards import read_shard
 from dali_fixres.index.table import TRAIN, VAL
 
-__all__ = ["Candidate", "Listing", "list_source"]
+__all__ = ["list_source"]
 
-VAL_NAMES = ("val", "valid", "validation", "test")
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A file that may be a picture.
-
-    Attributes:
-        path: Path below the data set's root (or absolute), as the file system's bytes.
-        label: Class name.
-        split: `TRAIN`, `VAL`, or None where the data set does not say.
-        shard: Position of its tar file in `Listing.shards`, or None for a file of its own.
-        offset, num_bytes: Where it lies in that.
-    """
-
-    path: bytes
-    label: str
-    split: str | None
-    shard: int | None = None
-    offset: int = 0
-    num_bytes: int = 0
+SUPPORTED = (
+    "a folder with train/ and val/, each with class folders; one tree of class folders; a .csv or .jsonl file with "
+    "path (or file_name), label and perhaps split; a folder with such a metadata.csv or metadata.jsonl; "
+    "uncompressed .tar shards of WebDataset; Hugging Face's .parquet files"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """All candidates of a data set.
+def list_source(data: Path, on_progress: Callable[[int, int], None]) -> Listing:
+    """List a data set.
 
-    Attributes:
-        root: Folder that relative paths start from.
-        candidates: In no particular order.
-        classes: Class names in label order.
-        shards: Tar files below the root, if that is what the candidates are in.
-    """
-
-    root: Path
-    candidates: tuple[Candidate, ...]
-    classes: tuple[str, ...]
-    shards: tuple[str, ...] = ()
-
-
-def list_source(data: Path) -> Listing:
-    """List a data set: a folder of class folders, a folder with train/ and val/, tar shards, or a CSV manifest.
+    Args:
+        data: A folder or file of one of the forms of `SUPPORTED`.
+        on_progress: Called with the numbers of pictures unpacked and to be unpacked, where that is needed.
 
     Raises:
         DataError: If there is no such data set, or it has none of these forms.
@@ -63,16 +35,28 @@ def list_source(data: Path) -> Listing:
         is_folder, exists = data.is_dir(), data.exists()
     except OSError as error:
         raise DataError(f"cannot look at {data}: {error.strerror}; check its permissions") from error
-    if is_folder:
-        shards = _find_shards(data)
-        return _list_shards(data, shards) if shards else _list_folder(data)
     if not exists:
         raise DataError(f"no such folder or manifest: {data}; give --data a folder with train/ and val/, or a CSV file")
-    if data.suffix.lower() == ".csv":
-        return _list_manifest(data)
-    if data.suffix.lower() == ".tar":
+    suffix = data.suffix.lower()
+    if is_folder:
+        return _list_inside(data, on_progress)
+    if suffix in TABLES:
+        return list_manifest(data)
+    if suffix == ".tar":
         return _list_shards(data.parent, [data])
-    raise DataError(f"{data} is neither a folder, nor a .csv manifest (columns path,label[,split]), nor a .tar shard")
+    if suffix == ".parquet":
+        return _list_parquet(data.parent, [data], on_progress)
+    raise DataError(f"{data} is of no known form; what can be read is {SUPPORTED}")
+
+
+def _list_inside(root: Path, on_progress: Callable[[int, int], None]) -> Listing:
+    if shards := _find(root, ".tar"):
+        return _list_shards(root, shards)
+    if tables := find_metadata(root):
+        return list_metadata(root, tables)
+    if files := _find(root, ".parquet"):
+        return _list_parquet(root, files, on_progress)
+    return _list_folder(root)
 
 
 def _list_folder(root: Path) -> Listing:
@@ -103,8 +87,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         raise DataError(f"cannot list {folder}: {error.strerror}; check its permissions") from error
     if not names:
         raise DataError(
-            f"{folder} has no class folders; expected {folder}/<class>/*.jpg, "
-            f"or a folder with train/<class>/*.jpg and val/<class>/*.jpg"
+            f"{folder} has no class folders; expected {folder}/<class>/*.jpg; what can be read is {SUPPORTED}"
         )
     return tuple(names)
 
@@ -127,18 +110,20 @@ def _raise_unlistable(error: OSError) -> None:
     raise DataError(f"cannot list {error.filename}: {error.strerror}; check its permissions") from error
 
 
-def _find_shards(root: Path) -> list[Path]:
-    """Return the tar files in a folder, and in its folders for splits."""
-    folders = [root, *(root / name for name in (TRAIN, *VAL_NAMES))]
+def _find(root: Path, suffix: str) -> list[Path]:
+    """Return the files of a kind in a folder, in its folders for splits, and in data/; none that are being written.
+
+    Of several splits to test on, the first of `VAL_NAMES` is taken, as with class folders.
+    """
+    folders = [root, *(root / name for name in (TRAIN, *VAL_NAMES, "data"))]
     try:
-        return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if _is_shard(path))
+        files = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
     except OSError as error:
         raise DataError(f"cannot list {root}: {error.strerror}; check its permissions") from error
-
-
-def _is_shard(path: Path) -> bool:
-    """Return whether a path is a tar file, and not a hidden one that is still being written."""
-    return path.suffix.lower() == ".tar" and not path.name.startswith(".")
+    found = sorted(path for path in files if path.suffix.lower() == suffix and not path.name.startswith("."))
+    words = {_split_word(path, root) for path in found}
+    others = [name for name in VAL_NAMES if name in words][1:]
+    return [path for path in found if _split_word(path, root) not in others]
 
 
 def _list_shards(root: Path, shards: list[Path]) -> Listing:
@@ -146,7 +131,7 @@ def _list_shards(root: Path, shards: list[Path]) -> Listing:
         Candidate(
             path=os.fsencode(shard.relative_to(root) / member.name),
             label=member.label,
-            split=_shard_split(shard, root),
+            split=split_named(_split_word(shard, root)),
             shard=number,
             offset=member.offset,
             num_bytes=member.num_bytes,
@@ -156,63 +141,18 @@ def _list_shards(root: Path, shards: list[Path]) -> Listing:
     ]
     if not candidates:
         raise DataError(f"the {len(shards)} shard(s) of {root} hold no pictures; expected samples of .jpg and .cls")
-    _check_trained(candidates, str(root))
-    classes = _sorted_labels({candidate.label for candidate in candidates})
-    return Listing(root, tuple(candidates), classes, tuple(str(shard.relative_to(root)) for shard in shards))
+    check_trained(candidates, str(root))
+    names = tuple(str(shard.relative_to(root)) for shard in shards)
+    return Listing(root, tuple(candidates), sorted_labels(candidates), names)
 
 
-def _shard_split(shard: Path, root: Path) -> str | None:
-    """Return the split that a shard's folder, or the first word of its name, says it is of."""
-    folder = shard.parent.name if shard.parent != root else ""
-    word = folder or re.split(r"[^a-z]", shard.name.lower(), maxsplit=1)[0]
-    return VAL if word in VAL_NAMES else TRAIN if word == TRAIN else None
+def _list_parquet(root: Path, files: list[Path], on_progress: Callable[[int, int], None]) -> Listing:
+    unpacked = unpack([Table(path, split_named(_split_word(path, root))) for path in files], on_progress)
+    listing = _list_shards(unpacked.folder, _find(unpacked.folder, ".tar"))
+    return unpacked.named(listing)
 
 
-def _check_trained(candidates: Sequence[Candidate], where: str) -> None:
-    """Refuse labels that are only tested on, which a typo may be."""
-    trained = {candidate.label for candidate in candidates if candidate.split != VAL}
-    unknown = sorted({candidate.label for candidate in candidates} - trained)
-    if trained and unknown:
-        raise DataError(
-            f"{where} has {len(unknown)} label(s) to test on that it never trains on: {', '.join(unknown[:5])}"
-            f"{did_you_mean(unknown[0], trained)}"
-        )
-
-
-def _list_manifest(manifest: Path) -> Listing:
-    root = manifest.parent
-    candidates = []
-    try:
-        with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = {"path", "label"} - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(
-                    f"{manifest} lacks the column(s) {', '.join(sorted(missing))}; its first line must read path,label "
-                    "or path,label,split"
-                )
-            candidates = [_manifest_row(row, f"{manifest}, line {reader.line_num}") for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {manifest}: {error}") from error
-    if not candidates:
-        raise DataError(f"{manifest} has no rows below its first line")
-    _check_trained(candidates, str(manifest))
-    return Listing(root, tuple(candidates), _sorted_labels({candidate.label for candidate in candidates}))
-
-
-def _manifest_row(row: dict[str, str | None], where: str) -> Candidate:
-    path, label, split = row["path"], row["label"], row.get("split") or None
-    if not path or not label:
-        raise DataError(f"{where}: path and label must not be empty")
-    if split in VAL_NAMES:
-        split = VAL
-    if split not in {TRAIN, VAL, None}:
-        raise DataError(f"{where}: split must be train or one of {', '.join(VAL_NAMES)}; found {split!r}")
-    return Candidate(os.fsencode(path), label, split)
-
-
-def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
-    """Sort labels by name, or by value if all are whole numbers, so that "10" follows "9"."""
-    if all(label.isascii() and label.isdigit() for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels))
+def _split_word(path: Path, root: Path) -> str:
+    """Return the word that may name a file's split: its folder, or else the first word of its name."""
+    folder = path.parent.name if path.parent != root else ""
+    return folder if split_named(folder) else re.split(r"[^a-z]", path.name.lower(), maxsplit=1)[0]

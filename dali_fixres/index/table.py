@@ -105,25 +105,30 @@ class Index:
         root = self.root if rung == BASE else self.rungs[rung].root
         return os.path.join(os.fsencode(root), self.relative_path(row))  # noqa: PTH118 - bytes
 
-    def read(self, row: int, rung: int = BASE) -> bytes:
+    def read(self, row: int, rung: int = BASE) -> NDArray[np.uint8]:
         """Return a sample's encoded picture or copy; less than it should be if the file has become shorter.
+
+        From a shard it is a view into the mapped file, not a copy.
 
         Raises:
             OSError: If it cannot be read.
         """
         place: Index | Rung = self if rung == BASE else self.rungs[rung]
         if not place.shards:
-            return Path(os.fsdecode(self.file(row, rung))).read_bytes()
-        shard = place.root / place.shards[place.shard_of[row]]
+            return np.fromfile(os.fsdecode(self.file(row, rung)), np.uint8)
+        path, content = _map(place.root, place.shards[place.shard_of[row]])
         start, end = int(place.offsets[row]), int(place.offsets[row] + place.num_bytes[row])
         # Touching a map behind the end of a file that has become shorter would kill the process.
-        return _map(shard)[start : min(end, shard.stat().st_size)].tobytes()
+        return content[start : min(end, os.stat(path).st_size)]  # noqa: PTH116 - once per picture: no Path object
 
 
-@lru_cache(maxsize=512)
-def _map(shard: Path) -> NDArray[np.uint8]:
+@lru_cache(maxsize=1 << 14)
+def _map(root: Path, shard: str) -> tuple[str, NDArray[np.uint8]]:
     """Map a shard into memory once: pictures are read from all over it, in any order."""
-    return np.memmap(shard, np.uint8, "r")
+    path = root / shard
+    if path.stat().st_size == 0:  # which cannot be mapped
+        return str(path), np.empty(0, np.uint8)
+    return str(path), np.memmap(path, np.uint8, "r").view(np.ndarray)
 
 
 def make_index(

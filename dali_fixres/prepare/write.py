@@ -68,7 +68,7 @@ class Written:
 
     Attributes:
         name: Of the part.
-        digests: SHA-256 of each shard, by folder; empty for files in folders.
+        digests: SHA-256 of each shard and .idx file, by path below the target; empty for files in folders.
         copies: For each picture by row: by folder, height, width, length in bytes and offset in the shard.
         unreadable: What is wrong with pictures that could not be read, by row.
         num_bytes: Written in all.
@@ -103,8 +103,7 @@ def write_part(part: Part) -> Written:
                 placed[folder] = (copy.height, copy.width, len(copy.content), offset)
                 num_bytes += len(copy.content)
             copies[source.row] = placed
-    digests = {folder: _digest(_shard(part, folder)) for folder in part.sizes.names} if part.layout == "shards" else {}
-    written = Written(part.name, digests, copies, unreadable, num_bytes)
+    written = Written(part.name, _digests(part), copies, unreadable, num_bytes)
     note = _note(part)
     note.parent.mkdir(exist_ok=True)
     with replacing(note) as file:
@@ -128,7 +127,7 @@ def done_before(part: Part) -> Written | None:
     if copies.keys() | unreadable.keys() != rows:
         return None
     if part.layout == "shards":
-        same = all(_digest(_shard(part, folder)) == written.digests.get(folder) for folder in part.sizes.names)
+        same = _digests(part) == written.digests
     else:
         same = all(
             _file(part, folder, source.key).is_file() and _file(part, folder, source.key).stat().st_size == numbers[2]
@@ -148,6 +147,15 @@ def _shard(part: Part, folder: str) -> Path:
 
 def _file(part: Part, folder: str, key: str) -> Path:
     return part.target / folder / f"{key}.jpg"
+
+
+def _digests(part: Part) -> dict[str, str]:
+    """Return the SHA-256 of each shard and .idx file of a part as they are now."""
+    if part.layout == "folder":
+        return {}
+    shards = [_shard(part, folder) for folder in part.sizes.names]
+    files = [file for shard in shards for file in (shard, shard.with_suffix(".idx"))]
+    return {str(file.relative_to(part.target)): _digest(file) for file in files}
 
 
 def _digest(path: Path) -> str:

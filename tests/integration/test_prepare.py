@@ -1,5 +1,6 @@
 """Prepared data: the copies, the index that knows them, what a kill leaves, and what is refused."""
 
+import gc
 import hashlib
 import json
 import shutil
@@ -8,9 +9,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
+import webdataset
 from nvidia.dali import fn
 from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
@@ -44,7 +47,7 @@ def test_every_picture_is_there_at_every_size(pictures: Path, prepared: Path) ->
     for row in range(60):
         for number, side in ((BASE, None), (0, 64), (1, 128)):
             place: Any = index if number == BASE else index.rungs[number]
-            with Image.open(BytesIO(index.read(row, number))) as image:
+            with Image.open(BytesIO(index.read(row, number).tobytes())) as image:
                 assert (image.format, image.mode) == ("JPEG", "RGB")
                 assert image.size == (place.widths[row], place.heights[row])
                 assert min(image.size) == side if side else max(image.size) <= 300
@@ -77,6 +80,20 @@ def test_shards_are_webdataset_shards(prepared: Path) -> None:
             assert bytes(labels.at(sample)) == archive.extractfile(names[3 * sample + 1]).read()  # type: ignore[union-attr]
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_other_libraries_read_the_shards(prepared: Path, tmp_path: Path) -> None:
+    """The webdataset library and Hugging Face's datasets give the pictures, numbers and facts that were written."""
+    shards = [str(path) for path in sorted((prepared / "128").glob("train-*.tar"))]
+    streamed = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("jpg", "cls", "json"))
+    loaded = datasets.load_dataset("webdataset", data_files=shards, split="train", cache_dir=str(tmp_path))
+    assert len(streamed) == len(loaded) == 40
+    for (picture, number, facts), sample in zip(streamed, loaded, strict=True):
+        assert picture.size == sample["jpg"].size == (facts["width"], facts["height"])
+        assert sample["cls"] == number
+        assert facts["label"] == sample["json"]["label"] == ("ant", "bee", "cat", "dog")[number]
+    gc.collect()  # webdataset leaves files open, which is not the next test's fault
+
+
 def test_the_loader_reads_the_copies(prepared: Path) -> None:
     """Test pictures from copies look like those from the pictures themselves, and smaller files are read for them."""
     index = open_data(prepared).index
@@ -95,10 +112,9 @@ def test_the_loader_reads_the_copies(prepared: Path) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return what is in each tar file below a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.tar")
-    }
+    """Return what is in each tar and .idx file below a folder."""
+    files = [path for path in folder.rglob("*") if path.suffix in {".tar", ".idx"}]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_the_same_source_gives_the_same_bytes(pictures: Path, prepared: Path, tmp_path: Path) -> None:
@@ -116,6 +132,7 @@ def test_what_was_finished_is_kept(pictures: Path, prepared: Path, tmp_path: Pat
     with damaged.open("r+b") as file:
         file.truncate(5000)
     (target / ".done" / "train-000002.json").unlink()
+    (target / "128" / "train-000001.idx").write_text("v1.2 0\n")
     (target / "64" / ".train-000002.tar.partial").write_bytes(b"half")
     before = kept.stat().st_mtime_ns
     with pytest.raises(DataError, match="is not finished; run the same `dali-fixres prepare` again"):
@@ -132,7 +149,7 @@ def test_folders_instead_of_shards(pictures: Path, prepared: Path, tmp_path: Pat
     prepare(pictures, target, PrepareConfig(rungs="64,128", max_side=300, layout="folder"))
     assert len(open_data(target / "64").index) == 60
     one, other = open_data(target).index, open_data(prepared).index
-    names = [{index.read(row, 0) for row in range(60)} for index in (one, other)]
+    names = [{index.read(row, 0).tobytes() for row in range(60)} for index in (one, other)]
     assert names[0] == names[1]
     with Loader(one, max_batch_size=20) as loader:
         assert len(list(loader.run(EvaluationPlan(one, batch_size=20).batches(Resolution(64))))) == 1
@@ -144,7 +161,7 @@ def test_rungs_beside_pictures_that_stay(pictures: Path, tmp_path: Path) -> None
     prepare(pictures, target, PrepareConfig(rungs="64,128", full=False))
     assert not (target / "full").exists()
     source, index = open_data(pictures).index, open_data(target).index
-    assert all(index.read(row) == source.read(row) for row in range(60))
+    assert all(index.read(row).tobytes() == source.read(row).tobytes() for row in range(60))
     (plan,) = EvaluationPlan(index, batch_size=20).batches(Resolution(160))
     assert set(plan.rungs.tolist()) == {BASE}
     with Loader(index, max_batch_size=20) as loader:
@@ -189,7 +206,7 @@ def test_odd_pictures_become_rgb(tmp_path: Path) -> None:
     prepare(tmp_path / "data", tmp_path / "set", SMALL)
     index = open_data(tmp_path / "set").index
     for row in range(4):
-        with Image.open(BytesIO(index.read(row, 1))) as image:
+        with Image.open(BytesIO(index.read(row, 1).tobytes())) as image:
             assert (image.mode, image.size) == ("RGB", (192, 128))
 
 

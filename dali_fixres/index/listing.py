@@ -1,0 +1,73 @@
+"""What all kinds of data sets are listed as, before pictures are measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dali_fixres.errors import DataError, did_you_mean
+from dali_fixres.index.table import TRAIN, VAL
+
+__all__ = ["VAL_NAMES", "Candidate", "Listing", "check_trained", "sorted_labels", "split_named"]
+
+VAL_NAMES = ("val", "valid", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that may be a picture.
+
+    Attributes:
+        path: Path below the data set's root (or absolute), as the file system's bytes.
+        label: Class name.
+        split: `TRAIN`, `VAL`, or None where the data set does not say.
+        shard: Position of its tar file in `Listing.shards`, or None for a file of its own.
+        offset, num_bytes: Where it lies in that.
+    """
+
+    path: bytes
+    label: str
+    split: str | None
+    shard: int | None = None
+    offset: int = 0
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All candidates of a data set.
+
+    Attributes:
+        root: Folder that relative paths start from.
+        candidates: In no particular order.
+        classes: Class names in label order.
+        shards: Tar files below the root, if that is what the candidates are in.
+    """
+
+    root: Path
+    candidates: tuple[Candidate, ...]
+    classes: tuple[str, ...]
+    shards: tuple[str, ...] = ()
+
+
+def split_named(word: str) -> str | None:
+    """Return the split that a word names, or None."""
+    return VAL if word in VAL_NAMES else TRAIN if word == TRAIN else None
+
+
+def check_trained(candidates: Sequence[Candidate], where: str) -> None:
+    """Refuse labels that are only tested on, which a typo may be."""
+    trained = {candidate.label for candidate in candidates if candidate.split != VAL}
+    unknown = sorted({candidate.label for candidate in candidates} - trained)
+    if trained and unknown:
+        raise DataError(
+            f"{where} has {len(unknown)} label(s) to test on that it never trains on: {', '.join(unknown[:5])}"
+            f"{did_you_mean(unknown[0], trained)}"
+        )
+
+
+def sorted_labels(candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Return the labels in order: by name, or by value if all are whole numbers, so that "10" follows "9"."""
+    labels = {candidate.label for candidate in candidates}
+    if all(label.isascii() and label.isdigit() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))

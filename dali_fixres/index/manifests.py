@@ -1,0 +1,130 @@
+"""Tables of pictures and labels, CSV or JSON lines: manifests, and the metadata files of Hugging Face's ImageFolder."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dali_fixres.errors import DataError
+from dali_fixres.index.listing import VAL_NAMES, Candidate, Listing, check_trained, sorted_labels, split_named
+from dali_fixres.index.table import TRAIN
+
+__all__ = ["TABLES", "find_metadata", "list_manifest", "list_metadata"]
+
+TABLES = (".csv", ".jsonl")
+
+METADATA = tuple(f"metadata{suffix}" for suffix in TABLES)
+
+PATH_KEYS = ("path", "file_name")
+"""Columns that may say where a picture is, relative to the table's folder or absolute."""
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row is, for people, and its values by column."""
+
+
+def list_manifest(manifest: Path) -> Listing:
+    """List the pictures of a table with the columns path (or file_name), label and perhaps split.
+
+    Raises:
+        DataError: If it cannot be read, lacks a column, or has a row that cannot be used; the message names the line.
+    """
+    return _listing(manifest.parent, [_candidate(row, where, None, "") for where, row in _rows(manifest)], manifest)
+
+
+def find_metadata(root: Path) -> list[Path]:
+    """Return the metadata files that say labels, in a folder or in its folders for splits."""
+    folders = [root, *(root / name for name in (TRAIN, *VAL_NAMES))]
+    tables = [folder / name for folder in folders for name in METADATA if (folder / name).is_file()]
+    return [table for table in tables if {"file_name", "label"} <= _columns(table)]
+
+
+def list_metadata(root: Path, tables: Sequence[Path]) -> Listing:
+    """List the pictures of metadata files; folders named after splits say the split of what is in them.
+
+    Raises:
+        DataError: As `list_manifest`.
+    """
+    candidates = []
+    for table in tables:
+        folder = "" if table.parent == root else table.parent.name
+        candidates += [_candidate(row, where, split_named(folder), folder) for where, row in _rows(table)]
+    return _listing(root, candidates, tables[0])
+
+
+def _listing(root: Path, candidates: list[Candidate], table: Path) -> Listing:
+    if not candidates:
+        raise DataError(f"{table} has no rows")
+    seen: set[bytes] = set()
+    for candidate in candidates:
+        if candidate.path in seen:
+            raise DataError(f"{table} lists {os.fsdecode(candidate.path)} twice; each picture may be there once")
+        seen.add(candidate.path)
+    check_trained(candidates, str(table))
+    return Listing(root, tuple(candidates), sorted_labels(candidates))
+
+
+def _candidate(row: Mapping[str, Any], where: str, split: str | None, folder: str) -> Candidate:
+    """Return what a row lists.
+
+    Args:
+        row: Its values.
+        where: Which row, for people.
+        split: Of the table, where it has one.
+        folder: Of the table, below the data set's root.
+    """
+    key = next((key for key in PATH_KEYS if row.get(key)), None)
+    label = row.get("label")
+    if key is None or label is None or label == "":
+        raise DataError(f"{where}: path and label must not be empty")
+    if not isinstance(label, str | int) or not isinstance(row[key], str):
+        raise DataError(f"{where}: path must be text, and label a name or a number; found {label!r}")
+    path = os.path.join(folder, row[key])  # noqa: PTH118 - as written, which a Path would change
+    said = row.get("split") or None
+    if said is not None and split_named(str(said)) is None:
+        raise DataError(f"{where}: split must be train or one of {', '.join(VAL_NAMES)}; found {said!r}")
+    by_folder = split_named(path.partition("/")[0]) if key == "file_name" else None
+    return Candidate(os.fsencode(path), str(label), split_named(str(said)) if said else split or by_folder)
+
+
+def _rows(table: Path) -> Iterator[Row]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            yield from _csv_rows(table, file) if table.suffix.lower() == ".csv" else _json_rows(table, file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {table}: {error}") from error
+
+
+def _csv_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:
+    reader = csv.DictReader(lines, strict=True)
+    found = set(reader.fieldnames or ())
+    missing = [name for name, keys in (("path", PATH_KEYS), ("label", ("label",))) if not found & set(keys)]
+    if missing:
+        raise DataError(
+            f"{table} lacks the column(s) {', '.join(missing)}; its first line must read path,label or path,label,split"
+        )
+    for row in reader:
+        yield f"{table}, line {reader.line_num}", row
+
+
+def _json_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=1):
+        where = f"{table}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where} is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f'{where}: expected an object, as in {{"file_name": "1.jpg", "label": "cat"}}')
+        yield where, row
+
+
+def _columns(table: Path) -> set[str]:
+    """Return the columns of a table's first row; none if it cannot be read."""
+    try:
+        return set(next(_rows(table))[1])
+    except (DataError, StopIteration):
+        return set()

@@ -1,0 +1,151 @@
+"""Parquet files of pictures, as Hugging Face has them: unpacked once, into tar shards in the cache.
+
+Pages of a Parquet file are compressed, so no picture can be read from the middle of one.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dali_fixres.errors import DataError
+from dali_fixres.folders import cache_folder
+from dali_fixres.index.listing import Listing
+
+__all__ = ["Table", "Unpacked", "unpack"]
+
+NAMES = "classes.json"
+"""In the unpacked folder: class names in label order, or null."""
+
+LABEL_COLUMNS = ("label", "labels", "cls")
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A Parquet file and the split it is of, if that is said."""
+
+    path: Path
+    split: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A folder of tar shards, and class names in label order where the Parquet files have them."""
+
+    folder: Path
+    names: tuple[str, ...] | None
+
+    def named(self, listing: Listing) -> Listing:
+        """Return a listing with names in place of the numbers of classes."""
+        if self.names is None:
+            return listing
+        candidates = (replace(one, label=self.names[int(one.label)]) for one in listing.candidates)
+        return replace(
+            listing, candidates=tuple(candidates), classes=tuple(self.names[int(label)] for label in listing.classes)
+        )
+
+
+def unpack(tables: Sequence[Table], on_progress: Callable[[int, int], None]) -> Unpacked:
+    """Return the pictures of Parquet files as tar shards in the cache, made now or before.
+
+    Raises:
+        DataError: If `datasets` is not installed, a file cannot be read or used, or there is no room.
+    """
+    states = [(str(table.path.resolve()), table.path.stat().st_size, table.path.stat().st_mtime_ns) for table in tables]
+    folder = cache_folder() / "parquet" / hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+    if not folder.exists():
+        _unpack_into(folder, tables, on_progress)
+    names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+    return Unpacked(folder, None if names is None else tuple(names))
+
+
+def _unpack_into(folder: Path, tables: Sequence[Table], on_progress: Callable[[int, int], None]) -> None:
+    parquet, features_of = _reader(tables[0].path)
+    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
+    try:
+        files = [parquet.ParquetFile(table.path) for table in tables]
+        columns = [
+            _columns(table.path, features_of(file.schema_arrow)) for table, file in zip(tables, files, strict=True)
+        ]
+        _check_room(folder, tables)
+        total, done = sum(file.metadata.num_rows for file in files), 0
+        partial.mkdir(parents=True)
+        for number, (table, file, (picture, label, names)) in enumerate(zip(tables, files, columns, strict=True)):
+            first = done
+            with tarfile.open(partial / f"{table.split or 'data'}-{number:05}.tar", "w") as archive:
+                for batch in file.iter_batches(ROWS_AT_ONCE, columns=[picture, label]):
+                    for row in batch.to_pylist():
+                        _check_row(row[picture], row[label], names, f"{table.path}, row {done - first}")
+                        _add(archive, f"{done:09}", row[picture]["bytes"], row[label])
+                        done += 1
+                    on_progress(done, total)
+        (partial / NAMES).write_text(json.dumps(columns[0][2]), encoding="utf-8")
+        partial.rename(folder)
+    except (OSError, ValueError) as error:  # ValueError: what Arrow says of a file that is no Parquet file
+        raise DataError(f"cannot unpack {tables[0].path.parent} into {folder}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _reader(path: Path) -> tuple[Any, Callable[[Any], Any]]:
+    """Return Arrow's reader of Parquet, and what tells a file's columns."""
+    try:
+        from datasets import Features  # noqa: PLC0415 - an extra, and slow to import
+        from pyarrow import parquet  # noqa: PLC0415 - the same
+    except ImportError as error:
+        raise DataError(
+            f"{path} is a Parquet file, which takes Hugging Face's datasets to read: pip install "
+            "'dali-fixres[parquet]'; or give class folders, tar shards or a .csv manifest"
+        ) from error
+    return parquet, Features.from_arrow_schema
+
+
+def _columns(path: Path, features: Any) -> tuple[str, str, list[str] | None]:
+    """Return the columns of pictures and of labels, and the names of the classes if the file has them."""
+    pictures = [name for name, kind in features.items() if type(kind).__name__ == "Image" or _is_picture(kind)]
+    classes = [name for name, kind in features.items() if type(kind).__name__ == "ClassLabel"]
+    labels = [name for name in (*LABEL_COLUMNS, *classes) if name in features]
+    if not pictures or not labels:
+        raise DataError(
+            f"{path} has the columns {', '.join(features)}; expected one of pictures, and label with their classes"
+        )
+    return pictures[0], labels[0], getattr(features[labels[0]], "names", None)
+
+
+def _is_picture(kind: Any) -> bool:
+    """Return whether a column holds files, where nobody wrote that these are pictures."""
+    return isinstance(kind, dict) and "bytes" in kind
+
+
+def _check_row(picture: Any, label: Any, names: Sequence[str] | None, where: str) -> None:
+    if not picture or not picture.get("bytes"):
+        raise DataError(f"{where}: has no picture in it; mend the file")
+    if label is None or (names is not None and not 0 <= label < len(names)):
+        raise DataError(f"{where}: its label is {label}, which names no class; mend or remove the file")
+
+
+def _add(archive: tarfile.TarFile, key: str, content: bytes, label: str | int) -> None:
+    members = {"jpg": content, "json": json.dumps({"label": label}).encode()}
+    for kind, value in members.items():
+        member = tarfile.TarInfo(f"{key}.{kind}")
+        member.size = len(value)
+        archive.addfile(member, io.BytesIO(value))
+
+
+def _check_room(folder: Path, tables: Sequence[Table]) -> None:
+    needed = sum(table.path.stat().st_size for table in tables) * 1.1
+    there = next(place for place in folder.parents if place.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise DataError(
+            f"unpacking {tables[0].path.parent} takes {needed / 1e9:.1f} GB in {folder.parent}, where "
+            f"{free / 1e9:.1f} GB are free; set DALI_FIXRES_CACHE to another place"
+        )

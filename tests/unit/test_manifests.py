@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dali_fixres.errors import DataError
+from dali_fixres.index import TRAIN, VAL, Index, open_data
+
+
+def draw(*paths: Path) -> None:
+    """Write small pictures."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(path)
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    """Write JSON lines."""
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def names(index: Index, split: str) -> set[tuple[str, str]]:
+    """Return path and class of each picture of a split."""
+    return {(index.relative_path(row).decode(), index.classes[index.labels[row]]) for row in index.rows(split).tolist()}
+
+
+def test_metadata_in_the_folders_of_splits(tmp_path: Path) -> None:
+    """As Hugging Face's ImageFolder has it: train/metadata.csv and test/metadata.csv, file names relative to them."""
+    draw(tmp_path / "train" / "1.png", tmp_path / "train" / "deep" / "2.png", tmp_path / "test" / "1.png")
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n1.png,cat\ndeep/2.png,dog\n")
+    (tmp_path / "test" / "metadata.csv").write_text("file_name,label\n1.png,dog\n")
+    index = open_data(tmp_path).index
+    assert names(index, TRAIN) == {("train/1.png", "cat"), ("train/deep/2.png", "dog")}
+    assert names(index, VAL) == {("test/1.png", "dog")}
+
+
+def test_metadata_of_json_lines_for_the_whole(tmp_path: Path) -> None:
+    """One metadata.jsonl above the splits: the first folder of a file name says its split; labels may be numbers."""
+    draw(tmp_path / "train" / "1.png", tmp_path / "train" / "2.png", tmp_path / "validation" / "1.png")
+    write_lines(
+        tmp_path / "metadata.jsonl",
+        [
+            {"file_name": "train/1.png", "label": 10, "text": "ten"},
+            {"file_name": "train/2.png", "label": 9},
+            {"file_name": "validation/1.png", "label": 9},
+        ],
+    )
+    index = open_data(tmp_path).index
+    assert index.classes == ("9", "10")
+    assert names(index, TRAIN) == {("train/1.png", "10"), ("train/2.png", "9")}
+    assert names(index, VAL) == {("validation/1.png", "9")}
+
+
+def test_flat_pictures_with_metadata_are_asked_for_a_split(tmp_path: Path) -> None:
+    """Pictures in one folder have no split; --val-fraction draws one."""
+    draw(*(tmp_path / f"{number}.png" for number in range(4)))
+    rows = [{"file_name": f"{number}.png", "label": "ab"[number % 2]} for number in range(4)]
+    write_lines(tmp_path / "metadata.jsonl", rows)
+    with pytest.raises(DataError, match="give --val-fraction"):
+        open_data(tmp_path)
+    index = open_data(tmp_path, val_fraction=0.5).index
+    assert (len(index.rows(TRAIN)), len(index.rows(VAL))) == (2, 2)
+
+
+def test_metadata_without_labels_is_no_manifest(tmp_path: Path) -> None:
+    """Class folders with captions beside them are class folders."""
+    draw(tmp_path / "train" / "cat" / "1.png", tmp_path / "val" / "cat" / "1.png")
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\ncat/1.png,a cat\n")
+    assert open_data(tmp_path).index.classes == ("cat",)
+
+
+def test_a_table_of_json_lines(tmp_path: Path) -> None:
+    """--data FILE.jsonl is a manifest like FILE.csv."""
+    draw(tmp_path / "1.png", tmp_path / "2.png")
+    rows = [{"path": "1.png", "label": "cat", "split": "train"}, {"path": "2.png", "label": "cat", "split": "val"}]
+    index = open_data(write_lines(tmp_path / "list.jsonl", rows)).index
+    assert (names(index, TRAIN), names(index, VAL)) == ({("1.png", "cat")}, {("2.png", "cat")})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"path": "1.png", "label": "cat"}\n{"path": ', "line 2 is no JSON"),
+        ("[1, 2]\n", 'line 1: expected an object, as in {"file_name": "1.jpg", "label": "cat"}'),
+        ('{"path": "1.png"}\n', "line 1: path and label must not be empty"),
+        ('{"path": "1.png", "label": ["cat"]}\n', "line 1: path must be text, and label a name or a number"),
+        ('{"path": "1.png", "label": "cat", "split": "dev"}\n', "line 1: split must be train or one of"),
+        ("\n", "has no rows"),
+    ],
+)
+def test_json_lines_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    """Each is refused in one line that names the file and the line."""
+    table = tmp_path / "list.jsonl"
+    table.write_text(text)
+    with pytest.raises(DataError) as caught:
+        open_data(table, val_fraction=1.0)
+    assert str(caught.value).startswith(str(table))
+    assert message in str(caught.value)
+
+
+def test_a_picture_listed_twice(tmp_path: Path) -> None:
+    """Two rows for one picture would train on it twice, perhaps with two labels."""
+    draw(tmp_path / "1.png")
+    table = write_lines(tmp_path / "list.jsonl", [{"path": "1.png", "label": "cat"}, {"path": "1.png", "label": "dog"}])
+    with pytest.raises(DataError, match=r"lists 1.png twice; each picture may be there once"):
+        open_data(table, val_fraction=1.0)

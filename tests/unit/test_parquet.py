@@ -1,0 +1,108 @@
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from dali_fixres.errors import DataError
+from dali_fixres.index import TRAIN, VAL, open_data
+from dali_fixres.plan import EvaluationPlan
+from dali_fixres.resolution import Resolution
+from pipelines import Loader
+
+NAMES = ["zebra", "ant"]
+
+
+def picture(grey: int) -> dict[str, Any]:
+    """Return a grey JPEG as Hugging Face's Image column has it."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((30, 40, 3), grey, np.uint8)).save(file, "JPEG")
+    return {"bytes": file.getvalue(), "path": f"{grey}.jpg"}
+
+
+def write_table(path: Path, labels: list[int]) -> None:
+    """Write a Parquet file as `datasets` does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    columns = {"image": [picture(20 * (number + 1)) for number in range(len(labels))], "label": labels}
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(str(path))
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """Return a folder of Parquet files as on the hub: two shards to train on, one to test on, one more split."""
+    data = tmp_path / "hub" / "data"
+    write_table(data / "train-00000-of-00002.parquet", [0, 1, 0])
+    write_table(data / "train-00001-of-00002.parquet", [1])
+    write_table(data / "validation-00000-of-00001.parquet", [1, 0])
+    write_table(data / "test-00000-of-00001.parquet", [1])
+    return data.parent
+
+
+def test_a_folder_of_the_hub(tables: Path) -> None:
+    """Pictures, splits and class names are those of the files, and the classes stay in their order."""
+    opened = open_data(tables)
+    index = opened.index
+    assert index.classes == tuple(NAMES)
+    assert (len(index.rows(TRAIN)), len(index.rows(VAL))) == (4, 2)
+    assert index.labels.tolist() == [0, 1, 0, 1, 1, 0]
+    assert index.read(1).tobytes() == picture(40)["bytes"]
+    (plan,) = EvaluationPlan(index, batch_size=2).batches(Resolution(32))
+    with Loader(index, max_batch_size=2) as loader:
+        (batch,) = loader.run([plan])
+    assert batch.labels.tolist() == [1, 0]
+
+
+def test_they_are_unpacked_once(tables: Path) -> None:
+    """The second time nothing is written, and the data set is the same."""
+    first = open_data(tables)
+    shards = sorted(first.index.root.iterdir())
+    times = [path.stat().st_mtime_ns for path in shards]
+    second = open_data(tables)
+    assert second.index.fingerprint == first.index.fingerprint
+    assert [path.stat().st_mtime_ns for path in shards] == times
+
+
+def test_a_single_file_needs_a_split(tables: Path) -> None:
+    """A file alone is taken for itself."""
+    file = tables / "data" / "validation-00000-of-00001.parquet"
+    index = open_data(file).index
+    assert (len(index.rows(TRAIN)), len(index.rows(VAL))) == (0, 2)
+
+
+def test_without_datasets(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is named, with the ways that need nothing."""
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"pip install 'dali-fixres\[parquet\]'; or give class folders, tar shards"):
+        open_data(tables)
+
+
+def test_labels_of_no_class(tables: Path, own_cache: Path) -> None:
+    """Unlabelled test files of the hub have -1; nothing half-unpacked is left."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    file = tables / "one.parquet"
+    datasets.Dataset.from_dict({"image": [picture(9)], "label": [None]}, features=features).to_parquet(str(file))
+    with pytest.raises(DataError, match=r"one.parquet, row 0: its label is None, which names no class"):
+        open_data(file, val_fraction=1.0)
+    assert list((own_cache / "parquet").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"no table", b""])
+def test_a_file_that_is_no_table(tmp_path: Path, content: bytes) -> None:
+    """It is named in one line."""
+    file = tmp_path / "train.parquet"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=f"cannot unpack {file.parent}"):
+        open_data(file, val_fraction=1.0)
+
+
+def test_tables_of_other_things(tmp_path: Path) -> None:
+    """A table without pictures is refused with its columns."""
+    file = tmp_path / "train.parquet"
+    datasets.Dataset.from_dict({"text": ["a"], "label": [1]}).to_parquet(str(file))
+    with pytest.raises(DataError, match="has the columns text, label; expected one of pictures"):
+        open_data(file, val_fraction=1.0)
