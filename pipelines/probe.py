@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dali_fixres.errors import DataError
-from dali_fixres.index import BASE, FORMATS, NOT_A_PICTURE, Index
+from dali_fixres.index import BASE, FORMATS, NOT_A_PICTURE, Index, Rung
 from dali_fixres.windows import Ints
 from pipelines.feed import file_of
 from pipelines.graph import build_probe
@@ -54,15 +54,30 @@ class Probe:
     ) -> dict[int, str]:
         """Return what is wrong with each picture of the data set that cannot be decoded from end to end, by row.
 
+        Scaled-down copies are decoded as well.
+
         Args:
-            on_progress: Called with the number of pictures done.
+            on_progress: Called with the number of files done.
 
         Raises:
             DataError: If the storage has failed.
         """
-        rows = np.arange(len(self._index))
-        ends = np.stack([self._index.heights, self._index.widths], axis=1).astype(np.int32)
-        return self.regions(rows, np.full_like(rows, BASE), np.zeros_like(ends), ends, on_progress)
+        reasons: dict[int, str] = {}
+        done = 0
+
+        def advance(count: int) -> None:
+            on_progress(done + count)
+
+        places: tuple[Index | Rung, ...] = (self._index, *self._index.rungs)
+        for number, place in enumerate(places, start=BASE):
+            rows = np.flatnonzero(place.heights)
+            ends = np.stack([place.heights[rows], place.widths[rows]], axis=1).astype(np.int32)
+            starts, rungs = np.zeros_like(ends), np.full_like(rows, number)
+            found = self.regions(rows, rungs, starts, ends, advance)
+            copy = "" if number == BASE else f"its copy of {self._index.rungs[number].side_px} px: "
+            reasons |= {row: copy + reason for row, reason in found.items() if row not in reasons}
+            done += len(rows)
+        return reasons
 
     def regions(
         self,

@@ -41,6 +41,12 @@ def index(config: IndexConfig) -> None:
         table.add_row(split, str(len(rows)), str(num_classes), f"{height} x {width}", f"{mean_kb:.1f}")
         splits[split] = {"num_images": len(rows), "num_classes": num_classes, "mean_kb": round(mean_kb, 2)}
     print_table(dataset.title, table)
+    copies = [
+        {"side_px": rung.side_px, "num_images": int((rung.heights > 0).sum()), "megabytes": rung.num_bytes.sum() / 1e6}
+        for rung in dataset.index.rungs
+    ]
+    for copy in copies:
+        print(f"copies of {copy['side_px']} px: {copy['num_images']} pictures, {copy['megabytes']:.1f} MB")  # noqa: T201
     for item in dataset.left_out:
         print(f"left out: {item.path}: {item.reason}")  # noqa: T201 - the command's result
     seconds = time.perf_counter() - started
@@ -48,6 +54,7 @@ def index(config: IndexConfig) -> None:
     if config.json is not None:
         content = {
             "splits": splits,
+            "copies": copies,
             "classes": list(dataset.index.classes),
             "left_out": [{"path": str(item.path), "reason": item.reason} for item in dataset.left_out],
             "fingerprint": dataset.index.fingerprint,

@@ -20,6 +20,9 @@ CHANGEABLE = {"epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "devi
 """Settings that a resumed run may change; the others decide which pictures it has seen and what learned from them.
 Where the data lies may change too, because its fingerprint is compared."""
 
+OTHER_COPIES = "its scaled-down copies are others"
+"""What has changed where nothing has that a snapshot holds."""
+
 
 def resume(
     run: RunFolder, config: StageConfig, dataset: Dataset, reporter: Reporter
@@ -65,7 +68,7 @@ def _changed_data(
     difference = compare(old, dataset.index)
     if old.fingerprint == state.fingerprint and difference.within(map(old.relative_path, state.unreadable)):
         return replace(dataset, index=old), state.unreadable
-    what = f"the data in {dataset.index.root} has changed since {run.last} ({difference})"
+    what = f"the data in {dataset.index.root} has changed since {run.last} ({str(difference) or OTHER_COPIES})"
     if state.classes != dataset.index.classes:
         raise CheckpointError(f"{what}; its classes are others now, so start a new run")
     if not config.accept_changed_data:

@@ -27,13 +27,12 @@ def verify(data: Path, config: VerifyConfig) -> bool:
     started = time.perf_counter()
     reporter = Reporter()
     dataset = open_dataset(data, 1.0, reporter)
-    num_pictures = len(dataset.index)
     try:
         write_text(config.out, "")  # before hours of decoding, not after
     except SaveError as error:
         raise ConfigError(f"{error}; give another --out") from error
     probe = Probe(dataset.index, config.workers or usable_cores())
-    with reporter.bar("decoding", num_pictures) as bar:
+    with reporter.bar("decoding", dataset.index.num_files) as bar:
         reasons = probe.whole(bar.update)
     unreadable = Unreadable(dataset, reasons, strict=False, reporter=reporter, listed_in=config.out)
     seconds = time.perf_counter() - started
@@ -43,9 +42,9 @@ def verify(data: Path, config: VerifyConfig) -> bool:
     if len(lines) > NUM_NAMED:
         print(f"and {len(lines) - NUM_NAMED} more")  # noqa: T201
     where = f", listed in {config.out}" if lines else ""
-    num_files = num_pictures + len(dataset.left_out)
+    num_files = dataset.index.num_files + len(dataset.left_out)
     print(f"{len(lines)} of {num_files} files cannot be read{where}")  # noqa: T201
-    reporter.line(f"decoded in {seconds:.1f} s, {num_pictures / seconds:.0f} images/s")
+    reporter.line(f"decoded in {seconds:.1f} s, {num_files / seconds:.0f} images/s")
     if config.json is not None:
         content = {
             "num_files": num_files,

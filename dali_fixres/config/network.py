@@ -81,7 +81,7 @@ class NetworkConfig(Config):
     """Where to compute; auto takes a GPU if there is one."""
 
     workers: int | None = None
-    """DALI's CPU threads; all usable cores if left out."""
+    """DALI's CPU threads; one more than usable cores if left out."""
 
     seed: int = 0
     """Decides everything random."""

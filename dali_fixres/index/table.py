@@ -100,6 +100,11 @@ class Index:
         """Whether some pictures or copies are in tar files, so that bytes and not paths are handed on."""
         return bool(self.shards) or any(rung.shards for rung in self.rungs)
 
+    @property
+    def num_files(self) -> int:
+        """Number of pictures and copies."""
+        return len(self) + sum(int((rung.heights > 0).sum()) for rung in self.rungs)
+
     def file(self, row: int, rung: int = BASE) -> bytes:
         """Return the absolute path of a sample's picture or copy, where that is a file of its own, as bytes."""
         root = self.root if rung == BASE else self.rungs[rung].root

@@ -19,9 +19,12 @@ from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
 from tars import tar_of_folders
 
+from dali_fixres.commands.index import index as show_index
 from dali_fixres.commands.prepare import prepare
-from dali_fixres.config import Copies, PrepareConfig
-from dali_fixres.errors import ConfigError, DataError
+from dali_fixres.commands.train import train
+from dali_fixres.commands.verify import verify
+from dali_fixres.config import Copies, IndexConfig, PrepareConfig, TrainConfig, VerifyConfig
+from dali_fixres.errors import CheckpointError, ConfigError, DataError
 from dali_fixres.index import BASE, open_data
 from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
 from dali_fixres.resolution import Resolution, Schedule
@@ -257,3 +260,34 @@ def test_settings_that_are_refused(values: dict[str, Any], message: str) -> None
     """Each names the flag and the rule."""
     with pytest.raises(ConfigError, match=message):
         PrepareConfig(**values)
+
+
+def test_verify_and_index_know_the_copies(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy that is broken inside of its shard is found and named; `index` says how many copies there are."""
+    target = Path(shutil.copytree(prepared, tmp_path / "set"))
+    copies = open_data(target).index.rungs[1]
+    row = 7
+    with (copies.root / copies.shards[copies.shard_of[row]]).open("r+b") as file:
+        file.seek(copies.offsets[row])
+        file.write(bytes(200))
+    monkeypatch.chdir(tmp_path)
+    assert verify(target, VerifyConfig(json=tmp_path / "verify.json"))
+    found = json.loads((tmp_path / "verify.json").read_text())
+    assert found["num_files"] == 180
+    assert len(found["unreadable"]) == 1
+    assert "its copy of 128 px: not a JPEG" in found["unreadable"][0]
+    capsys.readouterr()
+    show_index(IndexConfig(data=target))
+    assert "copies of 64 px: 60 pictures" in capsys.readouterr().out
+
+
+def test_a_run_is_not_resumed_with_other_copies(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+    """The fingerprint of a data set covers its copies; what has changed is said."""
+    other = tmp_path / "other"
+    prepare(pictures, other, PrepareConfig(rungs="96,128", max_side=300, shard_size=15))
+    common: dict[str, Any] = {"model": "timm/test_resnet", "train_res": "32", "batch_size": 8, "out": tmp_path / "run"}
+    train(TrainConfig(data=prepared, epochs=1, **common))
+    with pytest.raises(CheckpointError, match=r"has changed since .* \(its scaled-down copies are others\)"):
+        train(TrainConfig(data=other, epochs=2, resume=True, **common))

@@ -127,12 +127,12 @@ def test_fifty_loaders_leave_no_threads_and_no_memory(index: Index) -> None:
     for _ in range(10):
         once()
     gc.collect()
-    threads, resident = num_threads(), resident_mib()
+    threads, resident, in_python = num_threads(), resident_mib(), threading.active_count()
     for _ in range(50):
         once()
     gc.collect()
     assert num_threads() <= threads
-    assert threading.active_count() == 1
+    assert threading.active_count() <= in_python
     assert resident_mib() - resident < 40
 
 
