@@ -3,8 +3,8 @@
     uv run python bench/throughput.py
     uv run python bench/throughput.py --data DIR --res 128,224 --repeats 5 --json out.json
 
-Both crop, resize, mirror and normalise as in training, into float32 batches on the CPU, with the same batch size
-and as many worker processes on one side as threads on the other. Repeats are interleaved, so that a noisy
+Both crop, resize, mirror and normalise as in training, into float32 batches on the CPU, with the same batch size on
+the same cores. Repeats are interleaved, so that a noisy
 machine disturbs both alike: read the ratio of the medians, not the absolute figures. A last part times every
 batch of one stream of plans that changes its resolution on the way, and counts batches of a wrong one.
 """
@@ -13,45 +13,33 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice, pairwise
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 # As the command line does, and for the same reason; it is read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import torch
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
+from loaders import Measure, check_size, interleaved, measure_ours, measure_torchvision, training_plan
 from matplotlib.figure import Figure
-from PIL import Image
 from rich.table import Table
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
-from dali_fixres.colour import IMAGENET
 from dali_fixres.commands.dataset import open_dataset
 from dali_fixres.errors import UserError
-from dali_fixres.index import TRAIN, Index
-from dali_fixres.plan import AUGMENTATIONS, TrainPlan
-from dali_fixres.processes import usable_cores
+from dali_fixres.plan import TrainPlan
+from dali_fixres.processes import loader_threads, usable_cores
 from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import save_figure
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.resolution import Phase, Resolution, Schedule, parse_resolutions
+from dali_fixres.resolution import Resolution, parse_resolutions
 from dali_fixres.runs import write_json
 from pipelines import Loader
 
 OURS, TORCHVISION = "dali-fixres", "torchvision"
-WARM_UP = 4
-"""Batches before the clock starts: what either side has made ahead is used up by then."""
-
-Measure = Callable[[], float]
-"""One repeat: returns images/s."""
 
 
 @Parameter(name="*")
@@ -72,7 +60,8 @@ class Bench:
     """Pictures per batch."""
 
     workers: int | None = None
-    """DALI threads, and DataLoader processes; all usable cores if left out."""
+    """DALI threads, and DataLoader processes; if left out, what each does best with: a thread more than cores, and a
+    process per core."""
 
     repeats: int = 3
     """Interleaved repeats; the table shows their medians."""
@@ -99,31 +88,6 @@ class Bench:
                 raise UserError(f"{flag} must be at least {minimum}; found {found}")
 
 
-class PilPictures(Dataset[tuple[torch.Tensor, int]]):
-    """The same files as torchvision's ImageFolder would give them to a training loop."""
-
-    def __init__(self, index: Index, rows: list[int], side_px: int) -> None:
-        self._samples = [(str(index.path(row)), int(index.labels[row])) for row in rows]
-        self._transform = transforms.Compose(
-            [
-                transforms.RandomResizedCrop(side_px),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(IMAGENET.mean, IMAGENET.std),
-            ]
-        )
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self._samples)
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
-        """Decode, crop and convert a picture."""
-        path, label = self._samples[number]
-        with Image.open(path) as image:
-            return self._transform(image.convert("RGB")), label
-
-
 def main(bench: Bench) -> None:
     """Measure, print the tables, write JSON and plot."""
     reporter = Reporter()
@@ -132,21 +96,19 @@ def main(bench: Bench) -> None:
         raise UserError("torchvision's side of this bench reads single files; give --data a folder or a manifest")
     resolutions = parse_resolutions(bench.res)
     workers = bench.workers or usable_cores()
-    _check_size(bench, dataset.index)
-    plain = replace(AUGMENTATIONS["train"], jitter=0.0)
-    plans = {
-        r: TrainPlan(dataset.index, plain, Schedule((Phase(0, r.crop_px),)), bench.batch_size) for r in resolutions
-    }
-    with Loader(dataset.index, max_batch_size=bench.batch_size, num_threads=workers) as loader:
+    threads = bench.workers or loader_threads()
+    check_size(dataset.index, bench.batch_size, bench.num_batches)
+    plans = {r: training_plan(dataset.index, r, bench.batch_size) for r in resolutions}
+    with Loader(dataset.index, max_batch_size=bench.batch_size, num_threads=threads) as loader:
         measures: dict[tuple[str, Resolution], Measure] = {}
         for resolution, plan in plans.items():
-            measures[OURS, resolution] = partial(_time_ours, loader, plan, bench.num_batches)
-            measures[TORCHVISION, resolution] = _torchvision(bench, plan, workers)
-        results = _repeat(measures, bench.repeats, reporter)
+            measures[OURS, resolution] = measure_ours(loader, plan, bench.num_batches)
+            measures[TORCHVISION, resolution] = measure_torchvision(plan, bench.num_batches, workers)
+        results = interleaved(measures, bench.repeats, reporter)
         switches, num_wrong = _switches(loader, list(plans.values()), bench)
 
     content: dict[str, Any] = {
-        "environment": {**environment(), "workers": workers, "batch_size": bench.batch_size},
+        "environment": {**environment(), "workers": workers, "threads": threads, "batch_size": bench.batch_size},
         "data": {"title": dataset.title, "synthetic": dataset.synthetic, "fingerprint": dataset.index.fingerprint},
         "results": results,
         "switches": switches,
@@ -159,69 +121,6 @@ def main(bench: Bench) -> None:
     plot = bench.plot or out.with_suffix(".png")
     _plot(plot, results, dataset.title)
     reporter.line(f"batches at a wrong resolution: {num_wrong}; figures in {out}, plot in {plot}")
-
-
-def _check_size(bench: Bench, index: Index) -> None:
-    needed = (WARM_UP + bench.num_batches) * bench.batch_size
-    found = len(index.rows(TRAIN))
-    if found < needed:
-        raise UserError(
-            f"{index.root} has {found} training pictures and a repeat takes {needed}; "
-            "lower --num-batches or --batch-size"
-        )
-
-
-def _time_ours(loader: Loader, plan: TrainPlan, num_batches: int) -> float:
-    """Return images/s of our loader."""
-    return _time(loader.run(islice(plan.epoch(0), WARM_UP + num_batches)), plan.batch_size, num_batches)
-
-
-def _torchvision(bench: Bench, plan: TrainPlan, workers: int) -> Measure:
-    """Return what measures torchvision's loader; its processes stay alive between the repeats."""
-    rows = [row for step in range(WARM_UP + bench.num_batches) for row in plan.at(0, step).ids.tolist()]
-    batches = DataLoader(
-        PilPictures(plan.index, rows, plan.schedule.last.crop_px),
-        bench.batch_size,
-        shuffle=True,
-        num_workers=workers,
-        persistent_workers=True,
-        # DALI has threads by now, which a forked process would inherit locked.
-        multiprocessing_context="forkserver",
-    )
-    return lambda: _time(iter(batches), bench.batch_size, bench.num_batches)
-
-
-def _time(batches: Any, batch_size: int, num_batches: int) -> float:
-    for _ in islice(batches, WARM_UP):
-        pass
-    started = time.perf_counter()
-    count = sum(1 for _ in batches)
-    seconds = time.perf_counter() - started
-    assert count == num_batches, f"timed {count} batches instead of {num_batches}"
-    return count * batch_size / seconds
-
-
-def _repeat(measures: dict[tuple[str, Resolution], Measure], repeats: int, reporter: Reporter) -> list[dict[str, Any]]:
-    """Run every measure once, and again, …; the first, unrecorded round starts processes and fills caches."""
-    samples: dict[tuple[str, Resolution], list[float]] = {key: [] for key in measures}
-    with reporter.bar("measuring", total=(repeats + 1) * len(measures)) as bar:
-        done = 0
-        for round_number in range(repeats + 1):
-            for key, measure in measures.items():
-                speed = measure()
-                if round_number > 0:
-                    samples[key].append(speed)
-                done += 1
-                bar.update(done, f"{key[0]} at {key[1].crop_px} px: {speed:.0f} img/s")
-    return [
-        {
-            "loader": name,
-            "res": resolution.crop_px,
-            "images_per_s": round(statistics.median(values), 1),
-            "repeats": [round(value, 1) for value in values],
-        }
-        for (name, resolution), values in samples.items()
-    ]
 
 
 def _switches(loader: Loader, plans: list[TrainPlan], bench: Bench) -> tuple[list[dict[str, Any]], int]:

@@ -1,0 +1,60 @@
+"""Pictures to measure with where no data set is at hand: of ImageNet's sizes and weight, made from a seed.
+
+Their spectrum falls as photographs' does, and JPEG quality 95 makes files of about 115 kB, near the mean of ImageNet,
+so that decoding costs what it costs there. What is in them means nothing.
+"""
+
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dali_fixres.folders import cache_folder
+from dali_fixres.processes import usable_cores
+
+__all__ = ["bench_pictures"]
+
+NUM_TRAIN, NUM_VAL = 1600, 40
+
+VERSION = 1
+"""Raised whenever the same seed gives other pictures than before."""
+
+
+def bench_pictures() -> Path:
+    """Return a data set of 10 classes in the cache, made now or before."""
+    folder = cache_folder() / f"bench-v{VERSION}"
+    if not folder.exists():
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        with ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn")) as pool:
+            for number in range(NUM_TRAIN + NUM_VAL):
+                split = "train" if number < NUM_TRAIN else "val"
+                path = partial / split / f"c{number % 10}" / f"{number:05}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pool.submit(_draw, number, path)
+        partial.rename(folder)
+    return folder
+
+
+def _draw(number: int, path: Path) -> None:
+    rng = np.random.default_rng(number)
+    longer = 500 if rng.random() < 0.7 else int(rng.integers(350, 600))
+    shorter = round(longer / rng.choice([4 / 3, 3 / 2, 1.0], p=[0.6, 0.3, 0.1]))
+    height, width = (longer, shorter) if rng.random() < 0.25 else (shorter, longer)
+    grey, *colours = (_noise(rng, height, width) for _ in range(3))
+    pixels = np.stack([grey + 0.3 * colours[0], grey, grey + 0.3 * colours[1]], axis=-1)
+    Image.fromarray(np.clip(128 + 55 * pixels, 0, 255).astype(np.uint8)).save(path, quality=95)
+
+
+def _noise(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
+    """Return noise of unit variance whose amplitude falls with the frequency's power 1.3."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = np.inf
+    phases = rng.normal(size=frequency.shape) + 1j * rng.normal(size=frequency.shape)
+    noise = np.fft.irfft2(phases * frequency**-1.3, s=(height, width))
+    normed: NDArray[np.float64] = noise / noise.std()
+    return normed
