@@ -36,7 +36,7 @@ def list_source(data: Path, on_progress: Callable[[int, int], None]) -> Listing:
     except OSError as error:
         raise DataError(f"cannot look at {data}: {error.strerror}; check its permissions") from error
     if not exists:
-        raise DataError(f"no such folder or manifest: {data}; give --data a folder with train/ and val/, or a CSV file")
+        raise DataError(f"no such folder or manifest: {data}; give a folder with train/ and val/, or a CSV file")
     suffix = data.suffix.lower()
     if is_folder:
         return _list_inside(data, on_progress)

@@ -598,9 +598,7 @@ def _error(data: Path, val_fraction: float | None = None) -> str:
 
 def test_no_such_folder(data: Path) -> None:
     """A folder that is not there is named, with what --data takes."""
-    assert _error(data) == (
-        f"no such folder or manifest: {data}; give --data a folder with train/ and val/, or a CSV file"
-    )
+    assert _error(data) == (f"no such folder or manifest: {data}; give a folder with train/ and val/, or a CSV file")
 
 
 def test_a_file_that_is_no_manifest(data: Path) -> None:
