@@ -15,6 +15,11 @@ NOT_PLAIN = {"exif", "icc_profile", "progressive"}
 """What other readers would turn or recolour a JPEG by, or what makes it slow to decode."""
 
 
+FULL_COLOUR, HALF_COLOUR = "4:4:4", "4:2:0"
+"""Colour at every pixel, or, as in most photographs, at every second one. A rung is read where it has just enough
+pixels for a crop, so it needs colour at each of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Which copies are made of each picture.
@@ -61,20 +66,20 @@ def encode_copies(content: bytes, sizes: Sizes) -> dict[str, Copy]:
     copies = {}
     for side in sizes.rungs:
         if side < min(height, width):
-            copies[str(side)] = _scaled(picture, side / min(height, width), sizes.quality)
+            copies[str(side)] = _scaled(picture, side / min(height, width), sizes.quality, FULL_COLOUR)
     if sizes.max_side:
-        full = _scaled(picture, min(1.0, sizes.max_side / max(height, width)), sizes.quality)
+        full = _scaled(picture, min(1.0, sizes.max_side / max(height, width)), sizes.quality, HALF_COLOUR)
         # Encoding it again would lose detail and gain nothing.
         keep = plain and (full.height, full.width) == (height, width) and len(content) <= len(full.content)
         copies["full"] = Copy(content, height, width) if keep else full
     return copies
 
 
-def _scaled(picture: Image.Image, scale: float, quality: int) -> Copy:
+def _scaled(picture: Image.Image, scale: float, quality: int, subsampling: str) -> Copy:
     width, height = (max(1, round(side * scale)) for side in picture.size)
     small = picture if (width, height) == picture.size else picture.resize((width, height), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=quality)
+    small.save(file, "JPEG", quality=quality, subsampling=subsampling)
     return Copy(file.getvalue(), height, width)
 
 

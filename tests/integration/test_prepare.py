@@ -83,6 +83,20 @@ def test_shards_are_webdataset_shards(prepared: Path) -> None:
             assert bytes(labels.at(sample)) == archive.extractfile(names[3 * sample + 1]).read()  # type: ignore[union-attr]
 
 
+def test_rungs_keep_colour_at_every_pixel(tmp_path: Path) -> None:
+    """Colours that change from pixel to pixel of a copy are those of the picture scaled down, not of pairs of pixels."""
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, np.arange(256) % 12 < 6] = (200, 60, 60)
+    stripes[:, np.arange(256) % 12 >= 6] = (60, 60, 200)
+    (tmp_path / "data" / "val" / "a").mkdir(parents=True)
+    picture = Image.fromarray(stripes)
+    picture.save(tmp_path / "data" / "val" / "a" / "x.png")
+    prepare(tmp_path / "data", tmp_path / "set", PrepareConfig(rungs="64", max_side=256))
+    scaled = np.asarray(picture.resize((64, 64), Image.Resampling.LANCZOS), float)
+    with Image.open(BytesIO(open_data(tmp_path / "set").index.read(0, 0).tobytes())) as image:
+        assert np.abs(np.asarray(image, float) - scaled).mean() < 5
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_other_libraries_read_the_shards(prepared: Path, tmp_path: Path) -> None:
     """The webdataset library and Hugging Face's datasets give the pictures, numbers and facts that were written."""
