@@ -84,7 +84,7 @@ def test_shards_are_webdataset_shards(prepared: Path) -> None:
 
 
 def test_rungs_keep_colour_at_every_pixel(tmp_path: Path) -> None:
-    """Colours that change from pixel to pixel of a copy are those of the picture scaled down, not of pairs of pixels."""
+    """Colours that change from pixel to pixel of a copy are those of the picture scaled down, not of pairs of it."""
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, np.arange(256) % 12 < 6] = (200, 60, 60)
     stripes[:, np.arange(256) % 12 >= 6] = (60, 60, 200)
