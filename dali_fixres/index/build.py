@@ -55,9 +55,10 @@ def open_data(
     """
     data = Path(data).absolute()
     if is_prepared(data):
+        _check_split(data, val_fraction, is_split=True)
         return OpenedData(load_prepared(data), (), 0)
     listing = list_source(data, on_progress)
-    _check_split(listing, data, val_fraction)
+    _check_split(data, val_fraction, is_split=all(candidate.split is not None for candidate in listing.candidates))
     paths = [candidate.path for candidate in listing.candidates]
     states = _states(listing)
     cache = cache_path(data)
@@ -167,17 +168,16 @@ def _measure(
     return [headers[path] for path in paths], len(unknown)
 
 
-def _check_split(listing: Listing, data: Path, val_fraction: float | None) -> None:
-    """Fail unless it is clear which candidates are tested on."""
+def _check_split(data: Path, val_fraction: float | None, *, is_split: bool) -> None:
+    """Fail unless it is clear which pictures are tested on."""
     if val_fraction is not None and not 0 < val_fraction <= 1:
         raise DataError(f"--val-fraction must be above 0 and at most 1; found {val_fraction}")
-    undecided = [candidate for candidate in listing.candidates if candidate.split is None]
-    if undecided and val_fraction is None:
+    if not is_split and val_fraction is None:
         expected = f"{data}/train/<class>/*.jpg and {data}/val/<class>/*.jpg" if data.is_dir() else "a split column"
         raise DataError(
             f"{data} does not say which pictures to test on; expected {expected}, or give --val-fraction 0.1"
         )
-    if not undecided and val_fraction is not None and val_fraction < 1:
+    if is_split and val_fraction is not None and val_fraction < 1:
         raise DataError(f"{data} has its own split; leave --val-fraction out")
 
 

@@ -16,8 +16,8 @@ NOT_PLAIN = {"exif", "icc_profile", "progressive"}
 
 
 FULL_COLOUR, HALF_COLOUR = "4:4:4", "4:2:0"
-"""Colour at every pixel, or, as in most photographs, at every second one. A rung is read where it has just enough
-pixels for a crop, so it needs colour at each of them."""
+"""Colour at every pixel, or, as in most photographs, at every second one. What is scaled down is read where it has just
+enough pixels for a crop, so it needs colour at each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,19 @@ def encode_copies(content: bytes, sizes: Sizes) -> dict[str, Copy]:
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         picture = image.convert("RGB")
-        plain = image.format == "JPEG" and image.mode == "RGB" and not image.info.keys() & NOT_PLAIN
+        photograph = image.format == "JPEG" and image.mode == "RGB"
+        plain = photograph and not image.info.keys() & NOT_PLAIN
     width, height = picture.size
     copies = {}
     for side in sizes.rungs:
         if side < min(height, width):
             copies[str(side)] = _scaled(picture, side / min(height, width), sizes.quality, FULL_COLOUR)
     if sizes.max_side:
-        full = _scaled(picture, min(1.0, sizes.max_side / max(height, width)), sizes.quality, HALF_COLOUR)
+        scale = min(1.0, sizes.max_side / max(height, width))
+        colour = HALF_COLOUR if photograph and scale == 1 else FULL_COLOUR
+        full = _scaled(picture, scale, sizes.quality, colour)
         # Encoding it again would lose detail and gain nothing.
-        keep = plain and (full.height, full.width) == (height, width) and len(content) <= len(full.content)
+        keep = plain and scale == 1 and len(content) <= len(full.content)
         copies["full"] = Copy(content, height, width) if keep else full
     return copies
 

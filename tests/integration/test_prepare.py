@@ -305,3 +305,10 @@ def test_a_run_is_not_resumed_with_other_copies(pictures: Path, prepared: Path, 
     train(TrainConfig(data=prepared, epochs=1, **common))
     with pytest.raises(CheckpointError, match=r"has changed since .* \(its scaled-down copies are others\)"):
         train(TrainConfig(data=other, epochs=2, resume=True, **common))
+
+
+def test_a_prepared_set_keeps_its_split(prepared: Path) -> None:
+    """--val-fraction on data that were split when they were prepared is refused, not passed over."""
+    with pytest.raises(DataError, match="has its own split; leave --val-fraction out"):
+        open_data(prepared, val_fraction=0.2)
+    assert len(open_data(prepared, val_fraction=1.0).index) == 60
