@@ -209,7 +209,7 @@ def _finish(
     copies: dict[int, dict[str, tuple[int, int, int, int]]],
     sizes: Sizes,
 ) -> None:
-    """Write the index: rows are the readable pictures, columns of each rung by the same rows."""
+    """Write the index: rows are the readable pictures in the source's order, so that a seed means the same for both."""
     where = {item.row: (number, part, item.key) for number, part in enumerate(parts) for item in part.sources}
     rows = sorted(copies)
     in_shards = parts[0].layout == "shards"
@@ -225,15 +225,12 @@ def _finish(
     }
     own = {name: getattr(source, name)[rows] for name in ("heights", "widths", "num_bytes", "offsets", "shard_of")}
     columns = own | full | {"labels": source.labels[rows], "mtimes_ns": np.zeros(len(rows), np.int64)}
+    part_of = np.array([where[row][0] for row in rows], np.int64)
     if full:
-        columns["shard_of"] = np.array([where[row][0] for row in rows], np.int64)
+        columns["shard_of"] = part_of
     is_val = np.array(rows) >= source.num_train
     index = make_index(target / FULL, source.classes, names, columns, is_val, shards if full else source.shards)
-    # The index is sorted by its own names.
-    row_of = dict(zip(names, rows, strict=True))
-    order = [row_of[index.relative_path(row)] for row in range(len(index))]
-    part_of = np.array([where[row][0] for row in order], np.int64)
-    rungs = [_rung(target, side_px, [copies[row] for row in order], shards, part_of) for side_px in sizes.rungs]
+    rungs = [_rung(target, side_px, [copies[row] for row in rows], shards, part_of) for side_px in sizes.rungs]
     save_prepared(target, index, rungs)
 
 

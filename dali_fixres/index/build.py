@@ -88,6 +88,7 @@ def _lay_out(
     label_of = {name: label for label, name in enumerate(listing.classes)}
     drawn = _draw_val([candidate for candidate in candidates if candidate.split is None], val_fraction)
     is_val = [candidate.split == VAL or candidate.path in drawn for candidate in candidates]
+    order = np.array(sorted(range(len(candidates)), key=lambda row: (is_val[row], candidates[row].path)), np.int64)
     columns = {
         "labels": [label_of[candidate.label] for candidate in candidates],
         "heights": [header.height for header in headers],
@@ -100,9 +101,9 @@ def _lay_out(
     return make_index(
         listing.root,
         listing.classes,
-        [candidate.path for candidate in candidates],
-        {name: np.array(column, dtype=np.int64) for name, column in columns.items()},
-        np.array(is_val, dtype=np.bool_),
+        [candidates[row].path for row in order.tolist()],
+        {name: np.array(column, dtype=np.int64)[order] for name, column in columns.items()},
+        np.array(is_val, dtype=np.bool_)[order],
         listing.shards,
     )
 

@@ -44,7 +44,9 @@ class Rung:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
-    """All samples of a data set, columns by row number; rows are sorted by split, then path.
+    """All samples of a data set, columns by row number.
+
+    Those to train on come first. Both parts are sorted by path; in prepared data, as in their source.
 
     Attributes:
         root: Folder that relative paths start from.
@@ -144,36 +146,33 @@ def make_index(
     is_val: NDArray[np.bool_],
     shards: Sequence[str] = (),
 ) -> Index:
-    """Lay samples out as an `Index`: sorted by split (train first) and path, with its fingerprint.
+    """Lay samples out as an `Index`, with its fingerprint.
 
     Args:
         root: Folder that paths start from.
         classes: Names in label order.
-        paths: Of the samples.
+        paths: Of the samples, in order, those to train on first.
         columns: The other columns by name; without shards, those about them may be missing.
         is_val: Which samples are tested on.
         shards: Tar files that the samples are in.
     """
+    assert (np.diff(is_val.astype(np.int8)) >= 0).all(), "training pictures come first"
     columns = {**{name: np.zeros(len(paths), np.int64) for name in ("shard_of", "offsets")}, **columns}
-    order = sorted(range(len(paths)), key=lambda row: (bool(is_val[row]), paths[row]))
-    rows = np.array(order, dtype=np.int64)
-    ordered_paths = [paths[row] for row in order]
-    sorted_columns = {name: column[rows] for name, column in columns.items()}
     digest = hashlib.sha256(b"\0".join(map(os.fsencode, classes)))
-    digest.update(b"\0".join(ordered_paths))
-    digest.update(is_val[rows].tobytes())
+    digest.update(b"\0".join(paths))
+    digest.update(is_val.tobytes())
     for name in ("labels", "heights", "widths", "num_bytes"):
-        digest.update(sorted_columns[name].astype("<i8").tobytes())
+        digest.update(columns[name].astype("<i8").tobytes())
     return Index(
         root=root,
         classes=tuple(classes),
-        path_bytes=np.frombuffer(b"".join(ordered_paths), dtype=np.uint8),
-        path_ends=np.cumsum([len(path) for path in ordered_paths], dtype=np.int64),
-        num_train=int(len(rows) - is_val.sum()),
+        path_bytes=np.frombuffer(b"".join(paths), dtype=np.uint8),
+        path_ends=np.cumsum([len(path) for path in paths], dtype=np.int64),
+        num_train=int(len(paths) - is_val.sum()),
         shards=tuple(shards),
         fingerprint=digest.hexdigest(),
         rungs=(),
-        **sorted_columns,
+        **columns,
     )
 
 

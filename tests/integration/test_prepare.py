@@ -56,6 +56,15 @@ def test_every_picture_is_there_at_every_size(pictures: Path, prepared: Path) ->
                 assert min(image.size) == side if side else max(image.size) <= 300
 
 
+def test_rows_are_in_the_order_of_the_source(pictures: Path, prepared: Path) -> None:
+    """So a seed draws the same pictures, windows and flips from both, where full copies have the pictures' sizes."""
+    source, index = open_data(pictures).index, open_data(prepared).index
+    assert index.labels.tolist() == source.labels.tolist()
+    for row in range(60):
+        name = Path(source.relative_path(row).decode())
+        assert index.relative_path(row).decode().endswith(f"/{name.parent.name}/{name.stem}.jpg")
+
+
 def test_shards_are_webdataset_shards(prepared: Path) -> None:
     """Each sample is a jpg, its class's number and a json with its name; DALI's own reader takes shard and .idx."""
     shard = prepared / "64" / "train-000001.tar"

@@ -23,6 +23,7 @@ PICTURES: tuple[Picture, ...] = (
 
 def _index(pictures: Sequence[Picture], classes: Sequence[str] = ("ant", "b\udce4r", "cat"), root: str = "/a") -> Index:
     """Lay out an index of pictures that need not exist."""
+    pictures = sorted(pictures, key=lambda picture: (picture[2], picture[0]))
     heights = np.array([height for *_, height in pictures], dtype=np.int64)
     columns = {
         "labels": np.array([classes.index(name) for _, name, *_ in pictures], dtype=np.int64),
