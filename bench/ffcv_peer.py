@@ -8,6 +8,7 @@ normalisation to float32 run on the CPU, in the order that is fast with FFCV: no
 import json
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def main() -> None:
     settings = json.loads(sys.stdin.readline())
     write(settings)
     loaders = {res: loader(settings, res) for res in settings["resolutions"]}
-    print(json.dumps({"megabytes": Path(settings["file"]).stat().st_size / 1e6}), file=answers, flush=True)
+    versions = {name: version(name) for name in ("ffcv", "torch", "numba", "numpy")}
+    megabytes = round(Path(settings["file"]).stat().st_size / 1e6, 1)
+    print(json.dumps({**versions, "megabytes": megabytes}), file=answers, flush=True)
     for line in sys.stdin:
         print(measure(loaders[json.loads(line)["res"]], settings["num_batches"]), file=answers, flush=True)
 

@@ -101,7 +101,7 @@ def main(bench: Bench) -> None:
         with (
             Loader(index, max_batch_size=bench.batch_size, num_threads=loader_threads()) as loader,
             Loader(copies, max_batch_size=bench.batch_size, num_threads=loader_threads()) as copies_loader,
-            _ffcv(bench, index, resolutions, Path(scratch)) as peer,
+            _ffcv(bench, index, resolutions, Path(scratch)) as (peer, about_ffcv),
         ):
             measures: dict[tuple[str, Resolution], Measure] = {}
             for resolution in resolutions:
@@ -119,6 +119,7 @@ def main(bench: Bench) -> None:
             "workers": usable_cores(),
             "threads": loader_threads(),
             "batch_size": bench.batch_size,
+            "ffcv": about_ffcv,
         },
         "data": _described(bench, data, index, copies),
         "results": results,
@@ -189,10 +190,10 @@ def _described(bench: Bench, data: Path, index: Index, copies: Index) -> dict[st
 @contextmanager
 def _ffcv(
     bench: Bench, index: Index, resolutions: tuple[Resolution, ...], scratch: Path
-) -> Iterator["subprocess.Popen[str] | None"]:
-    """Start FFCV in its own environment and let it write its file."""
+) -> Iterator[tuple["subprocess.Popen[str] | None", Any]]:
+    """Start FFCV in its own environment and let it write its file; yields its versions, too."""
     if bench.ffcv is None:
-        yield None
+        yield None, None
         return
     rows = index.rows(TRAIN).tolist()
     settings = {
@@ -211,8 +212,7 @@ def _ffcv(
     with subprocess.Popen(  # noqa: S603 - named by the user
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as peer:
-        _ask(peer, settings)
-        yield peer
+        yield peer, _ask(peer, settings)
         assert peer.stdin is not None, "it is a pipe"
         peer.stdin.close()
 
