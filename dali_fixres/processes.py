@@ -1,8 +1,19 @@
 """The processes of a run, as torchrun says in the environment, and the cores of each; without it there is one."""
 
+import multiprocessing
 import os
+import threading
 
-__all__ = ["loader_threads", "local_rank", "max_restarts", "num_local", "num_processes", "num_restarts", "usable_cores"]
+__all__ = [
+    "end_with_parent",
+    "loader_threads",
+    "local_rank",
+    "max_restarts",
+    "num_local",
+    "num_processes",
+    "num_restarts",
+    "usable_cores",
+]
 
 
 def num_processes() -> int:
@@ -42,3 +53,15 @@ def loader_threads() -> int:
     The threads wait for one another after each operator of each batch; meanwhile the spare one works for the next.
     """
     return usable_cores() + 1
+
+
+def end_with_parent() -> None:
+    """Make a worker process end when its parent does, even if that is killed and can tell it nothing."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

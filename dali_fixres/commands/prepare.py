@@ -6,6 +6,7 @@ Nothing here imports torch or DALI: each process that encodes would load them ag
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +24,7 @@ from dali_fixres.index.prepared import FULL, INDEX, MANIFEST, is_prepared, read_
 from dali_fixres.index.table import make_index
 from dali_fixres.prepare.encode import Sizes, encode_copies, total_bytes
 from dali_fixres.prepare.write import Part, Source, Written, done_before, write_part
-from dali_fixres.processes import usable_cores
+from dali_fixres.processes import end_with_parent, usable_cores
 from dali_fixres.report.progress import Reporter
 from dali_fixres.runs import write_json, write_text
 
@@ -182,11 +183,14 @@ def _check_room(parts: Sequence[Part], target: Path, reporter: Reporter) -> None
 def _write_all(parts: Sequence[Part], num_processes: int) -> Iterator[Written]:
     """Write parts in several processes, and yield each once it is complete."""
     # Started afresh, not forked: a library that calls this may have threads.
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=end_with_parent) as pool:
         futures = [pool.submit(_write, part) for part in parts]
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on with what is left", file=sys.stderr)  # noqa: T201
+            raise
         except BrokenProcessPool as error:
             raise RunError(
                 "a process was killed, perhaps for want of memory; run the same command again, it goes on"

@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from dali_fixres.demo.draw import CLASS_NAMES, NUM_CLASSES, draw_picture
 from dali_fixres.folders import cache_folder
+from dali_fixres.processes import end_with_parent
 
 __all__ = ["DEMO_VERSION", "NUM_TRAIN", "NUM_VAL", "ensure_demo_data"]
 
@@ -153,14 +153,7 @@ def _draw_all(folder: Path, seed: int, jobs: list[Job], workers: int, on_progres
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent, and end with the parent even when it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _draw_chunk(folder: Path, seed: int, chunk: list[Job]) -> int:
