@@ -10,7 +10,6 @@ for bytes on one thread, as a measure of what is possible. For prepared data, gi
 
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,16 +22,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 from cyclopts import App, Parameter
-from cyclopts.exceptions import CycloptsError
 from loaders import training_plan
 from nvidia.dali import fn as _fn
 from nvidia.dali import types
 from nvidia.dali.pipeline import pipeline_def
 from pictures import bench_pictures
 from rich.table import Table
+from script import start
 
 from dali_fixres.colour import IMAGENET
-from dali_fixres.errors import UserError
 from dali_fixres.index import open_data
 from dali_fixres.processes import loader_threads
 from dali_fixres.report.environment import environment
@@ -181,8 +179,4 @@ def _run_app(bench: Bench = Bench()) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        app(exit_on_error=False, print_error=False)
-    except (CycloptsError, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+    start(app)

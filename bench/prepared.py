@@ -28,10 +28,10 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from cyclopts import App, Parameter
-from cyclopts.exceptions import CycloptsError
 from loaders import Measure, check_size, interleaved, measure_ours, measure_torchvision, training_plan
 from pictures import bench_pictures
 from rich.table import Table
+from script import start
 
 from dali_fixres.colour import IMAGENET
 from dali_fixres.errors import UserError
@@ -263,8 +263,4 @@ def _run_app(bench: Bench = Bench()) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        app(exit_on_error=False, print_error=False)
-    except (CycloptsError, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+    start(app)

@@ -11,7 +11,6 @@ batch of one stream of plans that changes its resolution on the way, and counts 
 
 import os
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,10 +21,10 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from cyclopts import App, Parameter
-from cyclopts.exceptions import CycloptsError
 from loaders import Measure, check_size, interleaved, measure_ours, measure_torchvision, training_plan
 from matplotlib.figure import Figure
 from rich.table import Table
+from script import start
 
 from dali_fixres.commands.dataset import open_dataset
 from dali_fixres.errors import UserError
@@ -210,8 +209,4 @@ def _run(bench: Bench = Bench()) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        app(exit_on_error=False, print_error=False)
-    except (CycloptsError, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+    start(app)
