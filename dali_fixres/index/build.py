@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from dali_fixres.index.headers import Header, Place, read_headers
 from dali_fixres.index.listing import Candidate, Listing
 from dali_fixres.index.prepared import is_prepared, load_prepared
 from dali_fixres.index.sources import list_source
-from dali_fixres.index.table import VAL, Index, make_index
+from dali_fixres.index.table import TRAIN, VAL, Index, make_index
 
 __all__ = ["LeftOut", "OpenedData", "open_data"]
 
@@ -58,6 +58,8 @@ def open_data(
         _check_split(data, val_fraction, is_split=True)
         return OpenedData(load_prepared(data), (), 0)
     listing = list_source(data, on_progress)
+    if val_fraction is not None:
+        listing = _divisible(listing)
     _check_split(data, val_fraction, is_split=all(candidate.split is not None for candidate in listing.candidates))
     paths = [candidate.path for candidate in listing.candidates]
     states = _states(listing)
@@ -76,6 +78,13 @@ def open_data(
         listing, candidates, [states[row] for row in good], [headers[row] for row in good], val_fraction or 0
     )
     return OpenedData(index, left_out, num_read)
+
+
+def _divisible(listing: Listing) -> Listing:
+    """Take the split off pictures that are all to train on: --val-fraction may still take a part of them."""
+    if any(candidate.split != TRAIN for candidate in listing.candidates):
+        return listing
+    return replace(listing, candidates=tuple(replace(candidate, split=None) for candidate in listing.candidates))
 
 
 def _lay_out(

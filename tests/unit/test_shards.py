@@ -65,6 +65,15 @@ def test_shards_without_a_split_are_asked_for_one(tmp_path: Path) -> None:
         assert (len(index.rows(TRAIN)), len(index.rows(VAL))) == (2, 2)
 
 
+def test_training_shards_alone_can_be_divided(tmp_path: Path) -> None:
+    """A set of train shards only is like a train/ folder only: --val-fraction takes its test pictures from them."""
+    samples = {name: content for n in range(10) for name, content in ((f"{n}.jpg", jpeg()), (f"{n}.cls", b"0"))}
+    write(tmp_path / "train-0000.tar", samples)
+    index = open_data(tmp_path, val_fraction=0.2).index
+    assert (index.num_train, len(index)) == (8, 10)
+    assert open_data(tmp_path).index.num_train == 10
+
+
 def test_labels_of_json_members(tmp_path: Path) -> None:
     """A .json member may have the label as a number or as a name, under label or cls."""
     members: dict[str, bytes] = {}
