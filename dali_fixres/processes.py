@@ -1,11 +1,14 @@
-"""The processes of a run, as torchrun says in the environment, and the cores of each; without it there is one."""
+"""The processes of a run, as torchrun says in the environment, the cores of each, and processes for work on files."""
 
 import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
 __all__ = [
-    "end_with_parent",
     "loader_threads",
     "local_rank",
     "max_restarts",
@@ -13,6 +16,7 @@ __all__ = [
     "num_processes",
     "num_restarts",
     "usable_cores",
+    "worker_pool",
 ]
 
 
@@ -55,8 +59,35 @@ def loader_threads() -> int:
     return usable_cores() + 1
 
 
-def end_with_parent() -> None:
-    """Make a worker process end when its parent does, even if that is killed and can tell it nothing."""
+@contextmanager
+def worker_pool(num_processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Run work in other processes: started afresh, not forked, as the caller may have threads of torch or DALI.
+
+    They end with this process even when it is killed. Ctrl-C kills them, so what they write must be whole or unnamed
+    at any time; another error lets them finish what they are at.
+    """
+    others = multiprocessing.active_children()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, context, initializer=_start_worker) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            # One more while the pool shuts down would leave it waiting for ever.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for worker in multiprocessing.active_children():
+                if worker not in others:
+                    worker.kill()
+            pool.shutdown(cancel_futures=True)
+            signal.signal(signal.SIGINT, before)
+            raise
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with the parent even when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -7,10 +7,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from dali_fixres.index.prepared import FULL, INDEX, MANIFEST, is_prepared, read_
 from dali_fixres.index.table import make_index
 from dali_fixres.prepare.encode import Sizes, encode_copies, total_bytes
 from dali_fixres.prepare.write import Part, Source, Written, done_before, write_part
-from dali_fixres.processes import end_with_parent, usable_cores
-from dali_fixres.report.progress import Reporter
+from dali_fixres.processes import usable_cores, worker_pool
+from dali_fixres.report.progress import Bar, Reporter
 from dali_fixres.runs import write_json, write_text
 
 __all__ = ["prepare"]
@@ -62,13 +61,7 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
     (target / INDEX).unlink(missing_ok=True)
 
     with reporter.bar("writing copies", len(index)) as bar:
-        written = []
-        num_done, num_bytes = 0, 0
-        for one in _write_all(parts, config.workers or usable_cores()):
-            written.append(one)
-            num_done += len(one.copies) + len(one.unreadable)
-            num_bytes += one.num_bytes
-            bar.update(num_done, f"{num_bytes / 1e6:.0f} MB")
+        written = _write_all(parts, config.workers or usable_cores(), bar)
     copies = {row: placed for one in written for row, placed in one.copies.items()}
     unreadable = {row: reason for one in written for row, reason in one.unreadable.items()}
     _finish(target, index, parts, copies, sizes)
@@ -76,7 +69,8 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
     if lines:
         write_text(target / "unreadable.txt", "".join(f"{line}\n" for line in lines), errors="surrogateescape")
         reporter.warn(f"{len(lines)} file(s) cannot be read and are left out: see {target / 'unreadable.txt'}")
-    reporter.line(f"{len(copies)} pictures at {', '.join(sizes.names)}: {num_bytes / 1e6:.1f} MB in {target}")
+    megabytes = sum(one.num_bytes for one in written) / 1e6
+    reporter.line(f"{len(copies)} pictures at {', '.join(sizes.names)}: {megabytes:.1f} MB in {target}")
     reporter.line(f"next: dali-fixres train --data {target} …")
 
 
@@ -180,26 +174,28 @@ def _check_room(parts: Sequence[Part], target: Path, reporter: Reporter) -> None
         )
 
 
-def _write_all(parts: Sequence[Part], num_processes: int) -> Iterator[Written]:
-    """Write parts in several processes, and yield each once it is complete."""
-    # Started afresh, not forked: a library that calls this may have threads.
-    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=end_with_parent) as pool:
-        futures = [pool.submit(_write, part) for part in parts]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on with what is left", file=sys.stderr)  # noqa: T201
-            raise
-        except BrokenProcessPool as error:
-            raise RunError(
-                "a process was killed, perhaps for want of memory; run the same command again, it goes on"
-            ) from error
-        except SaveError as error:
-            raise SaveError(f"{error}; run the same command again, it goes on") from error
-        finally:
-            for future in futures:
-                future.cancel()
+def _write_all(parts: Sequence[Part], num_processes: int, bar: Bar) -> list[Written]:
+    """Write parts in several processes."""
+    written: list[Written] = []
+    num_done, num_bytes = 0, 0
+    try:
+        with worker_pool(num_processes) as pool:
+            for future in as_completed([pool.submit(_write, part) for part in parts]):
+                one = future.result()
+                written.append(one)
+                num_done += len(one.copies) + len(one.unreadable)
+                num_bytes += one.num_bytes
+                bar.update(num_done, f"{num_bytes / 1e6:.0f} MB")
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with what is left", file=sys.stderr)  # noqa: T201
+        raise
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a process was killed, perhaps for want of memory; run the same command again, it goes on"
+        ) from error
+    except SaveError as error:
+        raise SaveError(f"{error}; run the same command again, it goes on") from error
+    return written
 
 
 def _write(part: Part) -> Written:

@@ -12,18 +12,16 @@ network's input decides how well it can be read, which is what FixRes is about; 
 The module imports neither torch nor DALI, so its worker processes start in a fraction of a second.
 """
 
-import multiprocessing
 import os
 import shutil
-import signal
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 
 from dali_fixres.demo.draw import CLASS_NAMES, NUM_CLASSES, draw_picture
 from dali_fixres.folders import cache_folder
-from dali_fixres.processes import end_with_parent
+from dali_fixres.processes import worker_pool
 
 __all__ = ["DEMO_VERSION", "NUM_TRAIN", "NUM_VAL", "ensure_demo_data"]
 
@@ -137,23 +135,13 @@ def _make(folder: Path, seed: int, counts: dict[str, int], workers: int, on_prog
 
 def _draw_all(folder: Path, seed: int, jobs: list[Job], workers: int, on_progress: Progress | None) -> None:
     """Draw the pictures of ``jobs`` below ``folder`` in ``workers`` processes."""
-    # Spawned, not forked: the caller may run threads of torch or DALI, which a fork would break.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-    try:
-        chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
-        done = 0
+    chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
+    done = 0
+    with worker_pool(workers) as pool:
         for future in as_completed([pool.submit(_draw_chunk, folder, seed, chunk) for chunk in chunks]):
             done += future.result()
             if on_progress is not None:
                 on_progress(done, len(jobs))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with the parent even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
 
 
 def _draw_chunk(folder: Path, seed: int, chunk: list[Job]) -> int:
