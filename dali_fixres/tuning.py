@@ -1,6 +1,6 @@
-"""What FixRes tunes: the classifier and the last norm before the pooling, the rest frozen."""
+"""What fine-tuning tunes: the classifier and as much before it as a policy says, the rest frozen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -19,7 +19,8 @@ class Tuned:
     Attributes:
         names: Parameters that learn.
         num_parameters: How many numbers these are.
-        set_mode: Puts the network into the mode of this stage: everything evaluates, but for the tuned norm.
+        set_mode: Puts the network into the mode of this stage: everything evaluates, but for what is tuned before the
+            classifier.
     """
 
     names: tuple[str, ...]
@@ -27,27 +28,41 @@ class Tuned:
     set_mode: Callable[[], None]
 
 
-def freeze_for_tuning(network: nn.Module, anatomy: Anatomy, policy: Policy) -> Tuned:
+def freeze_for_tuning(network: nn.Module, anatomy: Anatomy, policy: Policy, blocks: Sequence[str] = ()) -> Tuned:
     """Freeze all of a network but what `policy` tunes.
+
+    Args:
+        network: Is changed.
+        anatomy: Its parts.
+        policy: What learns.
+        blocks: Names of the last blocks, from `last_blocks`; for the policy ``last-block``.
 
     Raises:
         ModelError: If the policy needs a norm before the pooling and the network has none.
     """
     norm = anatomy.norm
-    if policy != "classifier" and norm is None:
+    with_norm = policy in {"classifier+norm-stats", "classifier+norm"}
+    if with_norm and norm is None:
         raise ModelError(
             f"{type(network).__name__} has no norm before its pooling, which --policy {policy} tunes; "
             "use --policy classifier"
         )
+    # Modules whose statistics follow the stage's pictures, and modules whose parameters learn.
+    following = [network.get_submodule(name) for name in blocks]
+    learning = [anatomy.classifier, *following]
+    if policy == "all":
+        following, learning = [network], [network]
+    elif with_norm and norm is not None:
+        following = [norm]
+        learning += [norm] if policy == "classifier+norm" else []
     network.requires_grad_(False)
-    anatomy.classifier.requires_grad_(True)
-    if norm is not None and policy == "classifier+norm":
-        norm.requires_grad_(True)
+    for module in learning:
+        module.requires_grad_(True)
 
     def set_mode() -> None:
         network.eval()
-        if norm is not None and policy != "classifier":
-            norm.train()
+        for module in following:
+            module.train()
 
-    learning = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    return Tuned(tuple(name for name, _ in learning), sum(p.numel() for _, p in learning), set_mode)
+    tuned = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    return Tuned(tuple(name for name, _ in tuned), sum(p.numel() for _, p in tuned), set_mode)

@@ -13,13 +13,13 @@ from dali_fixres.commands.network import build_named, build_start, find_start
 from dali_fixres.commands.resuming import resume, run_folder, run_to_go_on_with
 from dali_fixres.commands.stage import Stage, measure, run_stage
 from dali_fixres.commands.unreadable import Unreadable
-from dali_fixres.config import FinetuneConfig
+from dali_fixres.config import FinetuneConfig, Policy
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
 from dali_fixres.errors import CheckpointError
 from dali_fixres.interruption import obeying_signals
 from dali_fixres.metrics import Accuracy
-from dali_fixres.models import Anatomy, BuiltModel, dissect
+from dali_fixres.models import Anatomy, BuiltModel, dissect, last_blocks
 from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.report.environment import environment
@@ -44,6 +44,7 @@ def finetune(config: FinetuneConfig) -> None:
         RunError: If the run cannot go on.
         Interrupted: If a signal has stopped it; it can be resumed.
     """
+    config = replace(config, base_lr=config.rate)
     device = choose_device(config.device)
     with joined(device) as world, run_to_go_on_with(config, "finetune", world) as resumed:
         _finetune(config, resumed, device, world)
@@ -65,7 +66,10 @@ def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.d
         run_once(built.network, resolution)
     network = prepare(built.network, device, sync_bn=config.sync_bn)
     anatomy = dissect(network, config.test_resolution)
-    tuned = freeze_for_tuning(network, anatomy, config.policy)
+    blocks: tuple[str, ...] = ()
+    if config.policy == "last-block":
+        blocks = last_blocks(network, config.test_resolution, anatomy.classifier_name, config.blocks)
+    tuned = freeze_for_tuning(network, anatomy, config.policy, blocks)
     with (
         run_folder(config, "finetune", resumed, start, dataset, world) as run,
         open_loader(config, dataset, built.normalisation, device) as loader,
@@ -80,7 +84,7 @@ def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.d
             world=world, run=run, reporter=reporter,
         )  # fmt: skip
         stage.announce(device, start)
-        reporter.line(_what_learns(config, anatomy, tuned))
+        reporter.line(_what_learns(config.policy, anatomy, blocks, tuned))
         before = _before(stage, resumed, tested, start)
         state, _ = run_stage(stage, start)
         after = [measure(stage, resolution, state) for resolution in tested]
@@ -114,12 +118,12 @@ def _begin(
     return config, dataset, built, state
 
 
-def _what_learns(config: FinetuneConfig, anatomy: Anatomy, tuned: Tuned) -> str:
+def _what_learns(policy: Policy, anatomy: Anatomy, blocks: tuple[str, ...], tuned: Tuned) -> str:
     """Say what the policy tunes in this network."""
-    parts = [anatomy.classifier_name]
-    if config.policy == "classifier+norm":
+    parts = ["all layers"] if policy == "all" else [anatomy.classifier_name, *reversed(blocks)]
+    if policy == "classifier+norm":
         parts.append(anatomy.norm_name)
-    if config.policy != "classifier" and isinstance(anatomy.norm, _BatchNorm):
+    if policy in {"classifier+norm", "classifier+norm-stats"} and isinstance(anatomy.norm, _BatchNorm):
         parts.append(f"the running statistics of {anatomy.norm_name}")
     return f"tuning {', '.join(parts)}: {tuned.num_parameters} parameters"
 

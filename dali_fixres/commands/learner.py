@@ -9,7 +9,7 @@ from torch import nn
 
 from dali_fixres.checkpoint import Checkpoint
 from dali_fixres.commands.dataset import Dataset
-from dali_fixres.config import FinetuneConfig, StageConfig, TrainConfig
+from dali_fixres.config import FinetuneConfig, TrainConfig
 from dali_fixres.distributed import World
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.index import Index
@@ -25,7 +25,12 @@ __all__ = ["build_learner", "prepare", "training_plan", "untrained"]
 
 
 def training_plan(
-    config: StageConfig, dataset: Dataset, augmentation: str, schedule: Schedule, world: World, repeats: int = 1
+    config: TrainConfig | FinetuneConfig,
+    dataset: Dataset,
+    augmentation: str,
+    schedule: Schedule,
+    world: World,
+    repeats: int = 1,
 ) -> TrainPlan:
     """Plan a stage's batches, with the jitter asked for instead of the augmentation's own."""
     look = AUGMENTATIONS[augmentation]
@@ -93,7 +98,7 @@ def prepare(network: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Mo
 
 
 def build_learner(
-    config: StageConfig,
+    config: TrainConfig | FinetuneConfig,
     network: nn.Module,
     plan: TrainPlan,
     start: Checkpoint,
@@ -127,12 +132,12 @@ def build_learner(
     )
 
 
-def _peaks(config: StageConfig, plan: TrainPlan) -> tuple[tuple[int, float], ...]:
+def _peaks(config: TrainConfig | FinetuneConfig, plan: TrainPlan) -> tuple[tuple[int, float], ...]:
     """Return the peak learning rate from the first step of each phase on."""
     return tuple(
         (
             plan.steps_before(phase.first_epoch),
-            phase.lr or config.lr or scaled_lr(config.base_lr, plan.global_batch(phase.first_epoch)),
+            phase.lr or config.lr or scaled_lr(config.rate, plan.global_batch(phase.first_epoch)),
         )
         for phase in plan.schedule.phases
     )

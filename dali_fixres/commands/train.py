@@ -46,6 +46,7 @@ def train(config: TrainConfig) -> None:
         model=config.model or DEFAULT_MODEL,
         test_res=config.test_resolution.crop_px,
         crop_ratio=config.ratio,
+        base_lr=config.rate,
     )
     device = choose_device(config.device)
     with joined(device) as world, run_to_go_on_with(config, "train", world) as resumed:

@@ -8,13 +8,14 @@ from typing import Literal, TypeAlias
 
 from dali_fixres.config.checks import check, said_by
 from dali_fixres.config.network import NetworkConfig
+from dali_fixres.errors import ConfigError
 from dali_fixres.resolution import Resolution, Schedule
 
 __all__ = ["FinetuneConfig", "Policy", "StageConfig", "TrainConfig"]
 
-Policy: TypeAlias = Literal["classifier", "classifier+norm-stats", "classifier+norm"]
+Policy: TypeAlias = Literal["classifier", "classifier+norm-stats", "classifier+norm", "last-block", "all"]
 """What fine-tuning tunes: the head alone; with the last norm's running statistics, as the authors' code; with
-its weights too, as the paper."""
+its weights too, as the paper; with the last blocks, as the authors do for PNASNet; the whole network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +28,8 @@ class StageConfig(NetworkConfig):
     lr: float | None = None
     """Learning rate at its peak, as it is. Left out: --base-lr scaled by global batch / 256."""
 
-    base_lr: float = 0.1
-    """Learning rate for a global batch of 256 pictures."""
+    base_lr: float | None = None
+    """Learning rate for a global batch of 256 pictures; the command's own if left out."""
 
     lr_decay: Literal["cosine", "step"] = "cosine"
     """How the learning rate falls: to 0 along a cosine, or to a tenth every third of the epochs."""
@@ -115,6 +116,11 @@ class TrainConfig(StageConfig):
         check(last_phase.first_epoch < self.epochs, "--train-res", rule, self.train_res)
 
     @property
+    def rate(self) -> float:
+        """Learning rate for a global batch of 256 pictures."""
+        return self.base_lr or 0.1
+
+    @property
     def schedule(self) -> Schedule:
         """The training resolution of each epoch."""
         return Schedule.parse(self.train_res, self.ratio)
@@ -141,7 +147,10 @@ class FinetuneConfig(StageConfig):
 
     policy: Policy = "classifier+norm"
     """What learns: the classifier, and of the last norm before the pooling nothing, its running statistics
-    (as the authors' code), or its weights too (as the paper)."""
+    (as the authors' code), or its weights too (as the paper); or the last blocks; or all."""
+
+    blocks: int = 1
+    """Blocks before the classifier that --policy last-block tunes; the authors tune 3 for PNASNet."""
 
     augmentation: Literal["v1", "v2", "train"] = "v2"
     """What it learns from: test crops; test crops mirrored, shifted and slightly jittered; or training crops."""
@@ -149,16 +158,25 @@ class FinetuneConfig(StageConfig):
     epochs: int = 3
     """Passes over the training pictures."""
 
-    base_lr: float = 0.2
-    """Learning rate for a global batch of 256 pictures."""
+    base_lr: float | None = None
+    """Learning rate for a global batch of 256 pictures; if left out 0.2, or with last-block and all, whose layers
+    have been trained before, 0.02."""
 
     def __post_init__(self) -> None:
         super(FinetuneConfig, self).__post_init__()
         with said_by("--test-res"):
             _ = self.test_resolution
+        check(self.blocks >= 1, "--blocks", "at least 1", self.blocks)
+        if self.blocks > 1 and self.policy != "last-block":
+            raise ConfigError(f"--blocks goes with --policy last-block; found --policy {self.policy}")
         if self.train_res is not None:
             with said_by("--train-res"):
                 Resolution(self.train_res)
+
+    @property
+    def rate(self) -> float:
+        """Learning rate for a global batch of 256 pictures."""
+        return self.base_lr or (0.02 if self.policy in {"last-block", "all"} else 0.2)
 
     @property
     def test_resolution(self) -> Resolution:

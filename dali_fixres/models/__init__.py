@@ -1,6 +1,7 @@
 """Networks: built by name, filled from weights files, taken apart into trunk, last norm and classifier."""
 
 from dali_fixres.models.anatomy import Anatomy, dissect
+from dali_fixres.models.blocks import last_blocks
 from dali_fixres.models.build import BuiltModel, ModelSpec, build_model
 from dali_fixres.models.weights import LoadedWeights, load_into, read_state_dict
 
@@ -11,6 +12,7 @@ __all__ = [
     "ModelSpec",
     "build_model",
     "dissect",
+    "last_blocks",
     "load_into",
     "read_state_dict",
 ]

@@ -17,8 +17,8 @@ __all__ = ["Anatomy", "dissect", "run_once"]
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _CLASSIFIERS = (nn.Linear, nn.Conv2d)
 
-ENOUGH_PX = 96
-"""From here on, networks that halve the picture five times end with more than one position."""
+ENOUGH_PX = 160
+"""From here on, networks that halve the picture five times end with more than one position, also without padding."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +23,7 @@ from dali_fixres.config import (
     read_toml,
     to_toml,
 )
+from dali_fixres.config.stages import Policy
 from dali_fixres.errors import ConfigError, UserError
 from dali_fixres.resolution import Resolution
 
@@ -49,7 +50,6 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "copies": "exact",
         "strict": False,
         "epochs": 30,
-        "base_lr": 0.1,
         "lr_decay": "cosine",
         "warmup_ratio": 0.0,
         "momentum": 0.9,
@@ -85,7 +85,22 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert stored["checkpoint"] == "/runs/one"
     assert (stored["mean"], stored["model_arg"]) == ([0.1, 0.2, 0.3], ["a=1", "b=2"])
     assert (stored["test_res"], stored["policy"], stored["augmentation"]) == (160, "classifier", "v2")
-    assert (stored["epochs"], stored["base_lr"]) == (3, 0.2)
+    assert (stored["epochs"], stored["blocks"]) == (3, 1)
+
+
+def test_the_rate_follows_from_what_learns() -> None:
+    """Layers that have been trained before learn at a tenth of a classifier's rate, unless one is given."""
+    rates = {policy: FinetuneConfig(test_res=160, policy=policy).rate for policy in get_args(Policy)}
+    assert rates == {name: 0.02 if name in {"last-block", "all"} else 0.2 for name in get_args(Policy)}
+    assert FinetuneConfig(test_res=160, policy="all", base_lr=0.5).rate == 0.5
+    assert (TrainConfig().rate, TrainConfig(base_lr=0.3).rate) == (0.1, 0.3)
+
+
+def test_blocks_go_with_their_policy() -> None:
+    """A number of blocks that nothing would come of is refused."""
+    assert FinetuneConfig(test_res=160, policy="last-block", blocks=3).blocks == 3
+    with pytest.raises(ConfigError, match="--blocks goes with --policy last-block; found --policy classifier"):
+        FinetuneConfig(test_res=160, policy="classifier", blocks=3)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +235,7 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
         (TrainConfig, "repeats", 0, "at least 1"),
         (TrainConfig, "repeats", -2, "at least 1"),
         (FINETUNE, "epochs", 0, "at least 1"),
+        (FINETUNE, "blocks", 0, "at least 1"),
         (FINETUNE, "label_smoothing", -0.5, "from 0 to below 1"),
         (PreviewConfig, "num_images", 0, "from 1 to 64"),
         (PreviewConfig, "num_images", 65, "from 1 to 64"),

@@ -1,0 +1,87 @@
+"""The last blocks of a network: its residual blocks, cells or transformer blocks, found by the order they run in."""
+
+from typing import Any
+
+from torch import nn
+
+from dali_fixres.errors import ModelError
+from dali_fixres.models.anatomy import run_once
+from dali_fixres.resolution import Resolution
+
+__all__ = ["last_blocks"]
+
+
+def last_blocks(network: nn.Module, resolution: Resolution, classifier_name: str, number: int) -> tuple[str, ...]:
+    """Return the names of the modules that make up the last blocks before the classifier, in the order they run.
+
+    A block is a module that is repeated in a sequence, or stands by itself; a layer without a weight matrix (a norm)
+    belongs to the block that runs before it. For ResNet-50 and one block that is ``layer4.2``, for EfficientNet
+    ``conv_head`` and ``bn2``.
+
+    Args:
+        network: Any.
+        resolution: Of a picture that it takes.
+        classifier_name: `Anatomy.classifier_name`.
+        number: Of blocks.
+
+    Raises:
+        ModelError: If there are fewer blocks.
+    """
+    found: list[str] = []
+    num_found = 0
+    for layer in reversed(_layers_before(network, resolution, classifier_name)):
+        name = _block_of(network, layer, classifier_name)
+        if name in found:
+            continue
+        if num_found == number:
+            return tuple(reversed(found))
+        found.append(name)
+        num_found += _num_weights(network.get_submodule(name)) > 0
+    if num_found < number:
+        raise ModelError(f"{type(network).__name__} has only {num_found} blocks before its classifier; lower --blocks")
+    return tuple(reversed(found))
+
+
+def _layers_before(network: nn.Module, resolution: Resolution, classifier_name: str) -> list[str]:
+    """Return the layers with parameters of their own that run before the classifier, in that order."""
+    ran: list[str] = []
+
+    def note(name: str) -> Any:
+        return lambda *_: ran.append(name)
+
+    modules = [(name, module) for name, module in network.named_modules() if name and not _holds_blocks(module)]
+    layers = [(name, module) for name, module in modules if next(module.parameters(recurse=False), None) is not None]
+    handles = [module.register_forward_hook(note(name)) for name, module in layers]
+    try:
+        run_once(network, resolution)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran[: ran.index(classifier_name)]
+
+
+def _block_of(network: nn.Module, layer: str, classifier_name: str) -> str:
+    """Return the outermost module around a layer that is no sequence of blocks and not what holds the classifier."""
+    parts = layer.split(".")
+    for depth in range(1, len(parts)):
+        name = ".".join(parts[:depth])
+        if not classifier_name.startswith(f"{name}.") and not _holds_blocks(network.get_submodule(name)):
+            return name
+    return layer
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """Return whether a module is a sequence, or a stage around one of several blocks of one kind."""
+    if isinstance(module, nn.Sequential | nn.ModuleList):
+        return True
+    return any(isinstance(child, nn.Sequential | nn.ModuleList) and _is_repeated(child) for child in module.children())
+
+
+def _is_repeated(sequence: nn.Module) -> bool:
+    blocks = list(sequence.children())
+    return len(blocks) > 1 and len({type(block) for block in blocks}) == 1 and _num_weights(blocks[0]) > 1
+
+
+def _num_weights(module: nn.Module) -> int:
+    """Return how many weight matrices or kernels are in a module."""
+    return sum(parameter.ndim > 1 for parameter in module.parameters())

@@ -1,0 +1,124 @@
+"""What fine-tuning tunes in the networks of the field: the table of docs/method.md, row by row."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dali_fixres.config import Policy
+from dali_fixres.errors import ModelError
+from dali_fixres.models import ModelSpec, build_model, dissect, last_blocks
+from dali_fixres.resolution import Resolution
+from dali_fixres.tuning import freeze_for_tuning
+
+METHOD = Path(__file__).parents[2] / "docs" / "method.md"
+POLICIES: tuple[Policy, ...] = ("classifier", "classifier+norm", "last-block", "all")
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "resnet50": (),
+    "timm/inception_resnet_v2": (),
+    "timm/tf_efficientnet_b0": (),
+    "timm/mobilenetv2_100": (),
+    "convnext_tiny": (),
+    "timm/vit_small_patch16_224": ("img_size=96",),
+}
+LARGE = ("resnext101_32x48d", "timm/legacy_senet154", "timm/pnasnet5large")
+
+
+def row(name: str, args: tuple[str, ...]) -> str:
+    """Return what docs/method.md should say of a network with 1000 classes."""
+    torch.manual_seed(0)
+    network = build_model(ModelSpec(name, 1000, args)).network
+    side = Resolution(96)
+    anatomy = dissect(network, side)
+    blocks = last_blocks(network, side, anatomy.classifier_name, 1)
+    counts = [
+        freeze_for_tuning(network, anatomy, policy, blocks if policy == "last-block" else ()).num_parameters
+        for policy in POLICIES
+    ]
+    cells = [anatomy.classifier_name, anatomy.norm_name, ", ".join(blocks)]
+    return " | ".join([f"`{name}`", *(f"`{cell}`" for cell in cells), *(f"{count:,}" for count in counts)])
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [*NETWORKS.items(), *(pytest.param(name, (), marks=pytest.mark.slow) for name in LARGE)],
+)
+def test_what_trains(name: str, args: tuple[str, ...]) -> None:
+    """The parts found and the parameters that learn are those of the documentation."""
+    assert f"| {row(name, args)} |\n" in METHOD.read_text()
+
+
+class _Staged(nn.Module):
+    """Stages that hold their blocks as timm's ConvNeXt does, a norm behind them, a head around the classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(_Stage(3, 8), _Stage(8, 8))
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.norm(self.stages(images)))
+        return out
+
+
+class _Stage(nn.Module):
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels_in, channels, 2, stride=2)
+        self.blocks = nn.Sequential(_Block(channels), _Block(channels))
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.blocks(self.down(maps))
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(channels, channels, 3, padding=1)
+        self.two = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = maps + self.two(self.one(maps).relu())
+        return out
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (1, ("stages.1.blocks.1", "norm")),
+        (2, ("stages.1.blocks.0", "stages.1.blocks.1", "norm")),
+        (3, ("stages.1.down", "stages.1.blocks.0", "stages.1.blocks.1", "norm")),
+    ],
+)
+def test_last_blocks(number: int, expected: tuple[str, ...]) -> None:
+    """Blocks are found inside stages; a norm goes with the block before it."""
+    assert last_blocks(_Staged(), Resolution(32), "head.2", number) == expected
+
+
+def test_more_blocks_than_there_are() -> None:
+    """What cannot be tuned is said with how many there are; hooks do not stay."""
+    network = _Staged()
+    with pytest.raises(ModelError, match="has only 6 blocks before its classifier; lower --blocks"):
+        last_blocks(network, Resolution(32), "head.2", 7)
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(("policy", "following"), [("last-block", {"stages.1.blocks.1", "norm"}), ("all", None)])
+def test_what_learns_and_what_follows(policy: Policy, following: set[str] | None) -> None:
+    """Parameters that learn are those of the modules in training mode, and the classifier's."""
+    network = _Staged()
+    anatomy = dissect(network, Resolution(32))
+    blocks = last_blocks(network, Resolution(32), anatomy.classifier_name, 1) if following else ()
+    tuned = freeze_for_tuning(network, anatomy, policy, blocks)
+    tuned.set_mode()
+    names = {name for name, _ in network.named_parameters()}
+    inside = {name for name in names if following is None or any(name.startswith(f"{part}.") for part in following)}
+    assert set(tuned.names) == inside | {"head.2.weight", "head.2.bias"}
+    training = {name for name, module in network.named_modules() if module.training}
+    if following is None:
+        assert training == {name for name, _ in network.named_modules()}
+    else:
+        assert {name for name in training if name.count(".") == 0 or name.endswith("blocks.1")} == following
