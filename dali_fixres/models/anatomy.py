@@ -1,7 +1,7 @@
 """Where a network's classifier and its last norm before the pooling are: found by running it once, not by name."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,10 @@ _CLASSIFIERS = (nn.Linear, nn.Conv2d)
 
 ENOUGH_PX = 160
 """From here on, networks that halve the picture five times end with more than one position, also without padding."""
+
+
+PATCH_PX = (16, 14)
+"""Sides of transformers' patches; networks of convolutions take multiples of 16 px as well."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,10 +103,26 @@ def run_once(network: nn.Module, resolution: Resolution) -> torch.Tensor:
     """Return the output for one black picture; the network's mode and statistics stay as they were.
 
     Raises:
-        ModelError: If the network cannot take pictures of this size.
+        ModelError: If the network cannot take pictures of this size; the message names sizes that it takes.
     """
-    with torch.no_grad():
-        return _forward(network, resolution)
+    try:
+        with torch.no_grad():
+            return _forward(network, resolution)
+    except ModelError as error:
+        raise ModelError(f"{error}; {_advice(network, resolution)}") from error
+
+
+def _advice(network: nn.Module, resolution: Resolution) -> str:
+    """Say at which sizes close by a network works, or what else to try."""
+    sides = {*range(PATCH_PX[0] * 2, 641, PATCH_PX[0]), *range(PATCH_PX[1] * 3, 641, PATCH_PX[1])}
+    taken: list[int] = []
+    for side in sorted(sides, key=lambda side: abs(side - resolution.crop_px)):
+        with suppress(ModelError), torch.no_grad():
+            _forward(network, Resolution(side))
+            taken.append(side)
+        if len(taken) == 3:
+            break
+    return f"it takes {', '.join(map(str, sorted(taken)))} px" if taken else "nor does it take other sizes up to 640 px"
 
 
 def _forward(network: nn.Module, resolution: Resolution) -> torch.Tensor:

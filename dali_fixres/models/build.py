@@ -81,7 +81,12 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
     name = spec.name.removeprefix(TIMM_PREFIX)
     if not timm.is_model(name):
         raise ModelError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models())}")
-    network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=spec.num_classes, **arguments)
+    arguments = {"pretrained": pretrained, "num_classes": spec.num_classes, **arguments}
+    try:
+        # Transformers take pictures of one size unless they are told to interpolate their position embeddings.
+        network: nn.Module = timm.create_model(name, **{"dynamic_img_size": True, **arguments})
+    except TypeError:  # not one of those, or it refuses another argument, which it then says again
+        network = timm.create_model(name, **arguments)
     config: Any = network.pretrained_cfg
     new_head: tuple[str, ...] = ()
     if pretrained and spec.num_classes != config["num_classes"]:

@@ -394,11 +394,20 @@ def test_networks_without_a_classifier() -> None:
 
 
 def test_networks_of_one_size() -> None:
-    """A network that cannot take pictures of a size is refused with the size and the reason, in one line."""
+    """A network that cannot take pictures of a size is refused with size, reason and what it takes, in one line."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     assert run_once(network, Resolution(32)).shape == (1, 2)
-    with pytest.raises(ModelError, match=r"^Sequential cannot take pictures of 64 px: [^\n]+$"):
+    with pytest.raises(ModelError, match=r"^Sequential cannot take pictures of 64 px: [^\n]+; it takes 32 px$"):
         run_once(network, Resolution(64))
+
+
+def test_transformers_take_multiples_of_their_patches() -> None:
+    """Timm's transformers interpolate their position embeddings without being told to; odd sizes are refused."""
+    arguments = ("embed_dim=12", "depth=1", "num_heads=1")
+    network = build_model(ModelSpec("timm/vit_tiny_patch16_224", 3, arguments)).network
+    assert run_once(network, Resolution(96)).shape == (1, 3)
+    with pytest.raises(ModelError, match=r"cannot take pictures of 100 px: [^\n]+; it takes 80, 96, 112 px$"):
+        run_once(network, Resolution(100))
 
 
 @pytest.mark.parametrize("function", [run_once, dissect])
