@@ -10,6 +10,7 @@ from dali_fixres.checkpoint import Checkpoint, CheckpointClock
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.learner import build_learner, prepare, training_plan, untrained
 from dali_fixres.commands.network import build_named, build_start, find_start
+from dali_fixres.commands.one_pass import tune_in_one_pass
 from dali_fixres.commands.resuming import resume, run_folder, run_to_go_on_with
 from dali_fixres.commands.stage import Stage, measure, run_stage
 from dali_fixres.commands.unreadable import Unreadable
@@ -44,7 +45,7 @@ def finetune(config: FinetuneConfig) -> None:
         RunError: If the run cannot go on.
         Interrupted: If a signal has stopped it; it can be resumed.
     """
-    config = replace(config, base_lr=config.rate)
+    config = replace(config, base_lr=config.rate, policy=config.tuned)
     device = choose_device(config.device)
     with joined(device) as world, run_to_go_on_with(config, "finetune", world) as resumed:
         _finetune(config, resumed, device, world)
@@ -67,9 +68,9 @@ def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.d
     network = prepare(built.network, device, sync_bn=config.sync_bn)
     anatomy = dissect(network, config.test_resolution)
     blocks: tuple[str, ...] = ()
-    if config.policy == "last-block":
+    if config.tuned == "last-block":
         blocks = last_blocks(network, config.test_resolution, anatomy.classifier_name, config.blocks)
-    tuned = freeze_for_tuning(network, anatomy, config.policy, blocks)
+    tuned = freeze_for_tuning(network, anatomy, config.tuned, blocks)
     with (
         run_folder(config, "finetune", resumed, start, dataset, world) as run,
         open_loader(config, dataset, built.normalisation, device) as loader,
@@ -84,9 +85,12 @@ def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.d
             world=world, run=run, reporter=reporter,
         )  # fmt: skip
         stage.announce(device, start)
-        reporter.line(_what_learns(config.policy, anatomy, blocks, tuned))
+        reporter.line(_what_learns(config.tuned, anatomy, blocks, tuned))
         before = _before(stage, resumed, tested, start)
-        state, _ = run_stage(stage, start)
+        if config.method == "sgd":
+            state, _ = run_stage(stage, start)
+        else:
+            state = tune_in_one_pass(stage, config, anatomy, start)
         after = [measure(stage, resolution, state) for resolution in tested]
         top1 = next(accuracy.top1 for accuracy in after if accuracy.resolution == config.test_resolution)
         final = replace(state, top1=top1, best_top1=top1)
@@ -150,7 +154,7 @@ def _report(
 ) -> None:
     """Print the table, write results.json and the plots."""
     before, after = tested
-    seconds = sum(record["seconds"] for record in run.records() if record["event"] == "epoch")
+    seconds = sum(record["seconds"] for record in run.records() if record["event"] in {"pass", "epoch"})
     content: dict[str, Any] = {
         "before": [accuracy.as_json() for accuracy in before],
         "after": [accuracy.as_json() for accuracy in after],

@@ -21,7 +21,7 @@ from dali_fixres.runs import BEST, LAST, RunFolder
 from dali_fixres.training import Learner, Meter, train
 from pipelines import Loader
 
-__all__ = ["Stage", "measure", "run_stage"]
+__all__ = ["Stage", "measure", "record_epoch", "run_stage"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +110,7 @@ def run_stage(stage: Stage, start: Checkpoint) -> tuple[Checkpoint, Accuracy | N
     for epoch in range(state.epoch, stage.num_epochs):
         label = f"epoch {epoch + 1}/{stage.num_epochs} at {stage.plan.schedule.at(epoch).crop_px} px"
         state = _train_epoch(stage, state, stream, label)
-        line = _record_epoch(stage, state)
+        line = record_epoch(stage, state)
         if stage.evaluates:
             accuracy = _test_epoch(stage, state, stream)
             line += f"  top-1 {accuracy.top1:.2f} % at {accuracy.resolution.crop_px} px"
@@ -206,7 +206,7 @@ def _test(stage: Stage, stream: Stream, resolution: Resolution, label: str, epoc
     return accuracy
 
 
-def _record_epoch(stage: Stage, state: Checkpoint) -> str:
+def record_epoch(stage: Stage, state: Checkpoint) -> str:
     """Record what an epoch has come to, and return it in words."""
     tally = state.tally
     loss = tally.loss_sum / tally.num_images

@@ -11,11 +11,15 @@ from dali_fixres.config.network import NetworkConfig
 from dali_fixres.errors import ConfigError
 from dali_fixres.resolution import Resolution, Schedule
 
-__all__ = ["FinetuneConfig", "Policy", "StageConfig", "TrainConfig"]
+__all__ = ["FinetuneConfig", "Method", "Policy", "StageConfig", "TrainConfig"]
 
 Policy: TypeAlias = Literal["classifier", "classifier+norm-stats", "classifier+norm", "last-block", "all"]
 """What fine-tuning tunes: the head alone; with the last norm's running statistics, as the authors' code; with
 its weights too, as the paper; with the last blocks, as the authors do for PNASNet; the whole network."""
+
+
+Method: TypeAlias = Literal["sgd", "one-pass"]
+"""How fine-tuning learns: by running the network in every epoch, or once, to learn from the features it gives."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,9 +149,14 @@ class FinetuneConfig(StageConfig):
     train_res: int | None = None
     """Pixels the network was trained at, for the table; known from the checkpoint."""
 
-    policy: Policy = "classifier+norm"
+    method: Method = "sgd"
+    """How it learns: the network runs over the pictures in every epoch (sgd), or once, and the classifier learns from
+    the features it gives (one-pass)."""
+
+    policy: Policy | None = None
     """What learns: the classifier, and of the last norm before the pooling nothing, its running statistics
-    (as the authors' code), or its weights too (as the paper); or the last blocks; or all."""
+    (as the authors' code), or its weights too (as the paper); or the last blocks; or all. Left out: classifier+norm,
+    or classifier+norm-stats with one-pass."""
 
     blocks: int = 1
     """Blocks before the classifier that --policy last-block tunes; the authors tune 3 for PNASNet."""
@@ -155,8 +164,17 @@ class FinetuneConfig(StageConfig):
     augmentation: Literal["v1", "v2", "train"] = "v2"
     """What it learns from: test crops; test crops mirrored, shifted and slightly jittered; or training crops."""
 
+    views: int = 1
+    """Looks at each picture whose features one-pass keeps; epochs take them in turn."""
+
+    statistics_images: int = 4096
+    """Pictures (about) from which one-pass measures the last norm's statistics."""
+
+    feature_memory: float = 8.0
+    """GiB that one-pass may take on the device for features; larger ones go to a file in TMPDIR."""
+
     epochs: int = 3
-    """Passes over the training pictures."""
+    """Passes over the training pictures, or over their features."""
 
     base_lr: float | None = None
     """Learning rate for a global batch of 256 pictures; if left out 0.2, or with last-block and all, whose layers
@@ -168,7 +186,17 @@ class FinetuneConfig(StageConfig):
             _ = self.test_resolution
         check(self.blocks >= 1, "--blocks", "at least 1", self.blocks)
         if self.blocks > 1 and self.policy != "last-block":
-            raise ConfigError(f"--blocks goes with --policy last-block; found --policy {self.policy}")
+            raise ConfigError(f"--blocks goes with --policy last-block; found --policy {self.tuned}")
+        check(self.views >= 1, "--views", "at least 1", self.views)
+        check(self.statistics_images >= 2, "--statistics-images", "at least 2", self.statistics_images)
+        check(self.feature_memory >= 0, "--feature-memory", "at least 0", self.feature_memory)
+        if self.method == "one-pass" and self.tuned not in {"classifier", "classifier+norm-stats"}:
+            raise ConfigError(
+                f"--method one-pass keeps everything before the classifier as it is, and --policy {self.tuned} does "
+                "not; use --policy classifier+norm-stats, or --method sgd"
+            )
+        if self.views > 1 and self.method != "one-pass":
+            raise ConfigError("--views goes with --method one-pass; sgd takes a new look in every epoch")
         if self.train_res is not None:
             with said_by("--train-res"):
                 Resolution(self.train_res)
@@ -176,7 +204,12 @@ class FinetuneConfig(StageConfig):
     @property
     def rate(self) -> float:
         """Learning rate for a global batch of 256 pictures."""
-        return self.base_lr or (0.02 if self.policy in {"last-block", "all"} else 0.2)
+        return self.base_lr or (0.02 if self.tuned in {"last-block", "all"} else 0.2)
+
+    @property
+    def tuned(self) -> Policy:
+        """What learns."""
+        return self.policy or ("classifier+norm" if self.method == "sgd" else "classifier+norm-stats")
 
     @property
     def test_resolution(self) -> Resolution:

@@ -39,6 +39,11 @@ class Augmentation:
     flip: bool
     jitter: float
 
+    @property
+    def is_random(self) -> bool:
+        """Whether two looks at a picture may differ."""
+        return self.flip or self.jitter > 0 or self.window is not centre_window
+
 
 AUGMENTATIONS = MappingProxyType(
     {

@@ -10,7 +10,8 @@ from dali_fixres.batch import BatchPlan
 from dali_fixres.config import Copies
 from dali_fixres.errors import ConfigError, DataError
 from dali_fixres.index import VAL, Index
-from dali_fixres.plan.augmentation import AUGMENTATIONS, UNIFORMS_PER_SAMPLE, plan_batch
+from dali_fixres.plan.augmentation import AUGMENTATIONS, UNIFORMS_PER_SAMPLE, Augmentation, plan_batch
+from dali_fixres.plan.random import uniforms_of
 from dali_fixres.resolution import Resolution
 
 __all__ = ["EvaluationPlan"]
@@ -18,7 +19,7 @@ __all__ = ["EvaluationPlan"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationPlan:
-    """Test pictures in index order, dealt to the ranks in turn; nothing is padded or dropped.
+    """Pictures of a split in index order, dealt to the ranks in turn; nothing is padded or dropped.
 
     The last batch may be short, and a rank may have one picture less than another.
 
@@ -28,6 +29,10 @@ class EvaluationPlan:
         rank, world_size: This process, and how many there are.
         unreadable: Rows that are left out.
         copies: Which pre-scaled copies are read, if the data set has any.
+        split: Test pictures, or for what a network makes of them training pictures.
+        every: Take one picture of this many.
+        augmentation: How they are looked at.
+        seed, view: Decide what is random in that.
     """
 
     index: Index
@@ -36,17 +41,22 @@ class EvaluationPlan:
     world_size: int = 1
     unreadable: frozenset[int] = frozenset()
     copies: Copies = "exact"
+    split: str = VAL
+    every: int = 1
+    augmentation: Augmentation = AUGMENTATIONS["v1"]
+    seed: int = 0
+    view: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size must be at least 1; found {self.batch_size}")
-        if len(self.index.rows(VAL)) == 0:
-            raise DataError(f"{self.index.root} has no pictures to test on")
+        if len(self.index.rows(self.split)) == 0:
+            raise DataError(f"{self.index.root} has no pictures to {'test' if self.split == VAL else 'train'} on")
 
     @property
     def num_pictures(self) -> int:
-        """Test pictures of all ranks, unreadable ones included."""
-        return len(self.index) - self.index.num_train
+        """Pictures of all ranks, unreadable ones included."""
+        return len(self.index.rows(self.split)[:: self.every])
 
     @property
     def num_rounds(self) -> int:
@@ -55,13 +65,13 @@ class EvaluationPlan:
 
     @property
     def num_dealt(self) -> int:
-        """Test pictures of this rank, unreadable ones included."""
+        """Pictures of this rank, unreadable ones included."""
         return len(range(self.rank, self.num_pictures, self.world_size))
 
     @property
     def rows(self) -> NDArray[np.int64]:
         """This rank's rows of the index, without unreadable ones."""
-        rows = self.index.rows(VAL)[self.rank :: self.world_size]
+        rows = self.index.rows(self.split)[:: self.every][self.rank :: self.world_size]
         if not self.unreadable:
             return rows
         return rows[~np.isin(rows, np.fromiter(self.unreadable, dtype=np.int64, count=len(self.unreadable)))]
@@ -76,5 +86,7 @@ class EvaluationPlan:
         rows = self.rows
         for first in range(first_batch * self.batch_size, len(rows), self.batch_size):
             ids = rows[first : first + self.batch_size]
-            nothing_random = np.zeros((len(ids), UNIFORMS_PER_SAMPLE))
-            yield plan_batch(self.index, ids, AUGMENTATIONS["v1"], resolution, nothing_random, self.copies)
+            uniforms = np.zeros((len(ids), UNIFORMS_PER_SAMPLE))
+            if self.augmentation.is_random:
+                uniforms = uniforms_of(self.seed, self.view, ids, UNIFORMS_PER_SAMPLE)
+            yield plan_batch(self.index, ids, self.augmentation, resolution, uniforms, self.copies)

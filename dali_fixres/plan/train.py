@@ -1,8 +1,11 @@
 """The plan of a training or fine-tuning stage."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dali_fixres.batch import BatchPlan
 from dali_fixres.config import Copies
@@ -99,6 +102,11 @@ class TrainPlan:
         rows, positions = order.batch(num_done // order.global_batch + step, self.unreadable)
         uniforms = uniforms_of(self.seed, epoch, positions, UNIFORMS_PER_SAMPLE)
         return plan_batch(self.index, rows, self.augmentation, self.schedule.at(epoch), uniforms, self.copies)
+
+    def global_rows(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return the rows of the index that all ranks together have at a step of an epoch, unreadable ones included."""
+        order = replace(self._order(epoch), rank=0, world_size=1, batch_size=self.global_batch(epoch))
+        return order.batch(step, frozenset())[0]
 
     def epoch(self, epoch: int, num_done: int = 0) -> Iterator[BatchPlan]:
         """Yield the batches of an epoch from its position `num_done` on."""

@@ -96,6 +96,18 @@ def test_the_rate_follows_from_what_learns() -> None:
     assert (TrainConfig().rate, TrainConfig(base_lr=0.3).rate) == (0.1, 0.3)
 
 
+def test_one_pass_keeps_what_is_before_the_classifier() -> None:
+    """Its own policy is the authors'; those that change the trunk are refused, and so are views without it."""
+    one_pass = partial(FINETUNE, method="one-pass")
+    assert (one_pass().tuned, FINETUNE().tuned) == ("classifier+norm-stats", "classifier+norm")
+    assert one_pass(policy="classifier").tuned == "classifier"
+    for policy in ("classifier+norm", "last-block", "all"):
+        with pytest.raises(ConfigError, match=r"--method one-pass keeps .* use --policy classifier\+norm-stats"):
+            one_pass(policy=policy)
+    with pytest.raises(ConfigError, match="--views goes with --method one-pass"):
+        FINETUNE(views=2)
+
+
 def test_blocks_go_with_their_policy() -> None:
     """A number of blocks that nothing would come of is refused."""
     assert FinetuneConfig(test_res=160, policy="last-block", blocks=3).blocks == 3
@@ -236,6 +248,9 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
         (TrainConfig, "repeats", -2, "at least 1"),
         (FINETUNE, "epochs", 0, "at least 1"),
         (FINETUNE, "blocks", 0, "at least 1"),
+        (FINETUNE, "views", 0, "at least 1"),
+        (FINETUNE, "statistics_images", 1, "at least 2"),
+        (FINETUNE, "feature_memory", -1.0, "at least 0"),
         (FINETUNE, "label_smoothing", -0.5, "from 0 to below 1"),
         (PreviewConfig, "num_images", 0, "from 1 to 64"),
         (PreviewConfig, "num_images", 65, "from 1 to 64"),

@@ -1,0 +1,235 @@
+"""Fine-tuning in one pass: pooled features are computed once, and the classifier learns from them."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dali_fixres.batch import Batch
+from dali_fixres.distributed import World
+from dali_fixres.errors import ConfigError, ModelError
+from dali_fixres.interruption import Orders
+from dali_fixres.precision import forward_precision
+from dali_fixres.report.progress import Bar
+from dali_fixres.training import Learner, Meter
+
+__all__ = ["FeatureBank", "FeatureEpoch", "Rounds", "collect_features", "learn_from_features", "measure_statistics"]
+
+
+@torch.inference_mode()
+def measure_statistics(
+    network: nn.Module, norm: _BatchNorm, batches: Iterator[Batch], rounds: "Rounds", world: World
+) -> None:
+    """Give a batch norm the exact mean and variance of what reaches it, over the pictures of all processes.
+
+    Unlike a running average they do not depend on how pictures are put into batches or dealt to processes.
+    """
+    sums = torch.zeros(3, norm.num_features, dtype=torch.float64)
+
+    def add(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        nonlocal sums
+        values = inputs[0].double().transpose(0, 1).flatten(1)  # (channels, positions)
+        counts = torch.full_like(values[:, 0], values.shape[1])
+        sums = sums.to(values.device) + torch.stack([values.sum(1), values.square().sum(1), counts])
+
+    handle = norm.register_forward_pre_hook(add)
+    try:
+        for _ in rounds.of(network, batches):
+            pass
+    finally:
+        handle.remove()
+    total, squares, count = world.sum(sums)
+    mean = total / count
+    variance = (squares / count - mean.square()) * count / (count - 1)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance.clamp(min=0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureBank:
+    """What reaches the classifier, for this process' training pictures, in one or several views of each.
+
+    Attributes:
+        features: (views, pictures, channels) float16.
+        labels: (pictures,) int64.
+        places: Where a row of the index lies in `features`, for each view, (views, rows) int64; -1 if it does not.
+    """
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    places: torch.Tensor
+
+    def find(self, view: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return features (n, channels) float32 and labels (n,) of those of some rows that lie here."""
+        places = self.places[view, rows]
+        places = places[places >= 0].to(self.features.device)
+        return self.features[view, places].float(), self.labels[places]
+
+
+@torch.inference_mode()
+def collect_features(
+    network: nn.Module,
+    classifier: nn.Module,
+    views: list[Iterator[Batch]],
+    size: tuple[int, int],
+    rounds: "Rounds",
+    limit_gib: float,
+) -> FeatureBank:
+    """Run every view of every picture through a frozen network and keep what its classifier gets.
+
+    Args:
+        network: In evaluation mode.
+        classifier: The part of it that will learn.
+        views: Batches of each view.
+        size: How many pictures this process has at most, and how many rows the index has to train on.
+        rounds: Shows progress and obeys orders.
+        limit_gib: Features that take more memory than this go to a file.
+
+    Raises:
+        ModelError: If the classifier does not get one vector per picture, or half precision cannot hold it.
+    """
+    num_pictures, num_rows = size
+    caught: list[torch.Tensor] = []
+    handle = classifier.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    places = torch.full((len(views), num_rows), -1)
+    features: torch.Tensor | None = None
+    labels = torch.zeros(num_pictures, dtype=torch.int64)
+    place_of = torch.full((num_rows,), -1)  # the same for all views; a picture may be unreadable in one alone
+    num_found = 0
+    try:
+        for view, batches in enumerate(views):
+            for batch in rounds.of(network, batches):
+                vectors = _vectors(caught.pop(), network)
+                if features is None:
+                    labels = labels.to(vectors.device)
+                    features = _room((len(views), num_pictures, vectors.shape[1]), vectors.device, limit_gib)
+                rows = torch.from_numpy(batch.ids)
+                new = rows[place_of[rows] < 0]
+                place_of[new] = torch.arange(num_found, num_found + len(new))
+                num_found += len(new)
+                there = place_of[rows].to(features.device)
+                features[view, there] = vectors.to(features.device)
+                labels[there.to(labels.device)] = batch.labels
+                places[view, rows] = place_of[rows]
+    finally:
+        handle.remove()
+    if features is None:
+        raise ModelError("this process has no readable training picture; run fewer processes")
+    return FeatureBank(features, labels.to(features.device), places)
+
+
+def _vectors(inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """Return what a classifier got as (n, channels) float16."""
+    if inputs.ndim > 2 and inputs.shape[2:].numel() > 1:
+        raise ModelError(
+            f"the classifier of {type(network).__name__} runs before the pooling, so there are no features to learn "
+            "from; use --method sgd"
+        )
+    vectors = inputs.flatten(1).half()
+    if not torch.isfinite(vectors).all():
+        raise ModelError(
+            f"the features of {type(network).__name__} do not fit half precision or are not finite; use --method sgd"
+        )
+    return vectors
+
+
+def _room(shape: tuple[int, int, int], device: torch.device, limit_gib: float) -> torch.Tensor:
+    """Return room for features: on the device, or above the limit in a file that goes when the process does."""
+    num_bytes = 2 * int(np.prod(shape))
+    if num_bytes <= limit_gib * 2**30:
+        return torch.empty(shape, dtype=torch.float16, device=device)
+    folder = tempfile.gettempdir()
+    if num_bytes > shutil.disk_usage(folder).free:
+        raise ConfigError(
+            f"the features take {num_bytes / 2**30:.1f} GiB, more than --feature-memory {limit_gib:g} and than is free "
+            f"in {folder}; set TMPDIR to a folder with more room"
+        )
+    with tempfile.TemporaryFile() as file:  # the mapping keeps it until it is no longer used
+        mapped: Any = np.memmap(file, dtype=np.float16, mode="w+", shape=shape)
+    return torch.from_numpy(mapped)
+
+
+def learn_from_features(
+    learner: Learner, classifier: nn.Module, bank: FeatureBank, epoch: "FeatureEpoch", meter: Meter, world: World
+) -> Iterator[int]:
+    """Take an epoch's optimiser steps on the classifier alone, and yield the number of steps done after each.
+
+    Every process takes its own pictures of the same global batch, so the steps are those of a single process.
+
+    Raises:
+        TrainingDivergedError: If the loss is no finite number; the message names the step.
+    """
+    criterion = nn.CrossEntropyLoss(label_smoothing=learner.label_smoothing, reduction="sum")
+    parameters = list(classifier.parameters())
+    device = parameters[0].device
+    step = epoch.first_step
+    for rows in epoch.batches:
+        for group in learner.optimizer.param_groups:
+            group["lr"] = learner.learning_rate.at(step)
+        vectors, labels = bank.find(epoch.view, torch.from_numpy(rows))
+        vectors = vectors.to(device)
+        if isinstance(classifier, nn.Conv2d):
+            vectors = vectors[:, :, None, None]
+        loss = criterion(classifier(vectors).flatten(1), labels.to(device))
+        learner.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        count, loss_sum = world.sum(torch.stack([torch.tensor(float(len(labels))), loss.detach().cpu()])).tolist()
+        for parameter in parameters:
+            assert parameter.grad is not None
+            parameter.grad = world.sum(parameter.grad).to(device) / max(count, 1.0)
+        if learner.clip_grad is not None:
+            nn.utils.clip_grad_norm_(parameters, learner.clip_grad)
+        learner.optimizer.step()
+        step += 1
+        meter.add(torch.tensor(loss_sum / max(count, 1.0)), int(count), step)
+        yield step
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureEpoch:
+    """An epoch of the classifier.
+
+    Attributes:
+        view: Which view of the pictures it looks at.
+        first_step: Steps done before.
+        batches: Rows of the index of each global batch.
+    """
+
+    view: int
+    first_step: int
+    batches: Iterator[np.ndarray[tuple[int, ...], np.dtype[np.int64]]]
+
+
+@dataclass(slots=True)
+class Rounds:
+    """Runs a network over batches for the sake of what hooks see, with progress, as many rounds in all processes."""
+
+    num_rounds: int
+    bar: Bar
+    orders: Orders
+    done: int = field(default=0)
+
+    def of(self, network: nn.Module, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield each batch once it has gone through the network.
+
+        Raises:
+            Interrupted: If orders say so.
+        """
+        network.eval()
+        for _ in range(self.num_rounds):
+            batch = next(batches, None)
+            if batch is not None:
+                with forward_precision(batch.images.device):
+                    network(batch.images)
+                yield batch
+            self.done += 1
+            self.bar.update(self.done)
+            self.orders.agree().raise_if_stopped()
