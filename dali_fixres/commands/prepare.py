@@ -129,8 +129,8 @@ def _source(index: Index, row: int, split: str, taken: set[str]) -> Source:
     label = int(index.labels[row])
     class_name = index.classes[label]
     key = f"{split}/{_safe(class_name)}/{_name(path, split, class_name)}"
-    if key.lower() in taken:
-        key = f"{key}-{row}"
+    while key.lower() in taken:
+        key += f"-{row}"
     taken.add(key.lower())
     place = Place(Path(os.fsdecode(index.file(row))))
     if index.shards:

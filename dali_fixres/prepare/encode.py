@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from dali_fixres.index.headers import FORMATS
@@ -50,7 +51,7 @@ class Copy:
 
 
 def encode_copies(content: bytes, sizes: Sizes) -> dict[str, Copy]:
-    """Return the copies of an encoded picture by folder; no rung that would not be smaller than the picture.
+    """Return the copies of an encoded picture by folder; no rung that would not be smaller than the full copy.
 
     As the trainer sees it: not turned by EXIF, colour profiles passed over, grey and CMYK made RGB. The bytes depend on
     the picture and the settings alone. The full copy of a plain JPEG that is within bounds, and no longer than its
@@ -60,22 +61,30 @@ def encode_copies(content: bytes, sizes: Sizes) -> dict[str, Copy]:
         Exception: Whatever a broken picture makes PIL raise.
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        picture = image.convert("RGB")
+        picture = _rgb(image)
         photograph = image.format == "JPEG" and image.mode == "RGB"
         plain = photograph and not image.info.keys() & NOT_PLAIN
     width, height = picture.size
+    scale = min(1.0, sizes.max_side / max(height, width)) if sizes.max_side else 1.0
     copies = {}
     for side in sizes.rungs:
-        if side < min(height, width):
+        if side < round(scale * min(height, width)):
             copies[str(side)] = _scaled(picture, side / min(height, width), sizes.quality, FULL_COLOUR)
     if sizes.max_side:
-        scale = min(1.0, sizes.max_side / max(height, width))
         colour = HALF_COLOUR if photograph and scale == 1 else FULL_COLOUR
         full = _scaled(picture, scale, sizes.quality, colour)
         # Encoding it again would lose detail and gain nothing.
         keep = plain and scale == 1 and len(content) <= len(full.content)
         copies["full"] = Copy(content, height, width) if keep else full
     return copies
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return a picture as RGB of 8 bits; 16 bits are scaled down, where PIL would cut off what is above 255."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _scaled(picture: Image.Image, scale: float, quality: int, subsampling: str) -> Copy:

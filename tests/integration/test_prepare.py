@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,36 @@ def test_odd_pictures_become_rgb(tmp_path: Path) -> None:
     for row in range(4):
         with Image.open(BytesIO(index.read(row, 1).tobytes())) as image:
             assert (image.mode, image.size) == ("RGB", (192, 128))
+
+
+def test_copies_are_of_their_pictures(tmp_path: Path) -> None:
+    """Pictures of one grey each, some of 16 bits, some whose names collide: each row's copies have its own grey."""
+    folder = tmp_path / "data" / "val" / "a"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(("x-1.jpg", "x.jpg", "x.png", "y.jpg", "z16.png", "z.jpg")):
+        pixels = np.full((300, 400), 20 + 40 * number, np.uint8)
+        Image.fromarray(pixels * np.uint16(256) if "16" in name else pixels).save(folder / name)
+    for layout in ("shards", "folder"):
+        target = tmp_path / layout
+        prepare(tmp_path / "data", target, replace(SMALL, layout=layout))
+        index = open_data(target).index
+        source = open_data(tmp_path / "data").index
+        for row in range(6):
+            with Image.open(source.path(row)) as image:
+                grey = np.asarray(image).mean() / (256 if image.mode.startswith("I") else 1)
+            for rung in (BASE, 0, 1):
+                with Image.open(BytesIO(index.read(row, rung).tobytes())) as image:
+                    assert np.asarray(image).mean() == pytest.approx(grey, abs=2)
+
+
+def test_no_rung_is_larger_than_the_full_copy(tmp_path: Path) -> None:
+    """A rung of 128 px is left out where the full copy of a wide picture is less high than that."""
+    (tmp_path / "data" / "val" / "a").mkdir(parents=True)
+    Image.new("RGB", (1000, 400)).save(tmp_path / "data" / "val" / "a" / "wide.jpg")
+    prepare(tmp_path / "data", tmp_path / "set", SMALL)
+    index = open_data(tmp_path / "set").index
+    assert (index.heights[0], index.widths[0]) == (120, 300)
+    assert [int(rung.heights[0]) for rung in index.rungs] == [64, 0]
 
 
 def test_targets_that_are_refused(pictures: Path, prepared: Path, tmp_path: Path) -> None:
