@@ -78,10 +78,9 @@ def build_start(start: Start, config: NetworkConfig, index: Index) -> BuiltModel
     """
     classes = start.checkpoint.classes
     if classes != index.classes:
-        strange = sorted(set(classes) ^ set(index.classes))[:3]
         raise CheckpointError(
-            f"{start.path} knows {len(classes)} classes and {index.root} has {len(index.classes)}"
-            f"{': ' + ', '.join(strange) + ' …' if strange else ' in another order'}; give the data it was trained on"
+            f"{start.path} knows the {_few(classes)}, and {index.root} has the {_few(index.classes)}; give the data it "
+            "was trained on"
         )
     built = rebuild(start.checkpoint, start.path)
     return BuiltModel(built.network, config.normalisation(built.normalisation))
@@ -105,3 +104,8 @@ def build_named(config: NetworkConfig, name: str, index: Index, reporter: Report
         start += f", with a new head for {len(index.classes)} classes ({', '.join(new_head)})"
     reporter.line(f"network: {name}, {num_parameters(built.network) / 1e6:.2f} M parameters, {start}")
     return spec, BuiltModel(built.network, config.normalisation(built.normalisation), new_head)
+
+
+def _few(classes: tuple[str, ...]) -> str:
+    """Say how many classes there are, and name some."""
+    return f"{len(classes)} classes {', '.join(classes[:3])}{' …' if len(classes) > 3 else ''}"

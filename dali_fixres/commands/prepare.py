@@ -86,6 +86,7 @@ def _manifest(source: Path, index: Index, config: PrepareConfig) -> dict[str, An
     return {
         "version": VERSION,
         "source": str(source),
+        "root": str(index.root),
         "source_fingerprint": index.fingerprint,
         "rungs": list(config.sides),
         "full": config.full,

@@ -53,7 +53,7 @@ def load_prepared(folder: Path) -> Index:
     if not (folder / INDEX).exists():
         raise DataError(f"{folder} is not finished; run the same `dali-fixres prepare` again, and it goes on")
     manifest = read_manifest(folder)
-    root = folder / FULL if manifest.get("full") else Path(str(manifest.get("source")))
+    root = folder / FULL if manifest.get("full") else Path(str(manifest.get("root")))
     try:
         with (folder / INDEX).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             index = snapshot_index(stored, root)
@@ -76,11 +76,13 @@ def _check_shards(folder: Path, index: Index, rungs: Sequence[Rung]) -> None:
     """Make sure that every shard is there and long enough for what the index says is in it."""
     places: tuple[Index | Rung, ...] = (index, *rungs)
     for place in places:
-        for number, shard in enumerate(place.shards):
-            ends = (place.offsets + place.num_bytes)[place.shard_of == number]
+        ends = np.zeros(len(place.shards), np.int64)
+        if place.shards:
+            np.maximum.at(ends, place.shard_of, place.offsets + place.num_bytes)
+        for shard, end in zip(place.shards, ends.tolist(), strict=True):
             path = place.root / shard
             found = path.stat().st_size if path.is_file() else -1
-            if found < ends.max(initial=0):
+            if found < end:
                 what = "is missing" if found < 0 else f"ends at byte {found}, before its last picture"
                 raise DataError(
                     f"shard {path} {what}; remove {folder / INDEX} and run `dali-fixres prepare` again to make it anew"

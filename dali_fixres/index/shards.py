@@ -85,10 +85,10 @@ def _samples(path: Path) -> Iterator[Member]:
                 file = archive.extractfile(member)
                 assert file is not None, "it is a file"
                 label = _label(file.read(), extension)
+                if label is None and extension == "cls":
+                    raise DataError(f"shard {path}: {member.name} is no number; a .cls file holds the class's number")
                 if label is not None and (extension == "json" or key not in labels):
                     labels[key] = label  # a .json may have the class's name, so it wins
-                elif extension == "cls":
-                    raise DataError(f"shard {path}: {member.name} is no number; a .cls file holds the class's number")
     for key, picture in pictures.items():
         if key not in labels:
             raise DataError(f"shard {path}: {picture.name} has no label; expected {key}.cls or {key}.json with a label")

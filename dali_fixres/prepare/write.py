@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 from dali_fixres.atomic import replacing
+from dali_fixres.errors import RunError
 from dali_fixres.index.headers import Place
 from dali_fixres.prepare.encode import Copy, Sizes, encode_copies
 
@@ -86,6 +87,7 @@ def write_part(part: Part) -> Written:
 
     Raises:
         SaveError: If it cannot be written.
+        RunError: If a picture's file cannot be read any more.
     """
     copies: dict[int, dict[str, tuple[int, int, int, int]]] = {}
     unreadable: dict[int, str] = {}
@@ -93,7 +95,14 @@ def write_part(part: Part) -> Written:
     with _writers(part) as writers:
         for source in part.sources:
             try:
-                encoded = encode_copies(source.place.read(), part.sizes)
+                content = source.place.read()
+            except OSError as error:  # it was there when it was indexed: not the picture's fault, and not to be noted
+                raise RunError(
+                    f"cannot read {source.place.file}: {error.strerror or error}; once the storage is mended, run the "
+                    "same command again, it goes on"
+                ) from error
+            try:
+                encoded = encode_copies(content, part.sizes)
             except Exception as error:  # noqa: BLE001 - whatever a broken picture makes PIL raise is the finding to report
                 unreadable[source.row] = str(getattr(error, "strerror", None) or error) or type(error).__name__
                 continue
