@@ -5,8 +5,6 @@ so that decoding costs what it costs there. What is in them means nothing.
 """
 
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dali_fixres.folders import cache_folder
-from dali_fixres.processes import usable_cores
+from dali_fixres.processes import usable_cores, worker_pool
 
 __all__ = ["bench_pictures"]
 
@@ -30,12 +28,15 @@ def bench_pictures() -> Path:
     if not folder.exists():
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        with ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn")) as pool:
+        drawn = []
+        with worker_pool(usable_cores()) as pool:
             for number in range(NUM_TRAIN + NUM_VAL):
                 split = "train" if number < NUM_TRAIN else "val"
                 path = partial / split / f"c{number % 10}" / f"{number:05}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                pool.submit(_draw, number, path)
+                drawn.append(pool.submit(_draw, number, path))
+            for future in drawn:
+                future.result()
         partial.rename(folder)
     return folder
 

@@ -11,11 +11,8 @@ runs/<name>/
     .lock           held by the process that writes, so that a second one is refused
 """
 
-import errno
-import fcntl
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +24,7 @@ from typing import IO, Any
 from dali_fixres.atomic import replacing
 from dali_fixres.config import to_toml
 from dali_fixres.errors import CheckpointError, ConfigError, SaveError
+from dali_fixres.locks import lock
 
 __all__ = [
     "BEST",
@@ -45,8 +43,6 @@ __all__ = [
 
 RUNS = Path("runs")
 LAST, BEST = "last.pt", "best.pt"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""A file system without locks, as some mounts of Lustre: runs are not kept apart there, but they can run."""
 
 CONFIG, RECORDS = "config.toml", "records.jsonl"
 
@@ -239,32 +235,12 @@ def _fresh_folder(command: str) -> Path:
 @contextmanager
 def _locked(path: Path) -> Iterator[RunFolder]:
     """Yield a locked run; the lock is kept beyond the end, unless that is an error."""
-    run = RunFolder(path, _lock(path))
+    run = RunFolder(path, lock(path, "give another --out"))
     try:
         yield run
     except BaseException:
         run.release()
         raise
-
-
-def _lock(path: Path) -> IO[str]:
-    """Lock a run folder until the result is closed; the lock goes with the process, however that ends."""
-    file = (path / ".lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise ConfigError(f"{path} is being written by {holder}; wait for it, or give another --out") from error
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            file.close()
-            raise
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> None:

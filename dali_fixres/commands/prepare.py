@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from dali_fixres.config import PrepareConfig
-from dali_fixres.errors import ConfigError, RunError, SaveError
+from dali_fixres.errors import ConfigError, DataError, RunError, SaveError
+from dali_fixres.folders import cache_folder
 from dali_fixres.index import TRAIN, VAL, Index, OpenedData, Rung, open_data
 from dali_fixres.index.headers import Place
-from dali_fixres.index.prepared import FULL, INDEX, MANIFEST, is_prepared, read_manifest, save_prepared
+from dali_fixres.index.prepared import FULL, INDEX, MANIFEST, VERSION, is_prepared, read_manifest, save_prepared
 from dali_fixres.index.table import make_index
+from dali_fixres.locks import LOCK, locked
 from dali_fixres.prepare.encode import Sizes, encode_copies, total_bytes
 from dali_fixres.prepare.write import Part, Source, Written, done_before, write_part
 from dali_fixres.processes import usable_cores, worker_pool
@@ -29,10 +31,11 @@ from dali_fixres.runs import write_json, write_text
 
 __all__ = ["prepare"]
 
+LONGEST_NAME = 200
+"""Bytes of a folder's or file's name; file systems take 255, with what is put behind."""
+
 NUM_SAMPLED = 48
 """Pictures that are encoded to estimate how much room all of them take."""
-
-VERSION = 1
 
 
 def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
@@ -48,6 +51,10 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
     with reporter.bar("reading picture sizes", total=1) as bar:
         opened = open_data(source, val_fraction=config.val_fraction, on_progress=bar.update_of)
     index = opened.index
+    if not config.full and cache_folder() in index.root.parents:
+        raise ConfigError(
+            f"the pictures of {source} are unpacked into a cache that may be emptied; leave --no-full out"
+        )
     sizes = Sizes(config.sides, config.max_side if config.full else None, config.quality)
     manifest = _manifest(source, index, config)
     _check_target(target, manifest)
@@ -57,21 +64,39 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make {target}: {error.strerror}; name another folder") from error
+    with locked(target, "name another folder"):
+        _write(opened, parts, sizes, manifest, config, reporter)
+    reporter.line(f"next: dali-fixres train --data {target} …")
+
+
+def _write(
+    opened: OpenedData,
+    parts: Sequence[Part],
+    sizes: Sizes,
+    manifest: dict[str, Any],
+    config: PrepareConfig,
+    reporter: Reporter,
+) -> None:
+    """Write or finish the copies, then the index."""
+    index, target = opened.index, parts[0].target
     write_json(target / MANIFEST, manifest)
     (target / INDEX).unlink(missing_ok=True)
-
     with reporter.bar("writing copies", len(index)) as bar:
         written = _write_all(parts, config.workers or usable_cores(), bar)
     copies = {row: placed for one in written for row, placed in one.copies.items()}
     unreadable = {row: reason for one in written for row, reason in one.unreadable.items()}
-    _finish(target, index, parts, copies, sizes)
     lines = _unreadable_lines(opened, unreadable)
+    if not copies:
+        raise DataError(
+            f"none of the {len(index)} pictures of {manifest['source']} can be decoded; the first is {lines[0]}"
+        )
+    _finish(target, index, parts, copies, sizes)
+    (target / "unreadable.txt").unlink(missing_ok=True)
     if lines:
         write_text(target / "unreadable.txt", "".join(f"{line}\n" for line in lines), errors="surrogateescape")
         reporter.warn(f"{len(lines)} file(s) cannot be read and are left out: see {target / 'unreadable.txt'}")
     megabytes = sum(one.num_bytes for one in written) / 1e6
     reporter.line(f"{len(copies)} pictures at {', '.join(sizes.names)}: {megabytes:.1f} MB in {target}")
-    reporter.line(f"next: dali-fixres train --data {target} …")
 
 
 def _check_apart(source: Path, target: Path) -> None:
@@ -103,7 +128,7 @@ def _check_target(target: Path, manifest: dict[str, Any]) -> None:
     if not target.exists():
         return
     if not is_prepared(target):
-        if not target.is_dir() or any(target.iterdir()):
+        if not target.is_dir() or any(path.name != LOCK for path in target.iterdir()):
             raise ConfigError(f"{target} is not empty; name a new folder, or one that `prepare` has begun")
         return
     before = read_manifest(target)
@@ -150,7 +175,8 @@ def _name(path: str, split: str, class_name: str) -> str:
 
 def _safe(text: str) -> str:
     """Return a name that is one folder or file anywhere, and has no dots, at which names in shards end."""
-    return re.sub(r"[^\w-]", "_", text) or "_"
+    name = re.sub(r"[^\w-]", "_", text) or "_"
+    return name.encode()[:LONGEST_NAME].decode("utf-8", "ignore")
 
 
 def _check_room(parts: Sequence[Part], target: Path, reporter: Reporter) -> None:
@@ -181,7 +207,7 @@ def _write_all(parts: Sequence[Part], num_processes: int, bar: Bar) -> list[Writ
     num_done, num_bytes = 0, 0
     try:
         with worker_pool(num_processes) as pool:
-            for future in as_completed([pool.submit(_write, part) for part in parts]):
+            for future in as_completed([pool.submit(_write_part, part) for part in parts]):
                 one = future.result()
                 written.append(one)
                 num_done += len(one.copies) + len(one.unreadable)
@@ -199,7 +225,7 @@ def _write_all(parts: Sequence[Part], num_processes: int, bar: Bar) -> list[Writ
     return written
 
 
-def _write(part: Part) -> Written:
+def _write_part(part: Part) -> Written:
     return done_before(part) or write_part(part)
 
 

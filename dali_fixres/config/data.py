@@ -81,7 +81,9 @@ class PrepareConfig:
     def sides(self) -> tuple[int, ...]:
         """Shorter sides of the rungs, as given."""
         words = self.rungs.split(",")
-        check(all(word.strip().isdigit() for word in words), "--rungs", "whole numbers, as in 160,256,384", self.rungs)
+        check(
+            all(word.strip().isdecimal() for word in words), "--rungs", "whole numbers, as in 160,256,384", self.rungs
+        )
         return tuple(map(int, words))
 
 

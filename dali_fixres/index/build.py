@@ -183,7 +183,9 @@ def _check_split(data: Path, val_fraction: float | None, *, is_split: bool) -> N
     if val_fraction is not None and not 0 < val_fraction <= 1:
         raise DataError(f"--val-fraction must be above 0 and at most 1; found {val_fraction}")
     if not is_split and val_fraction is None:
-        expected = f"{data}/train/<class>/*.jpg and {data}/val/<class>/*.jpg" if data.is_dir() else "a split column"
+        folders = f"{data}/train/<class>/*.jpg and {data}/val/<class>/*.jpg"
+        in_file = "files named train-… and val-…" if data.suffix in {".tar", ".parquet"} else "a split column"
+        expected = folders if data.is_dir() else in_file
         raise DataError(
             f"{data} does not say which pictures to test on; expected {expected}, or give --val-fraction 0.1"
         )

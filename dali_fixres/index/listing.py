@@ -1,15 +1,16 @@
 """What all kinds of data sets are listed as, before pictures are measured."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dali_fixres.errors import DataError, did_you_mean
 from dali_fixres.index.table import TRAIN, VAL
 
-__all__ = ["VAL_NAMES", "Candidate", "Listing", "check_trained", "sorted_labels", "split_named"]
+__all__ = ["VAL_NAMES", "Candidate", "Listing", "check_trained", "other_tests", "sorted_labels", "split_named"]
 
 VAL_NAMES = ("val", "valid", "validation", "test")
+"""What splits to test on are called; of several in a data set, the first of these is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class Listing:
 def split_named(word: str) -> str | None:
     """Return the split that a word names, or None."""
     return VAL if word in VAL_NAMES else TRAIN if word == TRAIN else None
+
+
+def other_tests(words: Collection[str | None]) -> list[str]:
+    """Return which of a data set's splits to test on are left out, because another comes first."""
+    return [name for name in VAL_NAMES if name in words][1:]
 
 
 def check_trained(candidates: Sequence[Candidate], where: str) -> None:

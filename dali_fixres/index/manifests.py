@@ -4,11 +4,20 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dali_fixres.errors import DataError
-from dali_fixres.index.listing import VAL_NAMES, Candidate, Listing, check_trained, sorted_labels, split_named
+from dali_fixres.index.listing import (
+    VAL_NAMES,
+    Candidate,
+    Listing,
+    check_trained,
+    other_tests,
+    sorted_labels,
+    split_named,
+)
 from dali_fixres.index.table import TRAIN
 
 __all__ = ["TABLES", "find_metadata", "list_manifest", "list_metadata"]
@@ -30,7 +39,7 @@ def list_manifest(manifest: Path) -> Listing:
     Raises:
         DataError: If it cannot be read, lacks a column, or has a row that cannot be used; the message names the line.
     """
-    return _listing(manifest.parent, [_candidate(row, where, None, "") for where, row in _rows(manifest)], manifest)
+    return _listing(manifest.parent, [_candidate(row, where, "", "") for where, row in _rows(manifest)], manifest)
 
 
 def find_metadata(root: Path) -> list[Path]:
@@ -49,7 +58,7 @@ def list_metadata(root: Path, tables: Sequence[Path]) -> Listing:
     candidates = []
     for table in tables:
         folder = "" if table.parent == root else table.parent.name
-        candidates += [_candidate(row, where, split_named(folder), folder) for where, row in _rows(table)]
+        candidates += [_candidate(row, where, folder, folder) for where, row in _rows(table)]
     return _listing(root, candidates, tables[0])
 
 
@@ -61,17 +70,23 @@ def _listing(root: Path, candidates: list[Candidate], table: Path) -> Listing:
         if candidate.path in seen:
             raise DataError(f"{table} lists {os.fsdecode(candidate.path)} twice; each picture may be there once")
         seen.add(candidate.path)
+    others = other_tests({candidate.split for candidate in candidates})
+    candidates = [
+        replace(candidate, split=split_named(candidate.split or ""))
+        for candidate in candidates
+        if candidate.split not in others
+    ]
     check_trained(candidates, str(table))
     return Listing(root, tuple(candidates), sorted_labels(candidates))
 
 
-def _candidate(row: Mapping[str, Any], where: str, split: str | None, folder: str) -> Candidate:
-    """Return what a row lists.
+def _candidate(row: Mapping[str, Any], where: str, split: str, folder: str) -> Candidate:
+    """Return what a row lists; its split is the word that names it.
 
     Args:
         row: Its values.
         where: Which row, for people.
-        split: Of the table, where it has one.
+        split: Of the table, or empty.
         folder: Of the table, below the data set's root.
     """
     key = next((key for key in PATH_KEYS if row.get(key)), None)
@@ -81,11 +96,16 @@ def _candidate(row: Mapping[str, Any], where: str, split: str | None, folder: st
     if not isinstance(label, str | int) or not isinstance(row[key], str):
         raise DataError(f"{where}: path must be text, and label a name or a number; found {label!r}")
     path = os.path.join(folder, row[key])  # noqa: PTH118 - as written, which a Path would change
-    said = row.get("split") or None
-    if said is not None and split_named(str(said)) is None:
+    said = str(row.get("split") or "")
+    if said and split_named(said) is None:
         raise DataError(f"{where}: split must be train or one of {', '.join(VAL_NAMES)}; found {said!r}")
-    by_folder = split_named(path.partition("/")[0]) if key == "file_name" else None
-    return Candidate(os.fsencode(path), str(label), split_named(str(said)) if said else split or by_folder)
+    by_folder = path.partition("/")[0] if key == "file_name" else ""
+    try:
+        os.fsencode(str(label))
+        name = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: {error.object!r} is no text that can be written; mend the row") from error
+    return Candidate(name, str(label), said or split or (by_folder if split_named(by_folder) else None))
 
 
 def _rows(table: Path) -> Iterator[Row]:
@@ -102,7 +122,8 @@ def _csv_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:
     missing = [name for name, keys in (("path", PATH_KEYS), ("label", ("label",))) if not found & set(keys)]
     if missing:
         raise DataError(
-            f"{table} lacks the column(s) {', '.join(missing)}; its first line must read path,label or path,label,split"
+            f"{table} lacks the column(s) {', '.join(missing)}; its first line must read path,label or path,label,split "
+            f"and reads {','.join(reader.fieldnames or ())[:80]!r}"
         )
     for row in reader:
         yield f"{table}, line {reader.line_num}", row
@@ -123,8 +144,11 @@ def _json_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:
 
 
 def _columns(table: Path) -> set[str]:
-    """Return the columns of a table's first row; none if it cannot be read."""
+    """Return the columns of a table's first row; none if it is empty."""
     try:
-        return set(next(_rows(table))[1])
-    except (DataError, StopIteration):
-        return set()
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            if table.suffix.lower() == ".csv":
+                return set(next(csv.reader(file), ()))
+            return set(next(_json_rows(table, file), ("", {}))[1])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {table}: {error}") from error

@@ -3,13 +3,14 @@
 Pages of a Parquet file are compressed, so no picture can be read from the middle of one.
 """
 
+import fcntl
 import hashlib
 import io
 import json
-import os
 import shutil
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,20 +62,38 @@ def unpack(tables: Sequence[Table], on_progress: Callable[[int, int], None]) -> 
     """
     states = [(str(table.path.resolve()), table.path.stat().st_size, table.path.stat().st_mtime_ns) for table in tables]
     folder = cache_folder() / "parquet" / hashlib.sha256(repr(states).encode()).hexdigest()[:16]
-    if not folder.exists():
-        _unpack_into(folder, tables, on_progress)
+    with _one_at_a_time(folder):
+        if not folder.exists():
+            _unpack_into(folder, tables, on_progress)
     names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
     return Unpacked(folder, None if names is None else tuple(names))
 
 
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process unpacks the same files; the lock of a killed one is free."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as lock:
+            with suppress(OSError):  # a file system without locks: processes are not kept apart there
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise DataError(
+            f"cannot write {folder.parent}: {error.strerror}; set DALI_FIXRES_CACHE to another place"
+        ) from error
+
+
 def _unpack_into(folder: Path, tables: Sequence[Table], on_progress: Callable[[int, int], None]) -> None:
     parquet, features_of = _reader(tables[0].path)
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
+    partial = folder.with_name(f".{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
     try:
         files = [parquet.ParquetFile(table.path) for table in tables]
         columns = [
             _columns(table.path, features_of(file.schema_arrow)) for table, file in zip(tables, files, strict=True)
         ]
+        _check_names([(table.path, names) for table, (_, _, names) in zip(tables, columns, strict=True)])
         _check_room(folder, tables)
         total, done = sum(file.metadata.num_rows for file in files), 0
         partial.mkdir(parents=True)
@@ -120,6 +139,17 @@ def _columns(path: Path, features: Any) -> tuple[str, str, list[str] | None]:
     return pictures[0], labels[0], getattr(features[labels[0]], "names", None)
 
 
+def _check_names(names_of: Sequence[tuple[Path, list[str] | None]]) -> None:
+    """Refuse files whose numbers stand for other classes than the first one's."""
+    first, expected = names_of[0]
+    for path, names in names_of:
+        if names != expected:
+            raise DataError(
+                f"{path} has the classes {', '.join(names or ['numbers'])[:80]} and {first} has "
+                f"{', '.join(expected or ['numbers'])[:80]}; give files of one data set"
+            )
+
+
 def _is_picture(kind: Any) -> bool:
     """Return whether a column holds files, where nobody wrote that these are pictures."""
     return isinstance(kind, dict) and "bytes" in kind
@@ -128,7 +158,7 @@ def _is_picture(kind: Any) -> bool:
 def _check_row(picture: Any, label: Any, names: Sequence[str] | None, where: str) -> None:
     if not picture or not picture.get("bytes"):
         raise DataError(f"{where}: has no picture in it; mend the file")
-    if label is None or (names is not None and not 0 <= label < len(names)):
+    if not isinstance(label, int | str) or (names is not None and not 0 <= int(label) < len(names)):
         raise DataError(f"{where}: its label is {label}, which names no class; mend or remove the file")
 
 

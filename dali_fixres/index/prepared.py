@@ -18,9 +18,11 @@ from dali_fixres.errors import DataError
 from dali_fixres.index.snapshot import snapshot_arrays, snapshot_index
 from dali_fixres.index.table import Index, Rung, with_rungs
 
-__all__ = ["FULL", "INDEX", "MANIFEST", "is_prepared", "load_prepared", "read_manifest", "save_prepared"]
+__all__ = ["FULL", "INDEX", "MANIFEST", "VERSION", "is_prepared", "load_prepared", "read_manifest", "save_prepared"]
 
 MANIFEST, INDEX, FULL = "prepared.json", "index.npz", "full"
+
+VERSION = 1
 
 RUNG_COLUMNS = ("heights", "widths", "num_bytes", "shard_of", "offsets")
 
@@ -98,5 +100,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {folder / MANIFEST}: {error}") from error
+        raise DataError(f"cannot read {folder / MANIFEST}: {error}; prepare the data set anew") from error
+    found = content.get("version") if isinstance(content, dict) else None
+    if found != VERSION:
+        raise DataError(
+            f"{folder / MANIFEST} has version {found}, and this program reads {VERSION}; prepare the data set anew"
+        )
     return content

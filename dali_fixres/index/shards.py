@@ -7,9 +7,10 @@ object with ``label`` or ``cls``). Shards are scanned once and remembered as lon
 import hashlib
 import json
 import os
+import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -82,17 +83,41 @@ def _samples(path: Path) -> Iterator[Member]:
                     raise DataError(f"shard {path} has two pictures named {key!r}; each sample needs a name of its own")
                 pictures[key] = member
             elif extension in {"cls", "json"}:
-                file = archive.extractfile(member)
-                assert file is not None, "it is a file"
-                label = _label(file.read(), extension)
-                if label is None and extension == "cls":
-                    raise DataError(f"shard {path}: {member.name} is no number; a .cls file holds the class's number")
+                label = _read_label(path, archive, member, extension)
                 if label is not None and (extension == "json" or key not in labels):
                     labels[key] = label  # a .json may have the class's name, so it wins
+        _check_end(path, archive.offset)
+    _check_complete(path, pictures, labels)
+    for key, picture in pictures.items():
+        yield Member(picture.name, labels[key], picture.offset_data, picture.size)
+
+
+def _check_complete(path: Path, pictures: Mapping[str, tarfile.TarInfo], labels: Mapping[str, str]) -> None:
+    """Refuse samples that lack a label or a picture, which would vanish without a word."""
     for key, picture in pictures.items():
         if key not in labels:
             raise DataError(f"shard {path}: {picture.name} has no label; expected {key}.cls or {key}.json with a label")
-        yield Member(picture.name, labels[key], picture.offset_data, picture.size)
+    for key in labels:
+        if key not in pictures:
+            known = ", .".join(PICTURES)
+            raise DataError(f"shard {path}: {key!r} has a label and no picture; a sample's picture is one of .{known}")
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Refuse a shard that was cut at or in a member's header, where tarfile takes it to be at its end."""
+    with path.open("rb") as file:
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"unexpected end of data at byte {end}, without the zeros that end a tar file")
+
+
+def _read_label(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> str | None:
+    file = archive.extractfile(member)
+    assert file is not None, "it is a file"
+    label = _label(file.read(), extension)
+    if label is None and extension == "cls":
+        raise DataError(f"shard {path}: {member.name} is no number; a .cls file holds the class's number")
+    return label
 
 
 def _label(content: bytes, extension: str) -> str | None:
@@ -117,11 +142,9 @@ def _check_offsets(path: Path, members: list[Member]) -> None:
     if not offsets.is_file():
         return
     version, *lines = offsets.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
-    width = {"v1.1": 3, "v1.2": 4}.get(version.partition(" ")[0])
-    if width is None:
+    if version.partition(" ")[0] not in {"v1.1", "v1.2"}:
         return  # of another tool
-    words = [line.split(" ") for line in lines]
-    listed = {(line[at + 1], line[at + 2]) for line in words for at in range(0, len(line) - width + 1, width)}
+    listed = {pair for line in lines for pair in re.findall(r"(?<= )(\d+) (\d+)\b", line)}
     for member in members:
         if (str(member.offset), str(member.num_bytes)) not in listed:
             raise DataError(

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dali_fixres.errors import DataError, did_you_mean
-from dali_fixres.index.listing import VAL_NAMES, Candidate, Listing, check_trained, sorted_labels, split_named
+from dali_fixres.index.listing import (
+    VAL_NAMES,
+    Candidate,
+    Listing,
+    check_trained,
+    other_tests,
+    sorted_labels,
+    split_named,
+)
 from dali_fixres.index.manifests import TABLES, find_metadata, list_manifest, list_metadata
 from dali_fixres.index.parquet import Table, unpack
 from dali_fixres.index.shards import read_shard
@@ -36,7 +44,9 @@ def list_source(data: Path, on_progress: Callable[[int, int], None]) -> Listing:
     except OSError as error:
         raise DataError(f"cannot look at {data}: {error.strerror}; check its permissions") from error
     if not exists:
-        raise DataError(f"no such folder or manifest: {data}; give a folder with train/ and val/, or a CSV file")
+        raise DataError(
+            f"no such folder or manifest: {data}; give a folder of pictures, a .csv, .jsonl, .tar or .parquet"
+        )
     suffix = data.suffix.lower()
     if is_folder:
         return _list_inside(data, on_progress)
@@ -50,13 +60,20 @@ def list_source(data: Path, on_progress: Callable[[int, int], None]) -> Listing:
 
 
 def _list_inside(root: Path, on_progress: Callable[[int, int], None]) -> Listing:
-    if shards := _find(root, ".tar"):
+    shards = _find(root, ".tar")
+    if shards and not _has_class_folders(root):
         return _list_shards(root, shards)
     if tables := find_metadata(root):
         return list_metadata(root, tables)
     if files := _find(root, ".parquet"):
         return _list_parquet(root, files, on_progress)
     return _list_folder(root)
+
+
+def _has_class_folders(root: Path) -> bool:
+    """Return whether pictures of a split lie in folders: a .tar file beside them is what they were unpacked from."""
+    folders = [root / name for name in (TRAIN, *VAL_NAMES) if (root / name).is_dir()]
+    return any(entry.is_dir() for folder in folders for entry in folder.iterdir())
 
 
 def _list_folder(root: Path) -> Listing:
@@ -121,15 +138,14 @@ def _find(root: Path, suffix: str) -> list[Path]:
     except OSError as error:
         raise DataError(f"cannot list {root}: {error.strerror}; check its permissions") from error
     found = sorted(path for path in files if path.suffix.lower() == suffix and not path.name.startswith("."))
-    words = {_split_word(path, root) for path in found}
-    others = [name for name in VAL_NAMES if name in words][1:]
+    others = other_tests({_split_word(path, root) for path in found})
     return [path for path in found if _split_word(path, root) not in others]
 
 
 def _list_shards(root: Path, shards: list[Path]) -> Listing:
     candidates = [
         Candidate(
-            path=os.fsencode(shard.relative_to(root) / member.name),
+            path=os.fsencode(f"{shard.relative_to(root)}/{member.name}"),
             label=member.label,
             split=split_named(_split_word(shard, root)),
             shard=number,
@@ -153,6 +169,7 @@ def _list_parquet(root: Path, files: list[Path], on_progress: Callable[[int, int
 
 
 def _split_word(path: Path, root: Path) -> str:
-    """Return the word that may name a file's split: its folder, or else the first word of its name."""
+    """Return the word that names a file's split, of its folder or of its name; empty if there is none."""
     folder = path.parent.name if path.parent != root else ""
-    return folder if split_named(folder) else re.split(r"[^a-z]", path.name.lower(), maxsplit=1)[0]
+    words = (folder, *re.split(r"[^a-z]+", path.stem.lower()))
+    return next((word for word in words if split_named(word)), "")

@@ -4,14 +4,14 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 from dali_fixres.atomic import replacing
-from dali_fixres.errors import RunError
+from dali_fixres.errors import RunError, SaveError
 from dali_fixres.index.headers import Place
 from dali_fixres.prepare.encode import Copy, Sizes, encode_copies
 
@@ -69,7 +69,7 @@ class Written:
 
     Attributes:
         name: Of the part.
-        digests: SHA-256 of each shard and .idx file, by path below the target; empty for files in folders.
+        digests: SHA-256 of each shard and .idx file, by path below the target; or of all files in each folder.
         copies: For each picture by row: by folder, height, width, length in bytes and offset in the shard.
         unreadable: What is wrong with pictures that could not be read, by row.
         num_bytes: Written in all.
@@ -112,7 +112,7 @@ def write_part(part: Part) -> Written:
                 placed[folder] = (copy.height, copy.width, len(copy.content), offset)
                 num_bytes += len(copy.content)
             copies[source.row] = placed
-    written = Written(part.name, _digests(part), copies, unreadable, num_bytes)
+    written = Written(part.name, _digests(part, copies), copies, unreadable, num_bytes)
     note = _note(part)
     note.parent.mkdir(exist_ok=True)
     with replacing(note) as file:
@@ -135,15 +135,7 @@ def done_before(part: Part) -> Written | None:
     rows = {source.row for source in part.sources}
     if copies.keys() | unreadable.keys() != rows:
         return None
-    if part.layout == "shards":
-        same = _digests(part) == written.digests
-    else:
-        same = all(
-            _file(part, folder, source.key).is_file() and _file(part, folder, source.key).stat().st_size == numbers[2]
-            for source in part.sources
-            for folder, numbers in copies.get(source.row, {}).items()
-        )
-    return written if same else None
+    return written if _digests(part, copies) == written.digests else None
 
 
 def _note(part: Part) -> Path:
@@ -158,21 +150,30 @@ def _file(part: Part, folder: str, key: str) -> Path:
     return part.target / folder / f"{key}.jpg"
 
 
-def _digests(part: Part) -> dict[str, str]:
-    """Return the SHA-256 of each shard and .idx file of a part as they are now."""
-    if part.layout == "folder":
-        return {}
-    shards = [_shard(part, folder) for folder in part.sizes.names]
-    files = [file for shard in shards for file in (shard, shard.with_suffix(".idx"))]
-    return {str(file.relative_to(part.target)): _digest(file) for file in files}
+def _digests(part: Part, copies: dict[int, dict[str, tuple[int, int, int, int]]]) -> dict[str, str]:
+    """Return the SHA-256 of each shard and .idx file of a part, or of each folder's files, as they are now."""
+    if part.layout == "shards":
+        shards = [_shard(part, folder) for folder in part.sizes.names]
+        files = [file for shard in shards for file in (shard, shard.with_suffix(".idx"))]
+        return {str(file.relative_to(part.target)): _digest([file]) for file in files}
+    written = [(source.key, copies.get(source.row, {})) for source in part.sources]
+    return {
+        folder: _digest([_file(part, folder, key) for key, sizes in written if folder in sizes])
+        for folder in part.sizes.names
+    }
 
 
-def _digest(path: Path) -> str:
+def _digest(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 of files, one after the other; empty if one is missing."""
+    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        for path in paths:
+            with path.open("rb") as file:
+                while content := file.read(1 << 20):
+                    digest.update(content)
     except OSError:
         return ""
+    return digest.hexdigest()
 
 
 class _ShardWriter:
@@ -215,8 +216,13 @@ class _FolderWriter:
     def add(self, source: Source, copy: Copy) -> int:
         """Write a file; it begins at its beginning."""
         path = _file(self._part, self._folder, source.key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(copy.content)
+        temporary = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(copy.content)
+            temporary.replace(path)
+        except OSError as error:
+            raise SaveError(f"cannot write {path}: {error.strerror}") from error
         return 0
 
 

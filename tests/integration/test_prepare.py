@@ -1,5 +1,6 @@
 """Prepared data: the copies, the index that knows them, what a kill leaves, and what is refused."""
 
+import fcntl
 import gc
 import hashlib
 import json
@@ -20,12 +21,13 @@ from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
 from tars import tar_of_folders
 
+from dali_fixres.commands import prepare as commands_prepare
 from dali_fixres.commands.index import index as show_index
 from dali_fixres.commands.prepare import prepare
 from dali_fixres.commands.train import train
 from dali_fixres.commands.verify import verify
 from dali_fixres.config import Copies, IndexConfig, PrepareConfig, TrainConfig, VerifyConfig
-from dali_fixres.errors import CheckpointError, ConfigError, DataError
+from dali_fixres.errors import CheckpointError, ConfigError, DataError, RunError
 from dali_fixres.index import BASE, open_data
 from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
 from dali_fixres.resolution import Resolution, Schedule
@@ -197,6 +199,99 @@ def test_rungs_beside_pictures_that_stay(pictures: Path, tmp_path: Path) -> None
     with Loader(source, max_batch_size=20) as loader:
         (expected,) = loader.run([plan])
     assert torch.equal(batch.images, expected.images)
+
+
+@pytest.mark.parametrize("form", ["table", "tar", "prepared"])
+def test_rungs_beside_pictures_of_any_form(pictures: Path, prepared: Path, tmp_path: Path, form: str) -> None:
+    """--no-full finds the pictures of a table, of one shard and of a prepared set where they are."""
+    source = prepared
+    if form == "table":
+        paths = sorted(path.relative_to(pictures) for path in pictures.rglob("*.jpg"))
+        shutil.copytree(pictures, tmp_path / "data")
+        source = tmp_path / "data" / "list.csv"
+        source.write_text("path,label,split\n" + "".join(f"{p},{p.parts[1]},{p.parts[0]}\n" for p in paths))
+    elif form == "tar":
+        tar_of_folders(pictures, tmp_path / "shards", 1)
+        source = tmp_path / "shards" / "train-0000.tar"
+    prepare(source, tmp_path / "set", replace(SMALL, full=False, val_fraction=None if form != "tar" else 0.2))
+    index = open_data(tmp_path / "set").index
+    expected = open_data(source, val_fraction=0.2 if form == "tar" else None).index
+    assert [index.read(row).tobytes() for row in range(len(index))] == [
+        expected.read(row).tobytes() for row in range(len(expected))
+    ]
+
+
+def test_pictures_that_cannot_be_found_any_more(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that goes away while copies are made stops `prepare`; when it is back, all is copied."""
+    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    check = commands_prepare._check_room
+
+    def and_lose_a_folder(*arguments: Any) -> None:
+        check(*arguments)
+        if not (tmp_path / "set").exists():
+            (data / "train" / "bee").rename(tmp_path / "bee")
+
+    monkeypatch.setattr(commands_prepare, "_check_room", and_lose_a_folder)
+    with pytest.raises(RunError, match=r"cannot read .*bee/.*: No such file .* run the same command again"):
+        prepare(data, tmp_path / "set", SMALL)
+    (tmp_path / "bee").rename(data / "train" / "bee")
+    prepare(data, tmp_path / "set", SMALL)
+    assert len(open_data(tmp_path / "set").index) == 60
+
+
+def test_no_picture_can_be_decoded(tmp_path: Path) -> None:
+    """That is said in one line, with the first of them."""
+    folder = tmp_path / "data" / "val" / "a"
+    folder.mkdir(parents=True)
+    Image.effect_noise((90, 90), 50).save(folder / "x.jpg")
+    (folder / "x.jpg").write_bytes((folder / "x.jpg").read_bytes()[:900])
+    with pytest.raises(DataError, match=r"none of the 1 pictures of .* can be decoded; the first is .*x.jpg: "):
+        prepare(tmp_path / "data", tmp_path / "set", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("[]", "has version None"), ('{"version": 2}', "has version 2"), ("{", "cannot read")]
+)
+def test_a_manifest_of_another_version(prepared: Path, tmp_path: Path, content: str, message: str) -> None:
+    """It is named, and what to do."""
+    target = Path(shutil.copytree(prepared, tmp_path / "set"))
+    (target / "prepared.json").write_text(content)
+    with pytest.raises(DataError, match=rf"{message}.*; prepare the data set anew"):
+        open_data(target)
+
+
+def test_damaged_files_in_folders_are_made_again(pictures: Path, tmp_path: Path) -> None:
+    """As with shards: a file with other bytes of the same length is made again."""
+    target = tmp_path / "set"
+    config = replace(SMALL, layout="folder")
+    prepare(pictures, target, config)
+    file = next((target / "64").rglob("*.jpg"))
+    content = file.read_bytes()
+    file.write_bytes(bytes(len(content)))
+    prepare(pictures, target, config)
+    assert file.read_bytes() == content
+
+
+def test_one_prepare_at_a_time(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+    """A second one for the same folder is refused while the first writes, and touches nothing."""
+    target = Path(shutil.copytree(prepared, tmp_path / "set"))
+    with (target / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=r"set is being written by .*; wait for it, or name another folder"):
+            prepare(pictures, target, SMALL)
+    assert len(open_data(target).index) == 60
+
+
+def test_long_names_of_files(tmp_path: Path) -> None:
+    """Deep folders do not make a name that no file system takes, and pictures stay apart."""
+    for last in ("one", "two"):
+        folder = tmp_path / "data" / "val" / "a" / ("x" * 150) / ("\u00e4" * 100)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (90, 90)).save(folder / f"{last}.jpg")
+    prepare(tmp_path / "data", tmp_path / "set", replace(SMALL, layout="folder"))
+    assert len(open_data(tmp_path / "set").index) == 2
 
 
 def test_shards_are_a_source_too(pictures: Path, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_manifest_with_a_split(data: Path) -> None:
         "train,pictures/two.jpg,,cat\n"
         "\n"
         "val,pictures/three.jpg,,owl\n"
-        'test,"pictures/four.jpg","a, b",cat\n',
+        'val,"pictures/four.jpg","a, b",cat\n',
     )
     index = open_data(manifest).index
     assert index.classes == ("cat", "owl")
@@ -598,7 +598,9 @@ def _error(data: Path, val_fraction: float | None = None) -> str:
 
 def test_no_such_folder(data: Path) -> None:
     """A folder that is not there is named, with what --data takes."""
-    assert _error(data) == (f"no such folder or manifest: {data}; give a folder with train/ and val/, or a CSV file")
+    assert _error(data) == (
+        f"no such folder or manifest: {data}; give a folder of pictures, a .csv, .jsonl, .tar or .parquet"
+    )
 
 
 def test_a_file_that_is_no_manifest(data: Path) -> None:

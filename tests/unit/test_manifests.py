@@ -72,6 +72,22 @@ def test_metadata_without_labels_is_no_manifest(tmp_path: Path) -> None:
     assert open_data(tmp_path).index.classes == ("cat",)
 
 
+def test_the_first_of_two_test_splits_is_taken(tmp_path: Path) -> None:
+    """As with folders: where there are validation and test pictures, the test pictures stay out."""
+    draw(*(tmp_path / f"{number}.png" for number in range(3)))
+    splits = ("train", "test", "validation")
+    rows = [{"path": f"{number}.png", "label": "cat", "split": split} for number, split in enumerate(splits)]
+    index = open_data(write_lines(tmp_path / "list.jsonl", rows)).index
+    assert (names(index, TRAIN), names(index, VAL)) == ({("0.png", "cat")}, {("2.png", "cat")})
+
+
+def test_metadata_that_cannot_be_read(tmp_path: Path) -> None:
+    """A broken metadata file is named; the folder is not taken for one without."""
+    (tmp_path / "metadata.jsonl").write_text("{")
+    with pytest.raises(DataError, match=r"metadata.jsonl, line 1 is no JSON"):
+        open_data(tmp_path, val_fraction=1.0)
+
+
 def test_a_table_of_json_lines(tmp_path: Path) -> None:
     """--data FILE.jsonl is a manifest like FILE.csv."""
     draw(tmp_path / "1.png", tmp_path / "2.png")
@@ -89,6 +105,8 @@ def test_a_table_of_json_lines(tmp_path: Path) -> None:
         ('{"path": "1.png", "label": ["cat"]}\n', "line 1: path must be text, and label a name or a number"),
         ('{"path": "1.png", "label": "cat", "split": "dev"}\n', "line 1: split must be train or one of"),
         ("\n", "has no rows"),
+        ('{"path": "\\ud800.png", "label": "cat"}\n', "is no text that can be written"),
+        ('{"path": "1.png", "label": "\\ud800"}\n', "is no text that can be written"),
     ],
 )
 def test_json_lines_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:

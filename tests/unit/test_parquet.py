@@ -88,7 +88,16 @@ def test_labels_of_no_class(tables: Path, own_cache: Path) -> None:
     datasets.Dataset.from_dict({"image": [picture(9)], "label": [None]}, features=features).to_parquet(str(file))
     with pytest.raises(DataError, match=r"one.parquet, row 0: its label is None, which names no class"):
         open_data(file, val_fraction=1.0)
-    assert list((own_cache / "parquet").iterdir()) == []
+    assert [path.suffix for path in (own_cache / "parquet").iterdir()] == [".lock"]
+
+
+def test_files_with_other_classes(tables: Path) -> None:
+    """Numbers that stand for other names in another file are refused, not mixed up."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES[::-1])})
+    file = tables / "data" / "train-00002.parquet"
+    datasets.Dataset.from_dict({"image": [picture(9)], "label": [0]}, features=features).to_parquet(str(file))
+    with pytest.raises(DataError, match=r"train-00002.parquet has the classes ant, zebra and .* has zebra, ant"):
+        open_data(tables)
 
 
 @pytest.mark.parametrize("content", [b"no table", b""])

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -124,6 +125,45 @@ def test_a_shard_cut_in_the_middle(pictures: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size * 2 // 3])
     with pytest.raises(DataError, match=rf"cannot read shard {shard}: unexpected end of data; make or fetch it again"):
         open_data(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [1024, 1500, 1536])
+def test_a_shard_cut_between_members(tmp_path: Path, kept: int) -> None:
+    """One that ends before, within or behind a later member's header would be silently short: it is refused."""
+    members = {"a.cls": b"1", "a.jpg": b"x", "b.cls": b"1", "b.jpg": b"x"}
+    path = write(tmp_path / "x.tar", members)
+    path.write_bytes(path.read_bytes()[: 1024 + kept])
+    with pytest.raises(DataError, match=rf"cannot read shard {path}: .*(unexpected end of data|end a tar file)"):
+        read_shard(path)
+
+
+def test_a_label_without_a_picture(tmp_path: Path) -> None:
+    """A sample whose picture is of a kind that cannot be read is named, not passed over."""
+    path = write(tmp_path / "x.tar", {"a.jpg": jpeg(), "a.cls": b"1", "b.avif": b"x", "b.cls": b"1"})
+    with pytest.raises(DataError, match=r"'b' has a label and no picture; a sample's picture is one of \.jpg"):
+        read_shard(path)
+
+
+def test_a_json_before_its_cls(tmp_path: Path) -> None:
+    """The order of a sample's members does not matter: the name in the .json wins over the number."""
+    path = write(tmp_path / "x.tar", {"a.json": b'{"label": "ant"}', "a.cls": b"1", "a.jpg": jpeg()})
+    assert [member.label for member in read_shard(path)] == ["ant"]
+
+
+def test_names_that_say_the_split(pictures: Path, tmp_path: Path) -> None:
+    """The word may stand anywhere in a shard's name, as in those of the hub."""
+    tar_of_folders(pictures, tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        path.rename(tmp_path / f"imagenet1k-{path.name}")
+    index = open_data(tmp_path).index
+    assert (index.num_train, len(index)) == (40, 60)
+
+
+def test_an_archive_beside_class_folders(pictures: Path, tmp_path: Path) -> None:
+    """Class folders are read, not the .tar file they were unpacked from."""
+    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    write(data / "train.tar", {"ant/a.jpg": jpeg()})
+    assert len(open_data(data).index) == 60
 
 
 def test_a_shard_is_scanned_once(tmp_path: Path) -> None:
