@@ -122,8 +122,8 @@ def _csv_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:
     missing = [name for name, keys in (("path", PATH_KEYS), ("label", ("label",))) if not found & set(keys)]
     if missing:
         raise DataError(
-            f"{table} lacks the column(s) {', '.join(missing)}; its first line must read path,label or path,label,split "
-            f"and reads {','.join(reader.fieldnames or ())[:80]!r}"
+            f"{table} lacks the column(s) {', '.join(missing)}; its first line must be path,label or path,label,split; "
+            f"found {','.join(reader.fieldnames or ())[:80]!r}"
         )
     for row in reader:
         yield f"{table}, line {reader.line_num}", row

@@ -82,7 +82,7 @@ def test_without_datasets(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_labels_of_no_class(tables: Path, own_cache: Path) -> None:
-    """Unlabelled test files of the hub have -1; nothing half-unpacked is left."""
+    """Rows without a label are named; nothing half-unpacked is left."""
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     file = tables / "one.parquet"
     datasets.Dataset.from_dict({"image": [picture(9)], "label": [None]}, features=features).to_parquet(str(file))
