@@ -294,8 +294,8 @@ def test_manifest_with_an_impossible_path(data: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\npictures/one.jpg,a\n", r"lacks the column\(s\) path; its first line must read path,label"),
-        ("pictures/one.jpg,a\n", r"lacks the column\(s\) path, label; its first line must read path,label"),
+        ("file,label\npictures/one.jpg,a\n", r"lacks the column\(s\) path; its first line must be path,label"),
+        ("pictures/one.jpg,a\n", r"lacks the column\(s\) path, label; its first line must be path,label"),
         ("", r"lacks the column\(s\) path, label"),
         ("path,label\n", r"has no rows"),
         ("path,label,split\npictures/one.jpg,a,train\npictures/two.jpg,a,dev\n",
