@@ -81,7 +81,7 @@ def two_epochs(bench: Bench, data: Path) -> list[float]:
     """Run two epochs and return the images/s of each."""
     # One picture is "tested": a data set without a split has to have one.
     opened = open_data(data, val_fraction=1e-9)
-    dataset = Dataset(opened.index, opened.left_out, synthetic=True)
+    dataset = Dataset(opened.index, opened.left_out, opened.index.root, synthetic=True)
     plan = TrainPlan(opened.index, AUGMENTATIONS["train"], Schedule.parse(str(bench.res)), bench.batch_size)
     unreadable = Unreadable(dataset, {}, strict=False, reporter=Reporter(quiet=True), listed_in=None)
     speeds = []

@@ -74,8 +74,7 @@ class Probe:
             ends = np.stack([place.heights[rows], place.widths[rows]], axis=1).astype(np.int32)
             starts, rungs = np.zeros_like(ends), np.full_like(rows, number)
             found = self.regions(rows, rungs, starts, ends, advance)
-            copy = "" if number == BASE else f"its copy of {self._index.rungs[number].side_px} px: "
-            reasons |= {row: copy + reason for row, reason in found.items() if row not in reasons}
+            reasons |= {row: reason for row, reason in found.items() if row not in reasons}
             done += len(rows)
         return reasons
 
@@ -124,7 +123,8 @@ class Probe:
         try:
             pipeline.run(file=[file_of(self._index, row, rung)], start=[start], end=[end])
         except RuntimeError as error:
-            return _in_words(self._index, row, rung) or f"DALI cannot decode it: {_first_cause(error)}"
+            copy = "" if rung == BASE else f"its copy of {self._index.rungs[rung].side_px} px: "
+            return copy + (_in_words(self._index, row, rung) or f"DALI cannot decode it: {_first_cause(error)}")
         return ""
 
 

@@ -29,17 +29,19 @@ class Dataset:
     Attributes:
         index: The samples.
         left_out: Files that are no readable pictures.
+        place: The folder or file that was given, or the demo's.
         synthetic: Whether it is the demo data set, whose figures say nothing about real pictures.
     """
 
     index: Index
     left_out: tuple[LeftOut, ...]
+    place: Path
     synthetic: bool
 
     @property
     def title(self) -> str:
         """Name for tables and plots."""
-        return SYNTHETIC if self.synthetic else str(self.index.root)
+        return SYNTHETIC if self.synthetic else str(self.place)
 
 
 def open_dataset(
@@ -68,7 +70,7 @@ def open_dataset(
     _warn_left_out(opened.left_out, reporter)
     if world is not None and len(set(world.gather(index.fingerprint))) > 1:
         raise DataError(f"the processes do not all see the same pictures in {folder}; give them the same data set")
-    return Dataset(index, opened.left_out, synthetic=data is None)
+    return Dataset(index, opened.left_out, folder, synthetic=data is None)
 
 
 def _demo_data(bar: Bar) -> Path:

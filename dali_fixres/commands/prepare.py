@@ -59,7 +59,8 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
     manifest = _manifest(source, index, config)
     _check_target(target, manifest)
     parts = _parts(index, target, sizes, config)
-    _check_room(parts, target, reporter)
+    if not (target / INDEX).exists():  # what is finished is only looked over
+        _check_room(parts, target, reporter)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,7 +129,9 @@ def _check_target(target: Path, manifest: dict[str, Any]) -> None:
     if not target.exists():
         return
     if not is_prepared(target):
-        if not target.is_dir() or any(path.name != LOCK for path in target.iterdir()):
+        if not target.is_dir():
+            raise ConfigError(f"{target} is a file; name a folder")
+        if any(path.name != LOCK for path in target.iterdir()):
             raise ConfigError(f"{target} is not empty; name a new folder, or one that `prepare` has begun")
         return
     before = read_manifest(target)

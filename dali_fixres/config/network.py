@@ -29,9 +29,9 @@ class Config:
     """
 
     data: Path | None = None
-    """Folder with train/ and val/ (or test/) class folders, one tree of class folders, a CSV manifest
-    (path,label[,split]), WebDataset tar shards, or what `prepare` has written. Left out: a synthetic demo data set,
-    made on the spot."""
+    """Folder with train/ and val/ (or test/) class folders, one tree of class folders, a .csv or .jsonl table (path,
+    label and perhaps split), a folder with Hugging Face's metadata.csv or .jsonl, WebDataset tar shards, Parquet files,
+    or what `prepare` has written. Left out: a synthetic demo data set, made on the spot."""
 
     val_fraction: float | None = None
     """Share of each class to test on, where the data has no split of its own."""

@@ -4,9 +4,10 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dali_fixres.errors import DataError
 from dali_fixres.index.listing import (
@@ -20,7 +21,7 @@ from dali_fixres.index.listing import (
 )
 from dali_fixres.index.table import TRAIN
 
-__all__ = ["TABLES", "find_metadata", "list_manifest", "list_metadata"]
+__all__ = ["TABLES", "find_metadata", "list_manifest", "list_metadata", "unlabelled_metadata"]
 
 TABLES = (".csv", ".jsonl")
 
@@ -47,6 +48,11 @@ def find_metadata(root: Path) -> list[Path]:
     folders = [root, *(root / name for name in (TRAIN, *VAL_NAMES))]
     tables = [folder / name for folder in folders for name in METADATA if (folder / name).is_file()]
     return [table for table in tables if {"file_name", "label"} <= _columns(table)]
+
+
+def unlabelled_metadata(root: Path) -> Path | None:
+    """Return a metadata file of a folder that says no labels, which may be why nothing is found."""
+    return next((root / name for name in METADATA if (root / name).is_file()), None)
 
 
 def list_metadata(root: Path, tables: Sequence[Path]) -> Listing:
@@ -109,15 +115,34 @@ def _candidate(row: Mapping[str, Any], where: str, split: str, folder: str) -> C
 
 
 def _rows(table: Path) -> Iterator[Row]:
+    with _reading(table) as lines:
+        yield from _csv_rows(table, lines) if table.suffix.lower() == ".csv" else _json_rows(table, lines)
+
+
+@contextmanager
+def _reading(table: Path) -> Iterator[IO[str]]:
+    """Open a table; what keeps it from being read becomes one line."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            yield from _csv_rows(table, file) if table.suffix.lower() == ".csv" else _json_rows(table, file)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            yield lines
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table}, line {_first_undecodable(table)}: is not UTF-8; save the table as UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise DataError(f"cannot read {table}: {error}") from error
 
 
+def _first_undecodable(table: Path) -> int:
+    """Return the number of the first line that is not UTF-8."""
+    for number, line in enumerate(table.read_bytes().splitlines(), start=1):
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return number
+    return 0
+
+
 def _csv_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:
-    reader = csv.DictReader(lines, strict=True)
+    reader = csv.DictReader(lines, strict=True, skipinitialspace=True)
     found = set(reader.fieldnames or ())
     missing = [name for name, keys in (("path", PATH_KEYS), ("label", ("label",))) if not found & set(keys)]
     if missing:
@@ -145,10 +170,7 @@ def _json_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:
 
 def _columns(table: Path) -> set[str]:
     """Return the columns of a table's first row; none if it is empty."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            if table.suffix.lower() == ".csv":
-                return set(next(csv.reader(file), ()))
-            return set(next(_json_rows(table, file), ("", {}))[1])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {table}: {error}") from error
+    with _reading(table) as lines:
+        if table.suffix.lower() == ".csv":
+            return set(next(csv.reader(lines, skipinitialspace=True), ()))
+        return set(next(_json_rows(table, lines), ("", {}))[1])

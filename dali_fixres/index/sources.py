@@ -15,7 +15,7 @@ from dali_fixres.index.listing import (
     sorted_labels,
     split_named,
 )
-from dali_fixres.index.manifests import TABLES, find_metadata, list_manifest, list_metadata
+from dali_fixres.index.manifests import TABLES, find_metadata, list_manifest, list_metadata, unlabelled_metadata
 from dali_fixres.index.parquet import Table, unpack
 from dali_fixres.index.shards import read_shard
 from dali_fixres.index.table import TRAIN, VAL
@@ -102,6 +102,10 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"cannot list {folder}: {error.strerror}; check its permissions") from error
+    if not names and (table := unlabelled_metadata(folder)):
+        raise DataError(
+            f"{table} has no column label, and there are no class folders beside it; expected file_name,label"
+        )
     if not names:
         raise DataError(
             f"{folder} has no class folders; expected {folder}/<class>/*.jpg; what can be read is {SUPPORTED}"

@@ -103,6 +103,8 @@ def write_part(part: Part) -> Written:
                 ) from error
             try:
                 encoded = encode_copies(content, part.sizes)
+            except MemoryError as error:
+                raise RunError(f"there is no memory to decode {source.path}; lower --workers") from error
             except Exception as error:  # noqa: BLE001 - whatever a broken picture makes PIL raise is the finding to report
                 unreadable[source.row] = str(getattr(error, "strerror", None) or error) or type(error).__name__
                 continue
@@ -114,10 +116,17 @@ def write_part(part: Part) -> Written:
             copies[source.row] = placed
     written = Written(part.name, _digests(part, copies), copies, unreadable, num_bytes)
     note = _note(part)
-    note.parent.mkdir(exist_ok=True)
+    _make_folder(note.parent)
     with replacing(note) as file:
         file.write(json.dumps(asdict(written)).encode())
     return written
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"cannot make {folder}: {error.strerror}") from error
 
 
 def done_before(part: Part) -> Written | None:
@@ -236,7 +245,7 @@ def _writers(part: Part) -> Iterator[dict[str, Any]]:
         shards = {}
         for folder in part.sizes.names:
             path = _shard(part, folder)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             shards[folder] = _ShardWriter(stack.enter_context(replacing(path)))
         yield shards
         for folder, shard in shards.items():

@@ -4,8 +4,12 @@ import fcntl
 import gc
 import hashlib
 import json
+import random
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -170,6 +174,26 @@ def test_what_was_finished_is_kept(pictures: Path, prepared: Path, tmp_path: Pat
     assert digests(target) == expected
     assert kept.stat().st_mtime_ns == before
     assert len(open_data(target).index) == 60
+
+
+def test_killed_at_any_moment(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+    """After kill -9, again and again, the folder says that it is not finished, and ends as if nothing had been."""
+    moments = random.Random(0)  # noqa: S311 - when to kill is no secret
+    target = tmp_path / "set"
+    command = [sys.executable, "-m", "dali_fixres", "prepare", str(pictures), str(target), "--rungs", "64,128"]
+    command += ["--max-side", "300", "--shard-size", "15", "--workers", "2"]
+    for _ in range(4):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            until = time.monotonic() + 20
+            while not (target / "prepared.json").exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 1.0))
+            process.kill()
+        if not (target / "index.npz").exists():
+            with pytest.raises(DataError, match=r"is not finished|no such folder|no class folders"):
+                open_data(target)
+    prepare(pictures, target, SMALL)
+    assert digests(target) == digests(prepared)
 
 
 def test_folders_instead_of_shards(pictures: Path, prepared: Path, tmp_path: Path) -> None:
@@ -369,6 +393,8 @@ def test_targets_that_are_refused(pictures: Path, prepared: Path, tmp_path: Path
     with pytest.raises(ConfigError, match="lies inside of"):
         prepare(pictures, pictures, SMALL)
     (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ConfigError, match="is a file; name a folder"):
+        prepare(pictures, tmp_path / "letter.txt", SMALL)
     with pytest.raises(ConfigError, match="is not empty; name a new folder"):
         prepare(pictures, tmp_path, SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

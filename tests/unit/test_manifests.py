@@ -125,3 +125,18 @@ def test_a_picture_listed_twice(tmp_path: Path) -> None:
     table = write_lines(tmp_path / "list.jsonl", [{"path": "1.png", "label": "cat"}, {"path": "1.png", "label": "dog"}])
     with pytest.raises(DataError, match=r"lists 1.png twice; each picture may be there once"):
         open_data(table, val_fraction=1.0)
+
+
+def test_metadata_without_labels_and_without_class_folders(tmp_path: Path) -> None:
+    """It is named as what lacks the labels, instead of asking for class folders."""
+    draw(tmp_path / "1.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\n1.png,a cat\n")
+    with pytest.raises(DataError, match=r"metadata.csv has no column label, and there are no class folders"):
+        open_data(tmp_path, val_fraction=1.0)
+
+
+def test_spaces_behind_commas(tmp_path: Path) -> None:
+    """A table written as "path, label" has these columns, and labels without the space."""
+    draw(tmp_path / "1.png")
+    (tmp_path / "list.csv").write_text("path, label\n1.png, cat\n")
+    assert open_data(tmp_path / "list.csv", val_fraction=1.0).index.classes == ("cat",)
