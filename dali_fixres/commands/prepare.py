@@ -56,6 +56,8 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
             f"the pictures of {source} are unpacked into a cache that may be emptied; leave --no-full out"
         )
     sizes = Sizes(config.sides, config.max_side if config.full else None, config.quality)
+    if config.layout == "folder":
+        _check_class_names(index.classes)
     manifest = _manifest(source, index, config)
     _check_target(target, manifest)
     parts = _parts(index, target, sizes, config)
@@ -66,6 +68,7 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
     except OSError as error:
         raise ConfigError(f"cannot make {target}: {error.strerror}; name another folder") from error
     with locked(target, "name another folder"):
+        _check_target(target, manifest)  # another one may have begun it in between
         _write(opened, parts, sizes, manifest, config, reporter)
     reporter.line(f"next: dali-fixres train --data {target} …")
 
@@ -91,11 +94,11 @@ def _write(
         raise DataError(
             f"none of the {len(index)} pictures of {manifest['source']} can be decoded; the first is {lines[0]}"
         )
-    _finish(target, index, parts, copies, sizes)
     (target / "unreadable.txt").unlink(missing_ok=True)
     if lines:
         write_text(target / "unreadable.txt", "".join(f"{line}\n" for line in lines), errors="surrogateescape")
         reporter.warn(f"{len(lines)} file(s) cannot be read and are left out: see {target / 'unreadable.txt'}")
+    _finish(target, index, parts, copies, sizes)
     megabytes = sum(one.num_bytes for one in written) / 1e6
     reporter.line(f"{len(copies)} pictures at {', '.join(sizes.names)}: {megabytes:.1f} MB in {target}")
 
@@ -108,11 +111,20 @@ def _check_apart(source: Path, target: Path) -> None:
         )
 
 
+def _check_class_names(classes: Sequence[str]) -> None:
+    """Refuse classes whose folders would be one and the same."""
+    folders: dict[str, str] = {}
+    for name in classes:
+        other = folders.setdefault(_safe(name).lower(), name)
+        if other != name:
+            raise ConfigError(f"the classes {other!r} and {name!r} would share a folder; use --layout shards")
+
+
 def _manifest(source: Path, index: Index, config: PrepareConfig) -> dict[str, Any]:
     return {
         "version": VERSION,
         "source": str(source),
-        "root": str(index.root),
+        "root": None if config.full else str(index.root),
         "source_fingerprint": index.fingerprint,
         "rungs": list(config.sides),
         "full": config.full,
@@ -131,7 +143,7 @@ def _check_target(target: Path, manifest: dict[str, Any]) -> None:
     if not is_prepared(target):
         if not target.is_dir():
             raise ConfigError(f"{target} is a file; name a folder")
-        if any(path.name != LOCK for path in target.iterdir()):
+        if any(path.name not in {LOCK, f".{MANIFEST}.partial"} for path in target.iterdir()):
             raise ConfigError(f"{target} is not empty; name a new folder, or one that `prepare` has begun")
         return
     before = read_manifest(target)

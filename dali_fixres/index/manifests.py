@@ -151,7 +151,10 @@ def _csv_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:
             f"found {','.join(reader.fieldnames or ())[:80]!r}"
         )
     for row in reader:
-        yield f"{table}, line {reader.line_num}", row
+        where = f"{table}, line {reader.line_num}"
+        if None in row:
+            raise DataError(f"{where}: has more fields than the first line; put names with commas into quotes")
+        yield where, row
 
 
 def _json_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:

@@ -9,6 +9,7 @@ import io
 import json
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -21,8 +22,8 @@ from dali_fixres.index.listing import Listing
 
 __all__ = ["Table", "Unpacked", "unpack"]
 
-NAMES = "classes.json"
-"""In the unpacked folder: class names in label order, or null."""
+CONTENT = "content.json"
+"""In the unpacked folder: class names in label order, or null, and the length of each shard."""
 
 LABEL_COLUMNS = ("label", "labels", "cls")
 
@@ -62,11 +63,22 @@ def unpack(tables: Sequence[Table], on_progress: Callable[[int, int], None]) -> 
     """
     states = [(str(table.path.resolve()), table.path.stat().st_size, table.path.stat().st_mtime_ns) for table in tables]
     folder = cache_folder() / "parquet" / hashlib.sha256(repr(states).encode()).hexdigest()[:16]
-    with _one_at_a_time(folder):
-        if not folder.exists():
-            _unpack_into(folder, tables, on_progress)
-    names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
-    return Unpacked(folder, None if names is None else tuple(names))
+    found = _unpacked(folder)
+    if found is None:
+        with _one_at_a_time(folder):
+            found = _unpacked(folder) or _unpack_into(folder, tables, on_progress)
+    return found
+
+
+def _unpacked(folder: Path) -> Unpacked | None:
+    """Return what has been unpacked before, if all of it is there."""
+    try:
+        content = json.loads((folder / CONTENT).read_text(encoding="utf-8"))
+        complete = all((folder / shard).stat().st_size == size for shard, size in content["shards"].items())
+        names = content["names"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # it is only a cache
+    return Unpacked(folder, None if names is None else tuple(names)) if complete else None
 
 
 @contextmanager
@@ -75,7 +87,8 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder.with_suffix(".lock").open("w") as lock:
-            with suppress(OSError):  # a file system without locks: processes are not kept apart there
+            # On a file system without locks processes are not kept apart: each then works in a folder of its own.
+            with suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:
@@ -84,10 +97,9 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _unpack_into(folder: Path, tables: Sequence[Table], on_progress: Callable[[int, int], None]) -> None:
+def _unpack_into(folder: Path, tables: Sequence[Table], on_progress: Callable[[int, int], None]) -> Unpacked:
     parquet, features_of = _reader(tables[0].path)
-    partial = folder.with_name(f".{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         files = [parquet.ParquetFile(table.path) for table in tables]
         columns = [
@@ -96,7 +108,6 @@ def _unpack_into(folder: Path, tables: Sequence[Table], on_progress: Callable[[i
         _check_names([(table.path, names) for table, (_, _, names) in zip(tables, columns, strict=True)])
         _check_room(folder, tables)
         total, done = sum(file.metadata.num_rows for file in files), 0
-        partial.mkdir(parents=True)
         for number, (table, file, (picture, label, names)) in enumerate(zip(tables, files, columns, strict=True)):
             first = done
             with tarfile.open(partial / f"{table.split or 'data'}-{number:05}.tar", "w") as archive:
@@ -106,12 +117,21 @@ def _unpack_into(folder: Path, tables: Sequence[Table], on_progress: Callable[[i
                         _add(archive, f"{done:09}", row[picture]["bytes"], row[label])
                         done += 1
                     on_progress(done, total)
-        (partial / NAMES).write_text(json.dumps(columns[0][2]), encoding="utf-8")
-        partial.rename(folder)
+        sizes = {shard.name: shard.stat().st_size for shard in sorted(partial.glob("*.tar"))}
+        (partial / CONTENT).write_text(json.dumps({"names": columns[0][2], "shards": sizes}), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # something is missing in it, or it would not be made again
+        with suppress(OSError):  # another process was faster, where there are no locks
+            partial.rename(folder)
     except (OSError, ValueError) as error:  # ValueError: what Arrow says of a file that is no Parquet file
         raise DataError(f"cannot unpack {tables[0].path.parent} into {folder}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    found = _unpacked(folder)
+    if found is None:
+        raise DataError(
+            f"cannot unpack {tables[0].path.parent} into {folder}: something else keeps changing it; try again"
+        )
+    return found
 
 
 def _reader(path: Path) -> tuple[Any, Callable[[Any], Any]]:

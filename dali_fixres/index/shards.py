@@ -109,6 +109,9 @@ def _check_end(path: Path, end: int) -> None:
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"unexpected end of data at byte {end}, without the zeros that end a tar file")
+        while padding := file.read(1 << 20):
+            if padding.count(0) < len(padding):
+                raise tarfile.ReadError(f"there is more behind the end at byte {end}, as where files are put together")
 
 
 def _read_label(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> str | None:

@@ -61,7 +61,8 @@ def list_source(data: Path, on_progress: Callable[[int, int], None]) -> Listing:
 
 def _list_inside(root: Path, on_progress: Callable[[int, int], None]) -> Listing:
     shards = _find(root, ".tar")
-    if shards and not _has_class_folders(root):
+    beside_folders = all(shard.parent == root for shard in shards) and _has_class_folders(root)
+    if shards and not beside_folders:
         return _list_shards(root, shards)
     if tables := find_metadata(root):
         return list_metadata(root, tables)
@@ -73,7 +74,7 @@ def _list_inside(root: Path, on_progress: Callable[[int, int], None]) -> Listing
 def _has_class_folders(root: Path) -> bool:
     """Return whether pictures of a split lie in folders: a .tar file beside them is what they were unpacked from."""
     folders = [root / name for name in (TRAIN, *VAL_NAMES) if (root / name).is_dir()]
-    return any(entry.is_dir() for folder in folders for entry in folder.iterdir())
+    return any(entry.is_dir() and entry.name[0] != "." for folder in folders for entry in folder.iterdir())
 
 
 def _list_folder(root: Path) -> Listing:
@@ -173,7 +174,16 @@ def _list_parquet(root: Path, files: list[Path], on_progress: Callable[[int, int
 
 
 def _split_word(path: Path, root: Path) -> str:
-    """Return the word that names a file's split, of its folder or of its name; empty if there is none."""
-    folder = path.parent.name if path.parent != root else ""
-    words = (folder, *re.split(r"[^a-z]+", path.stem.lower()))
-    return next((word for word in words if split_named(word)), "")
+    """Return the word that names a file's split, of its folder or else of its name; empty if there is none.
+
+    Raises:
+        DataError: If its name says that it is to train and to test on.
+    """
+    if path.parent != root and split_named(path.parent.name):
+        return path.parent.name
+    words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if split_named(word)]
+    if len({split_named(word) for word in words}) > 1:
+        raise DataError(
+            f"the name of {path} says {' and '.join(words)}; rename it, or put it into a folder train or val"
+        )
+    return words[0] if words else ""

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dali_fixres.index.headers import FORMATS
 
-__all__ = ["Copy", "Sizes", "encode_copies"]
+__all__ = ["Copy", "Sizes", "encode_copies", "total_bytes"]
 
 
 NOT_PLAIN = {"exif", "icc_profile", "progressive"}
@@ -96,5 +96,5 @@ def _scaled(picture: Image.Image, scale: float, quality: int, subsampling: str) 
 
 
 def total_bytes(copies: Sequence[Copy]) -> int:
-    """Return what copies take in a tar file: each is rounded up to blocks of 512 bytes, behind a block of header."""
-    return sum(512 + -(-len(copy.content) // 512) * 512 for copy in copies)
+    """Return what copies take in tar files: a member is a block of header and whole blocks; .cls and .json have one."""
+    return sum((1 + -(-len(copy.content) // 512) + 2 + 2) * 512 for copy in copies)

@@ -114,7 +114,11 @@ def write_part(part: Part) -> Written:
                 placed[folder] = (copy.height, copy.width, len(copy.content), offset)
                 num_bytes += len(copy.content)
             copies[source.row] = placed
-    written = Written(part.name, _digests(part, copies), copies, unreadable, num_bytes)
+    try:
+        digests = _digests(part, copies)
+    except OSError as error:
+        raise SaveError(f"cannot read what has been written to {part.target}: {error.strerror}") from error
+    written = Written(part.name, digests, copies, unreadable, num_bytes)
     note = _note(part)
     _make_folder(note.parent)
     with replacing(note) as file:
@@ -139,12 +143,11 @@ def done_before(part: Part) -> Written | None:
         }
         unreadable = {int(row): str(reason) for row, reason in values["unreadable"].items()}
         written = Written(part.name, values["digests"], copies, unreadable, values["num_bytes"])
+        is_whole = _digests(part, copies) == written.digests
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not done, or not to be trusted: it is written anew
     rows = {source.row for source in part.sources}
-    if copies.keys() | unreadable.keys() != rows:
-        return None
-    return written if _digests(part, copies) == written.digests else None
+    return written if is_whole and copies.keys() | unreadable.keys() == rows else None
 
 
 def _note(part: Part) -> Path:
@@ -173,15 +176,12 @@ def _digests(part: Part, copies: dict[int, dict[str, tuple[int, int, int, int]]]
 
 
 def _digest(paths: Sequence[Path]) -> str:
-    """Return the SHA-256 of files, one after the other; empty if one is missing."""
+    """Return the SHA-256 of files, one after the other."""
     digest = hashlib.sha256()
-    try:
-        for path in paths:
-            with path.open("rb") as file:
-                while content := file.read(1 << 20):
-                    digest.update(content)
-    except OSError:
-        return ""
+    for path in paths:
+        with path.open("rb") as file:
+            while content := file.read(1 << 20):
+                digest.update(content)
     return digest.hexdigest()
 
 

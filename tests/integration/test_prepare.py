@@ -4,8 +4,8 @@ import fcntl
 import gc
 import hashlib
 import json
-import random
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -34,6 +34,8 @@ from dali_fixres.config import Copies, IndexConfig, PrepareConfig, TrainConfig, 
 from dali_fixres.errors import CheckpointError, ConfigError, DataError, RunError
 from dali_fixres.index import BASE, open_data
 from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
+from dali_fixres.prepare.encode import Sizes
+from dali_fixres.prepare.write import done_before, write_part
 from dali_fixres.resolution import Resolution, Schedule
 from pipelines import Loader
 
@@ -176,22 +178,19 @@ def test_what_was_finished_is_kept(pictures: Path, prepared: Path, tmp_path: Pat
     assert len(open_data(target).index) == 60
 
 
-def test_killed_at_any_moment(pictures: Path, prepared: Path, tmp_path: Path) -> None:
-    """After kill -9, again and again, the folder says that it is not finished, and ends as if nothing had been."""
-    moments = random.Random(0)  # noqa: S311 - when to kill is no secret
+def test_killed_while_it_writes(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+    """Killed when the first part is done, and again when the second is: it is not finished, and ends all the same."""
     target = tmp_path / "set"
     command = [sys.executable, "-m", "dali_fixres", "prepare", str(pictures), str(target), "--rungs", "64,128"]
-    command += ["--max-side", "300", "--shard-size", "15", "--workers", "2"]
-    for _ in range(4):
+    command += ["--max-side", "300", "--shard-size", "15", "--workers", "1"]
+    for num_done in (1, 2):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-            until = time.monotonic() + 20
-            while not (target / "prepared.json").exists() and time.monotonic() < until:
-                time.sleep(0.01)
-            time.sleep(moments.uniform(0, 1.0))
+            while process.poll() is None and len(list(target.glob(".done/*.json"))) < num_done:
+                time.sleep(0.001)
             process.kill()
-        if not (target / "index.npz").exists():
-            with pytest.raises(DataError, match=r"is not finished|no such folder|no class folders"):
-                open_data(target)
+        assert process.returncode == -signal.SIGKILL
+        with pytest.raises(DataError, match="is not finished; run the same"):
+            open_data(target)
     prepare(pictures, target, SMALL)
     assert digests(target) == digests(prepared)
 
@@ -245,24 +244,18 @@ def test_rungs_beside_pictures_of_any_form(pictures: Path, prepared: Path, tmp_p
     ]
 
 
-def test_pictures_that_cannot_be_found_any_more(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A folder that goes away while copies are made stops `prepare`; when it is back, all is copied."""
+def test_pictures_that_cannot_be_found_any_more(pictures: Path, tmp_path: Path) -> None:
+    """A folder that goes away while copies are made fails the part, which is not noted as done until it is back."""
     data = Path(shutil.copytree(pictures, tmp_path / "data"))
-    check = commands_prepare._check_room
-
-    def and_lose_a_folder(*arguments: Any) -> None:
-        check(*arguments)
-        if not (tmp_path / "set").exists():
-            (data / "train" / "bee").rename(tmp_path / "bee")
-
-    monkeypatch.setattr(commands_prepare, "_check_room", and_lose_a_folder)
+    (part, *_) = commands_prepare._parts(open_data(data).index, tmp_path / "set", Sizes((64,), 300, 90), SMALL)
+    (data / "train" / "bee").rename(tmp_path / "bee")
     with pytest.raises(RunError, match=r"cannot read .*bee/.*: No such file .* run the same command again"):
-        prepare(data, tmp_path / "set", SMALL)
+        write_part(part)
+    assert done_before(part) is None
     (tmp_path / "bee").rename(data / "train" / "bee")
-    prepare(data, tmp_path / "set", SMALL)
-    assert len(open_data(tmp_path / "set").index) == 60
+    written = write_part(part)
+    assert (len(written.copies), written.unreadable) == (15, {})
+    assert done_before(part) == written
 
 
 def test_no_picture_can_be_decoded(tmp_path: Path) -> None:
@@ -384,6 +377,25 @@ def test_no_rung_is_larger_than_the_full_copy(tmp_path: Path) -> None:
     index = open_data(tmp_path / "set").index
     assert (index.heights[0], index.widths[0]) == (120, 300)
     assert [int(rung.heights[0]) for rung in index.rungs] == [64, 0]
+
+
+def test_the_source_may_move(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+    """Where full copies hold everything, the same pictures at another place are the same source."""
+    target = Path(shutil.copytree(prepared, tmp_path / "set"))
+    before = digests(target)
+    prepare(Path(shutil.copytree(pictures, tmp_path / "elsewhere")), target, SMALL)
+    assert digests(target) == before
+
+
+def test_classes_that_would_share_a_folder(tmp_path: Path) -> None:
+    """Names that differ in what no folder may have go into shards only."""
+    for name in ("a.b", "a_b"):
+        (tmp_path / "data" / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (200, 150)).save(tmp_path / "data" / "val" / name / "1.jpg")
+    with pytest.raises(ConfigError, match=r"the classes 'a\.b' and 'a_b' would share a folder; use --layout shards"):
+        prepare(tmp_path / "data", tmp_path / "set", replace(SMALL, layout="folder"))
+    prepare(tmp_path / "data", tmp_path / "set", SMALL)
+    assert open_data(tmp_path / "set").index.classes == ("a.b", "a_b")
 
 
 def test_targets_that_are_refused(pictures: Path, prepared: Path, tmp_path: Path) -> None:

@@ -140,3 +140,10 @@ def test_spaces_behind_commas(tmp_path: Path) -> None:
     draw(tmp_path / "1.png")
     (tmp_path / "list.csv").write_text("path, label\n1.png, cat\n")
     assert open_data(tmp_path / "list.csv", val_fraction=1.0).index.classes == ("cat",)
+
+
+def test_a_name_with_a_comma(tmp_path: Path) -> None:
+    """A row with more fields than columns is refused: what stands third is not its label."""
+    (tmp_path / "list.csv").write_text("path,label\na/0, big.jpg,b\n")
+    with pytest.raises(DataError, match=r"list.csv, line 2: has more fields than the first line"):
+        open_data(tmp_path / "list.csv", val_fraction=1.0)

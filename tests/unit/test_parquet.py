@@ -67,6 +67,16 @@ def test_they_are_unpacked_once(tables: Path) -> None:
     assert [path.stat().st_mtime_ns for path in shards] == times
 
 
+@pytest.mark.parametrize("lost", ["train-00003.tar", "content.json"])
+def test_what_has_gone_from_the_cache_is_made_again(tables: Path, lost: str) -> None:
+    """A cache that somebody has tidied is not taken for the whole data set."""
+    first = open_data(tables).index
+    (found,) = first.root.glob(lost.replace("00003", "*1"))
+    found.unlink()
+    assert open_data(tables).index.fingerprint == first.fingerprint
+    assert found.exists()
+
+
 def test_a_single_file_needs_a_split(tables: Path) -> None:
     """A file alone is taken for itself."""
     file = tables / "data" / "validation-00000-of-00001.parquet"

@@ -44,7 +44,7 @@ def test_shards_are_the_same_data_as_folders(pictures: Path, tmp_path: Path) -> 
 
 
 def test_splits_by_folder_and_by_name(tmp_path: Path) -> None:
-    """A shard's folder, or the first word of its name, says its split."""
+    """A shard's folder, or else a word of its name, says its split; where the name says two, it is refused."""
     sample = {"a.jpg": jpeg(), "a.cls": b"3\n"}
     for name in ("train/x.tar", "validation/x.tar"):
         write(tmp_path / "folders" / name, sample)
@@ -53,6 +53,25 @@ def test_splits_by_folder_and_by_name(tmp_path: Path) -> None:
     for folder in ("folders", "names"):
         index = open_data(tmp_path / folder).index
         assert (len(index.rows(TRAIN)), len(index.rows(VAL)), index.classes) == (1, 1, ("3",))
+    write(tmp_path / "both" / "cifar-test-train-0.tar", sample)
+    with pytest.raises(DataError, match=r"cifar-test-train-0.tar says test and train; rename it"):
+        open_data(tmp_path / "both")
+
+
+def test_shards_win_over_other_folders_beside_them(tmp_path: Path) -> None:
+    """Folders of caches and logs in train/ do not make class folders of shards."""
+    for split in ("train", "val"):
+        write(tmp_path / split / "0.tar", {"a.jpg": jpeg(), "a.cls": b"3"})
+    (tmp_path / "train" / "logs").mkdir()
+    assert len(open_data(tmp_path).index) == 2
+
+
+def test_shards_that_were_put_together(tmp_path: Path) -> None:
+    """One archive behind another in a file would lose the second: that is said."""
+    one = write(tmp_path / "one.tar", {"a.jpg": jpeg(), "a.cls": b"3"}).read_bytes()
+    (tmp_path / "two.tar").write_bytes(one + one)
+    with pytest.raises(DataError, match="there is more behind the end at byte"):
+        read_shard(tmp_path / "two.tar")
 
 
 def test_shards_without_a_split_are_asked_for_one(tmp_path: Path) -> None:
