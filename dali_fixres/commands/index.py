@@ -49,8 +49,8 @@ def index(config: IndexConfig) -> None:
         print(f"copies of {copy['side_px']} px: {copy['num_images']} pictures, {copy['megabytes']:.1f} MB")  # noqa: T201
     for item in dataset.left_out:
         print(f"left out: {item.path}: {item.reason}")  # noqa: T201 - the command's result
-    if config.data is not None and config.val_fraction is None and TRAIN not in splits:
-        reporter.line("nothing says what to train on: shown as one split to test on; --val-fraction divides it")
+    if config.data is not None and config.val_fraction is None and len(splits) == 1:
+        reporter.line("nothing says what to train and what to test on: shown as one split; --val-fraction divides it")
     seconds = time.perf_counter() - started
     reporter.line(f"indexed in {seconds:.1f} s")
     if config.json is not None:

@@ -61,7 +61,9 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
     manifest = _manifest(source, index, config)
     _check_target(target, manifest)
     parts = _parts(index, target, sizes, config)
-    if not (target / INDEX).exists():  # what is finished is only looked over
+    if (target / INDEX).exists():
+        reporter.line(f"{target} was finished before: looking over what is there")
+    else:
         _check_room(parts, target, reporter)
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -57,9 +57,7 @@ def open_data(
     if is_prepared(data):
         _check_split(data, val_fraction, is_split=True)
         return OpenedData(load_prepared(data), (), 0)
-    listing = list_source(data, on_progress)
-    if val_fraction is not None:
-        listing = _divisible(listing)
+    listing = _divisible(list_source(data, on_progress))
     _check_split(data, val_fraction, is_split=all(candidate.split is not None for candidate in listing.candidates))
     paths = [candidate.path for candidate in listing.candidates]
     states = _states(listing)
@@ -81,7 +79,7 @@ def open_data(
 
 
 def _divisible(listing: Listing) -> Listing:
-    """Take the split off pictures that are all to train on: --val-fraction may still take a part of them."""
+    """Take the split off pictures that are all to train on: --val-fraction has yet to take a part of them."""
     if any(candidate.split != TRAIN for candidate in listing.candidates):
         return listing
     return replace(listing, candidates=tuple(replace(candidate, split=None) for candidate in listing.candidates))

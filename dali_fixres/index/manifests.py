@@ -21,7 +21,7 @@ from dali_fixres.index.listing import (
 )
 from dali_fixres.index.table import TRAIN
 
-__all__ = ["TABLES", "find_metadata", "list_manifest", "list_metadata", "unlabelled_metadata"]
+__all__ = ["METADATA", "TABLES", "find_metadata", "list_manifest", "list_metadata", "unlabelled_metadata"]
 
 TABLES = (".csv", ".jsonl")
 

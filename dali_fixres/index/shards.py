@@ -27,6 +27,9 @@ VERSION = 1
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "jp2")
 """Extensions of members that are pictures."""
 
+COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
+"""How compressed files begin."""
+
 LABEL_KEYS = ("label", "cls")
 """Where a .json member may have the label, a number or a name."""
 
@@ -56,6 +59,10 @@ def read_shard(path: Path) -> list[Member]:
             or if the .idx file beside it does not match.
     """
     try:
+        if (packer := _compressed_by(path)) is not None:
+            raise DataError(
+                f"shard {path} is compressed with {packer}; unpack it: pictures are read from anywhere in a shard"
+            )
         cache = _cache_path(path)
         known = _load(cache)
         if known is None:
@@ -66,6 +73,13 @@ def read_shard(path: Path) -> list[Member]:
         what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(f"cannot read shard {path}: {what}; make or fetch it again") from error
     return known
+
+
+def _compressed_by(path: Path) -> str | None:
+    """Return what a file is compressed with, or None."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    return next((name for name, magic in COMPRESSED.items() if start.startswith(magic)), None)
 
 
 def _samples(path: Path) -> Iterator[Member]:

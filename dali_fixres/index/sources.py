@@ -15,7 +15,14 @@ from dali_fixres.index.listing import (
     sorted_labels,
     split_named,
 )
-from dali_fixres.index.manifests import TABLES, find_metadata, list_manifest, list_metadata, unlabelled_metadata
+from dali_fixres.index.manifests import (
+    METADATA,
+    TABLES,
+    find_metadata,
+    list_manifest,
+    list_metadata,
+    unlabelled_metadata,
+)
 from dali_fixres.index.parquet import Table, unpack
 from dali_fixres.index.shards import read_shard
 from dali_fixres.index.table import TRAIN, VAL
@@ -103,6 +110,9 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"cannot list {folder}: {error.strerror}; check its permissions") from error
+    tables = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in TABLES)
+    if not names and tables and not set(tables) & set(METADATA):
+        raise DataError(f"{folder} has no class folders; to read the table {tables[0]}, give it: {folder / tables[0]}")
     if not names and (table := unlabelled_metadata(folder)):
         raise DataError(
             f"{table} has no column label, and there are no class folders beside it; expected file_name,label"

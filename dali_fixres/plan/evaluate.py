@@ -51,7 +51,10 @@ class EvaluationPlan:
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size must be at least 1; found {self.batch_size}")
         if len(self.index.rows(self.split)) == 0:
-            raise DataError(f"{self.index.root} has no pictures to {'test' if self.split == VAL else 'train'} on")
+            raise DataError(
+                f"{self.index.root} has no pictures to {'test' if self.split == VAL else 'train'} on; give data with "
+                "both, or --val-fraction 0.1 for data without a split"
+            )
 
     @property
     def num_pictures(self) -> int:

@@ -576,7 +576,7 @@ def test_fingerprint_of_relabelled_manifests_differs(data: Path) -> None:
     texts = [
         "path,label,split\npictures/one.jpg,a,train\npictures/two.jpg,a,val\n",
         "path,label,split\npictures/one.jpg,b,train\npictures/two.jpg,b,val\n",
-        "path,label,split\npictures/one.jpg,a,train\npictures/two.jpg,a,train\n",
+        "path,label,split\npictures/one.jpg,a,val\npictures/two.jpg,a,train\n",
         # These two differ in nothing but which picture is an a and which is a b.
         "path,label,split\npictures/one.jpg,a,train\npictures/two.jpg,b,train\npictures/three.jpg,a,val\n",
         "path,label,split\npictures/one.jpg,b,train\npictures/two.jpg,a,train\npictures/three.jpg,a,val\n",

@@ -147,3 +147,10 @@ def test_a_name_with_a_comma(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path,label\na/0, big.jpg,b\n")
     with pytest.raises(DataError, match=r"list.csv, line 2: has more fields than the first line"):
         open_data(tmp_path / "list.csv", val_fraction=1.0)
+
+
+def test_a_folder_with_a_table_of_another_name(tmp_path: Path) -> None:
+    """The table has to be given itself, which is said."""
+    (tmp_path / "all.csv").write_text("path,label\n1.png,cat\n")
+    with pytest.raises(DataError, match=r"has no class folders; to read the table all.csv, give it: .*/all.csv"):
+        open_data(tmp_path, val_fraction=1.0)

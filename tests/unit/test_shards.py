@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import shutil
@@ -91,7 +92,8 @@ def test_training_shards_alone_can_be_divided(tmp_path: Path) -> None:
     write(tmp_path / "train-0000.tar", samples)
     index = open_data(tmp_path, val_fraction=0.2).index
     assert (index.num_train, len(index)) == (8, 10)
-    assert open_data(tmp_path).index.num_train == 10
+    with pytest.raises(DataError, match=r"does not say which pictures to test on; .* give --val-fraction"):
+        open_data(tmp_path)
 
 
 def test_labels_of_json_members(tmp_path: Path) -> None:
@@ -207,3 +209,12 @@ def test_an_idx_that_does_not_match(tmp_path: Path) -> None:
             read_shard(path)
     offsets.write_text("an index of another tool")
     assert read_shard(path) == [member]
+
+
+def test_a_compressed_shard(tmp_path: Path) -> None:
+    """It is said with what it is compressed, and why it has to be unpacked."""
+    (tmp_path / "a.tar").write_bytes(
+        gzip.compress(write(tmp_path / "b.tar", {"a.jpg": jpeg(), "a.cls": b"3"}).read_bytes())
+    )
+    with pytest.raises(DataError, match=r"a.tar is compressed with gzip; unpack it"):
+        read_shard(tmp_path / "a.tar")
