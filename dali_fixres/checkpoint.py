@@ -145,7 +145,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             **fields
             | {
-                "model": ModelSpec(str(model["name"]), int(model["num_classes"]), tuple(model["args"])),
+                "model": ModelSpec(
+                    str(model["name"]), int(model["num_classes"]), tuple(model["args"]), model.get("frechet", "")
+                ),
                 "normalisation": Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"])),
                 "classes": tuple(fields["classes"]),
                 "tally": Tally(**fields["tally"]),
@@ -170,6 +172,7 @@ def _check_types(fields: dict[str, Any]) -> None:
         "config": (fields["config"], str, object),
         "classes": (dict.fromkeys(fields["classes"]), str, object),
         "model": ({model["name"]: model["num_classes"], **dict.fromkeys(model["args"], 0)}, str, int),
+        "model's mapping": ({model.get("frechet", ""): None}, str, NoneType),  # files from before it have none
         "normalisation": (dict(enumerate([*normalisation["mean"], *normalisation["std"]])), int, float),
     }
     for name, (content, keys, values) in parts.items():

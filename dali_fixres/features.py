@@ -1,4 +1,4 @@
-"""Fine-tuning in one pass: pooled features are computed once, and the classifier learns from them."""
+"""Pooled features: computed once, for a classifier to learn from (fine-tuning in one pass) or to see how they lie."""
 
 import shutil
 import tempfile
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,11 +16,23 @@ from dali_fixres.batch import Batch
 from dali_fixres.distributed import World
 from dali_fixres.errors import ConfigError, ModelError
 from dali_fixres.interruption import Orders
+from dali_fixres.plan import EvaluationPlan
 from dali_fixres.precision import forward_precision
 from dali_fixres.report.progress import Bar
 from dali_fixres.training import Learner, Meter
 
-__all__ = ["FeatureBank", "FeatureEpoch", "Rounds", "collect_features", "learn_from_features", "measure_statistics"]
+__all__ = [
+    "FeatureBank",
+    "FeatureEpoch",
+    "Rounds",
+    "collect_features",
+    "learn_from_features",
+    "measure_statistics",
+    "sample_features",
+]
+
+MAX_SAMPLE = 2**22
+"""Activations that all processes together keep of one way to look at pictures: 16 MiB."""
 
 
 @torch.inference_mode()
@@ -107,7 +120,7 @@ def collect_features(
     try:
         for view, batches in enumerate(views):
             for batch in rounds.of(network, batches):
-                vectors = _vectors(caught.pop(), network)
+                vectors = _halved(_vectors(caught.pop(), network), network)
                 if features is None:
                     labels = labels.to(vectors.device)
                     features = _room((len(views), num_pictures, vectors.shape[1]), vectors.device, limit_gib)
@@ -126,14 +139,65 @@ def collect_features(
     return FeatureBank(features, labels.to(features.device), places)
 
 
+@torch.inference_mode()
+def sample_features(
+    network: nn.Module,
+    classifier: nn.Module,
+    batches: Iterator[Batch],
+    plan: EvaluationPlan,
+    rounds: "Rounds",
+    world: World,
+) -> NDArray[np.float32]:
+    """Return activations that reach the classifier, of all channels and all processes' pictures.
+
+    Where there are more than `MAX_SAMPLE`, each picture gives every k-th channel, and the plan's next picture the
+    channels after these. So which are taken does not depend on how many processes there are; their order does.
+
+    Args:
+        network: In evaluation mode.
+        classifier: Its last layer.
+        batches: This process' pictures.
+        plan: Theirs.
+        rounds: Shows progress and obeys orders.
+        world: All processes.
+
+    Returns:
+        (n,) float32.
+
+    Raises:
+        ModelError: If the classifier does not get one vector per picture, or a feature is not finite.
+    """
+    caught: list[torch.Tensor] = []
+    handle = classifier.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    sample: list[NDArray[np.float32]] = []
+    try:
+        for batch in rounds.of(network, batches):
+            vectors = _vectors(caught.pop(), network).float().cpu().numpy()
+            if not np.isfinite(vectors).all():
+                raise ModelError(f"the features of {type(network).__name__} are not finite")
+            stride = -(-plan.num_pictures * vectors.shape[1] // MAX_SAMPLE)
+            first = batch.ids[:, None] // plan.every % stride
+            taken = np.arange(vectors.shape[1]) % stride == first  # (pictures, channels)
+            sample.append(vectors[taken])
+    finally:
+        handle.remove()
+    mine = np.concatenate([*sample, np.empty(0, np.float32)])
+    return np.concatenate(world.gather(mine))
+
+
 def _vectors(inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
-    """Return what a classifier got as (n, channels) float16."""
+    """Return what a classifier got as (n, channels)."""
     if inputs.ndim > 2 and inputs.shape[2:].numel() > 1:
         raise ModelError(
             f"the classifier of {type(network).__name__} runs before the pooling, so there are no features to learn "
             "from; use --method sgd"
         )
-    vectors = inputs.flatten(1).half()
+    return inputs.flatten(1)
+
+
+def _halved(vectors: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """Return features in half precision, checked to fit."""
+    vectors = vectors.half()
     if not torch.isfinite(vectors).all():
         raise ModelError(
             f"the features of {type(network).__name__} do not fit half precision or are not finite; use --method sgd"
@@ -214,7 +278,7 @@ class Rounds:
 
     num_rounds: int
     bar: Bar
-    orders: Orders
+    orders: Orders | None = None  # where signals end the process
     done: int = field(default=0)
 
     def of(self, network: nn.Module, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -232,4 +296,5 @@ class Rounds:
                 yield batch
             self.done += 1
             self.bar.update(self.done)
-            self.orders.agree().raise_if_stopped()
+            if self.orders is not None:
+                self.orders.agree().raise_if_stopped()

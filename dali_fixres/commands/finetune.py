@@ -8,13 +8,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
+from dali_fixres.commands.frechet import adapt_activations
 from dali_fixres.commands.learner import build_learner, prepare, training_plan, untrained
 from dali_fixres.commands.network import build_named, build_start, find_start
 from dali_fixres.commands.one_pass import tune_in_one_pass
 from dali_fixres.commands.resuming import resume, run_folder, run_to_go_on_with
 from dali_fixres.commands.stage import Stage, measure, run_stage
 from dali_fixres.commands.unreadable import Unreadable
-from dali_fixres.config import FinetuneConfig, Policy
+from dali_fixres.config import FinetuneConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
 from dali_fixres.errors import CheckpointError
@@ -45,7 +46,8 @@ def finetune(config: FinetuneConfig) -> None:
         RunError: If the run cannot go on.
         Interrupted: If a signal has stopped it; it can be resumed.
     """
-    config = replace(config, base_lr=config.rate, policy=config.tuned)
+    if config.method != "frechet":
+        config = replace(config, base_lr=config.rate, policy=config.tuned)
     device = choose_device(config.device)
     with joined(device) as world, run_to_go_on_with(config, "finetune", world) as resumed:
         _finetune(config, resumed, device, world)
@@ -79,18 +81,16 @@ def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.d
         listed_in = run.unreadable if run else None
         unreadable = Unreadable(dataset, start.unreadable, strict=config.strict, reporter=reporter, listed_in=listed_in)
         learner = build_learner(config, network, plan, start, tuned.set_mode, world, device)
+        num_epochs = 0 if config.method == "frechet" else config.epochs
         stage = Stage(
-            "finetune", learner, loader, plan, evaluation, config.test_resolution, config.epochs,
+            "finetune", learner, loader, plan, evaluation, config.test_resolution, num_epochs,
             evaluates=False, unreadable=unreadable, clock=CheckpointClock(*config.checkpoint_interval), orders=orders,
             world=world, run=run, reporter=reporter,
         )  # fmt: skip
         stage.announce(device, start)
-        reporter.line(_what_learns(config.tuned, anatomy, blocks, tuned))
+        reporter.line(_what_learns(config, anatomy, blocks, tuned))
         before = _before(stage, resumed, tested, start)
-        if config.method == "sgd":
-            state, _ = run_stage(stage, start)
-        else:
-            state = tune_in_one_pass(stage, config, anatomy, start)
+        state = _tune(stage, config, anatomy, start)
         after = [measure(stage, resolution, state) for resolution in tested]
         top1 = next(accuracy.top1 for accuracy in after if accuracy.resolution == config.test_resolution)
         final = replace(state, top1=top1, best_top1=top1)
@@ -114,6 +114,8 @@ def _begin(
     if source is not None:
         spec, built = source.checkpoint.model, build_start(source, config, dataset.index)
         trained_at = source.checkpoint.train_res
+        if config.method == "frechet" and spec.frechet:
+            raise CheckpointError(f"{source.path} has a Fréchet mapping already; start from the network before it")
     else:
         assert config.model is not None, "find_start returns a checkpoint where there is no --model"
         spec, built = build_named(config, config.model, dataset.index, reporter)
@@ -122,8 +124,20 @@ def _begin(
     return config, dataset, built, state
 
 
-def _what_learns(policy: Policy, anatomy: Anatomy, blocks: tuple[str, ...], tuned: Tuned) -> str:
+def _tune(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, start: Checkpoint) -> Checkpoint:
+    """Do what the method says; return the state after it."""
+    if config.method == "frechet":
+        return adapt_activations(stage, config, anatomy, start)
+    if config.method == "one-pass":
+        return tune_in_one_pass(stage, config, anatomy, start)
+    return run_stage(stage, start)[0]
+
+
+def _what_learns(config: FinetuneConfig, anatomy: Anatomy, blocks: tuple[str, ...], tuned: Tuned) -> str:
     """Say what the policy tunes in this network."""
+    if config.method == "frechet":
+        return f"mapping what reaches {anatomy.classifier_name}; nothing learns"
+    policy = config.tuned
     parts = ["all layers"] if policy == "all" else [anatomy.classifier_name, *reversed(blocks)]
     if policy == "classifier+norm":
         parts.append(anatomy.norm_name)
@@ -139,7 +153,7 @@ def _before(stage: Stage, resumed: RunFolder | None, tested: list[Resolution], s
     known = {accuracy.resolution: accuracy for accuracy in map(Accuracy.from_json, rows)}
     if known.keys() >= set(tested):
         return [known[resolution] for resolution in tested]
-    if resumed is not None and start.step > 0:
+    if resumed is not None and (start.step > 0 or start.epoch > 0):
         raise CheckpointError(f"the records of {resumed.path} lack the evaluations before tuning; start a new run")
     return [measure(stage, resolution, start) for resolution in tested]
 
@@ -159,12 +173,15 @@ def _report(
         "before": [accuracy.as_json() for accuracy in before],
         "after": [accuracy.as_json() for accuracy in after],
         "seconds": round(seconds, 1),
-        "tuned_parameters": num_tuned,
+        "tuned_parameters": 0 if config.method == "frechet" else num_tuned,
         "checkpoint": str(config.checkpoint) if config.checkpoint else None,
         "synthetic": dataset.synthetic,
         "fingerprint": dataset.index.fingerprint,
         "environment": environment(),
     }
+    if config.method == "frechet":
+        fits = next(record for record in run.records() if record["event"] == "pass")
+        content["frechet"] = {look: fits[look] for look in ("trained", "tested")}
     title = f"{state.model.name} fixed for {config.test_res} px on {dataset.title}"
     print_table(title, before_after_table(before, after))
     write_json(run.results, content)

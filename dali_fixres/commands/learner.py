@@ -16,29 +16,32 @@ from dali_fixres.index import Index
 from dali_fixres.metrics import Tally
 from dali_fixres.models import BuiltModel, ModelSpec
 from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
-from dali_fixres.plan import AUGMENTATIONS, TrainPlan, step_seed
+from dali_fixres.plan import AUGMENTATIONS, Augmentation, TrainPlan, step_seed
 from dali_fixres.resolution import Schedule
 from dali_fixres.runs import LAST
 from dali_fixres.training import Learner
 
-__all__ = ["build_learner", "prepare", "training_plan", "untrained"]
+__all__ = ["augmentation", "build_learner", "prepare", "training_plan", "untrained"]
+
+
+def augmentation(config: TrainConfig | FinetuneConfig, name: str) -> Augmentation:
+    """Return a named augmentation, with the jitter asked for instead of its own."""
+    named = AUGMENTATIONS[name]
+    return named if config.jitter is None else replace(named, jitter=config.jitter)
 
 
 def training_plan(
     config: TrainConfig | FinetuneConfig,
     dataset: Dataset,
-    augmentation: str,
+    look: str,
     schedule: Schedule,
     world: World,
     repeats: int = 1,
 ) -> TrainPlan:
-    """Plan a stage's batches, with the jitter asked for instead of the augmentation's own."""
-    look = AUGMENTATIONS[augmentation]
-    if config.jitter is not None:
-        look = replace(look, jitter=config.jitter)
+    """Plan a stage's batches, with the augmentation of that name."""
     return TrainPlan(
         dataset.index,
-        look,
+        augmentation(config, look),
         schedule,
         config.batch_size,
         config.seed,

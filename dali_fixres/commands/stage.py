@@ -35,7 +35,7 @@ class Stage:
         plan: Of training.
         evaluation: Of testing.
         test_resolution: What is tested at.
-        num_epochs: Of the whole stage.
+        num_epochs: Of the whole stage; 0 if nothing learns.
         evaluates: Whether every epoch ends with an evaluation.
         unreadable: Pictures that are passed over.
         clock: Says when checkpoints are due.
@@ -76,6 +76,8 @@ class Stage:
         if self.run is not None:
             processes = f", {self.world.size} processes" if self.world.size > 1 else ""
             self.reporter.line(f"run: {self.run.path} on {device}{processes}")
+        if self.num_epochs == 0:
+            return
         phases = self.plan.schedule.phases
         for phase, (_, peak) in zip(phases, self.learner.learning_rate.peaks, strict=True):
             batch = self.plan.global_batch(phase.first_epoch)

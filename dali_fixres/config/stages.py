@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -18,8 +18,15 @@ Policy: TypeAlias = Literal["classifier", "classifier+norm-stats", "classifier+n
 its weights too, as the paper; with the last blocks, as the authors do for PNASNet; the whole network."""
 
 
-Method: TypeAlias = Literal["sgd", "one-pass"]
-"""How fine-tuning learns: by running the network in every epoch, or once, to learn from the features it gives."""
+Method: TypeAlias = Literal["sgd", "one-pass", "frechet"]
+"""How fine-tuning learns: by running the network in every epoch, or once, to learn from the features it gives; or not
+at all, but by mapping the features to where they lie in training."""
+
+UNUSED_BY_FRECHET = (
+    "epochs", "lr", "base_lr", "lr_decay", "warmup_ratio", "momentum", "weight_decay", "label_smoothing", "clip_grad",
+    "sync_bn", "checkpoint_every", "policy", "blocks", "augmentation", "views", "feature_memory",
+)  # fmt: skip
+"""Settings of something that learns."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +158,8 @@ class FinetuneConfig(StageConfig):
 
     method: Method = "sgd"
     """How it learns: the network runs over the pictures in every epoch (sgd), or once, and the classifier learns from
-    the features it gives (one-pass)."""
+    the features it gives (one-pass). Or nothing learns, and features are mapped to where they lie in training
+    (frechet)."""
 
     policy: Policy | None = None
     """What learns: the classifier, and of the last norm before the pooling nothing, its running statistics
@@ -168,7 +176,7 @@ class FinetuneConfig(StageConfig):
     """Looks at each picture whose features one-pass keeps; epochs take them in turn."""
 
     statistics_images: int = 4096
-    """Pictures (about) from which one-pass measures the last norm's statistics."""
+    """Pictures (about) from which one-pass measures the last norm's statistics, and frechet fits activations."""
 
     feature_memory: float = 8.0
     """GiB that one-pass may take on the device for features; larger ones go to a file in TMPDIR."""
@@ -184,6 +192,7 @@ class FinetuneConfig(StageConfig):
         super(FinetuneConfig, self).__post_init__()
         with said_by("--test-res"):
             _ = self.test_resolution
+        self._check_frechet()
         check(self.blocks >= 1, "--blocks", "at least 1", self.blocks)
         if self.blocks > 1 and self.policy != "last-block":
             raise ConfigError(f"--blocks goes with --policy last-block; found --policy {self.tuned}")
@@ -201,6 +210,14 @@ class FinetuneConfig(StageConfig):
             with said_by("--train-res"):
                 Resolution(self.train_res)
 
+    def _check_frechet(self) -> None:
+        """Raise ConfigError if the method learns nothing and is told how to learn."""
+        default = {field.name: field.default for field in fields(self)}
+        said = [name for name in UNUSED_BY_FRECHET if getattr(self, name) != default[name]]
+        if self.method == "frechet" and said:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in said)
+            raise ConfigError(f"--method frechet learns nothing, so it has no use for {flags}; leave that out")
+
     @property
     def rate(self) -> float:
         """Learning rate for a global batch of 256 pictures."""
@@ -208,8 +225,13 @@ class FinetuneConfig(StageConfig):
 
     @property
     def tuned(self) -> Policy:
-        """What learns."""
-        return self.policy or ("classifier+norm" if self.method == "sgd" else "classifier+norm-stats")
+        """What learns; with frechet nothing does."""
+        defaults: dict[Method, Policy] = {
+            "sgd": "classifier+norm",
+            "one-pass": "classifier+norm-stats",
+            "frechet": "classifier",
+        }
+        return self.policy or defaults[self.method]
 
     @property
     def test_resolution(self) -> Resolution:

@@ -13,6 +13,7 @@ from torch import nn
 
 from dali_fixres.colour import IMAGENET, Normalisation
 from dali_fixres.errors import ModelError, did_you_mean
+from dali_fixres.models.frechet import insert_mapping
 from dali_fixres.models.weights import load_into
 
 __all__ = ["BuiltModel", "ModelSpec", "build_model", "num_parameters"]
@@ -28,11 +29,13 @@ class ModelSpec:
         name: A torchvision name, or ``timm/`` and a timm name.
         num_classes: Outputs of the classifier.
         args: ``KEY=VALUE`` arguments of the model's constructor.
+        frechet: The layer that a `FrechetMapping` has been put before; empty if there is none.
     """
 
     name: str
     num_classes: int
     args: tuple[str, ...] = ()
+    frechet: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,9 +50,18 @@ class BuiltModel:
 def build_model(spec: ModelSpec, *, pretrained: bool = False) -> BuiltModel:
     """Build a network with random weights, or with the library's pretrained ones and a new head if classes differ.
 
+    A Fréchet mapping changes nothing until tensors are loaded into it.
+
     Raises:
         ModelError: If there is no such network, it refuses an argument, or its weights cannot be had.
     """
+    built = _build(spec, pretrained=pretrained)
+    if spec.frechet:
+        insert_mapping(built.network, spec.frechet)
+    return built
+
+
+def _build(spec: ModelSpec, *, pretrained: bool) -> BuiltModel:
     arguments = dict(_parse_argument(text) for text in spec.args)
     try:
         if spec.name.startswith(TIMM_PREFIX):

@@ -1,0 +1,110 @@
+"""`finetune --method frechet`: pooled activations at the test resolution are mapped to where they lie in training."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from dali_fixres.checkpoint import Checkpoint
+from dali_fixres.commands.learner import augmentation
+from dali_fixres.commands.stage import Stage
+from dali_fixres.commands.stream import Stream, Test
+from dali_fixres.commands.unreadable import Unreadable
+from dali_fixres.config import FinetuneConfig
+from dali_fixres.distributed import World
+from dali_fixres.errors import Interrupted
+from dali_fixres.features import Rounds, sample_features
+from dali_fixres.frechet import describe
+from dali_fixres.index import TRAIN
+from dali_fixres.interruption import Orders
+from dali_fixres.models import Anatomy, insert_mapping
+from dali_fixres.plan import AUGMENTATIONS
+from dali_fixres.report.progress import Reporter
+from dali_fixres.resolution import Resolution
+from pipelines import Loader
+
+__all__ = ["adapt_activations", "sample_looks"]
+
+
+def adapt_activations(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, start: Checkpoint) -> Checkpoint:
+    """Fit pooled activations as in training and as in testing, put the mapping before the classifier.
+
+    Nothing learns, and the network changes in nothing else. It counts as one epoch: the new state is that of a finished
+    run. Nothing is saved on the way; a stopped run begins it again.
+
+    Raises:
+        ModelError: If the classifier does not get one vector per picture.
+        Interrupted: If a signal asks for it.
+    """
+    if start.epoch > 0:
+        return start
+    network, num_train = stage.learner.network, stage.plan.index.num_train
+    some = replace(stage.evaluation, split=TRAIN, every=max(1, num_train // config.statistics_images))
+    as_in_training = replace(some, augmentation=augmentation(config, "train"), seed=config.seed)
+    as_in_testing = replace(some, augmentation=AUGMENTATIONS["v1"])
+    looks = [
+        Test(as_in_training, Resolution(start.train_res, config.ratio)),
+        Test(as_in_testing, stage.test_resolution),
+    ]
+    started = time.perf_counter()
+    try:
+        samples = sample_looks(
+            network, anatomy.classifier, looks, stage.loader, stage.unreadable, stage.reporter, stage.world,
+            stage.orders,
+        )  # fmt: skip
+    except Interrupted as interruption:
+        raise stage.stopped(str(interruption), start.step) from None
+    rectified, (trained, tested) = describe(*samples)
+    insert_mapping(network, anatomy.classifier_name).fill(trained.fitted, tested.fitted, rectified=rectified)
+    seconds = time.perf_counter() - started
+    num_images = sum(look.plan.num_pictures for look in looks)
+    stage.record(
+        "pass",
+        test_res=config.test_res,
+        num_images=num_images,
+        views=1,
+        images_per_s=round(num_images / seconds, 2),
+        seconds=round(seconds, 3),
+        trained=asdict(trained.fitted) | {"zeros": trained.zeros},
+        tested=asdict(tested.fitted) | {"zeros": tested.zeros},
+    )
+    for what, one, at_px in (("training", trained, start.train_res), ("testing", tested, config.test_res)):
+        zeros = f", {one.zeros:.1%} zeros, which stay zeros" if rectified else ""
+        stage.reporter.line(f"pooled as in {what} at {at_px} px: {one.fitted}{zeros}")
+    return replace(
+        start,
+        model=replace(start.model, frechet=anatomy.classifier_name),
+        state_dict=network.state_dict(),
+        epoch=1,
+        unreadable=dict(stage.unreadable.reasons),
+    )
+
+
+def sample_looks(
+    network: nn.Module,
+    classifier: nn.Module,
+    looks: Sequence[Test],
+    loader: Loader,
+    unreadable: Unreadable,
+    reporter: Reporter,
+    world: World,
+    orders: Orders | None = None,
+) -> list[NDArray[np.float32]]:
+    """Return what reaches a classifier, in several ways to look at pictures: of each some activations, (n,) float32.
+
+    Raises:
+        ModelError: If the classifier does not get one vector per picture.
+        Interrupted: If orders say so.
+    """
+    stream = Stream(loader, looks, unreadable)
+    samples = []
+    for look in looks:
+        num_rounds = look.plan.num_rounds
+        with reporter.bar(f"activations at {look.resolution.crop_px} px", num_rounds) as bar:
+            rounds = Rounds(num_rounds, bar, orders)
+            samples.append(sample_features(network, classifier, stream.part(), look.plan, rounds, world))
+        stream.share(world)
+    return samples

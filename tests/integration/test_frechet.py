@@ -1,0 +1,146 @@
+"""Adapting activations without training: the mapping goes with the checkpoint, whoever fits it."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ranks import run_ranks
+
+from dali_fixres.checkpoint import load_checkpoint
+from dali_fixres.commands.evaluate import evaluate
+from dali_fixres.commands.finetune import finetune
+from dali_fixres.commands.train import train
+from dali_fixres.config import EvaluateConfig, FinetuneConfig, TrainConfig
+from dali_fixres.errors import CheckpointError, ModelError
+from dali_fixres.runs import RunFolder
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of one epoch at 64 px."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    train(TrainConfig(data=pictures, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, out=run))
+    return run
+
+
+@pytest.fixture(scope="module")
+def config(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneConfig:
+    """Return what `adapted` was made with."""
+    return FinetuneConfig(
+        checkpoint=trained, test_res=96, method="frechet", batch_size=8, workers=2,
+        out=tmp_path_factory.mktemp("adapted") / "run",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def adapted(config: FinetuneConfig) -> Path:
+    """Return an adapted run."""
+    finetune(config)
+    assert config.out is not None
+    return config.out
+
+
+def tensors(run: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a run's network."""
+    state: dict[str, torch.Tensor] = torch.load(run / "last.pt", weights_only=True)["state_dict"]
+    return state
+
+
+def test_only_the_mapping_is_new(adapted: Path, trained: Path) -> None:
+    """No tensor of the network changes; the classifier's stand behind those of the mapping."""
+    before, after = tensors(trained), tensors(adapted)
+    assert after.keys() - before.keys() == {
+        "fc.classifier.weight", "fc.classifier.bias", "fc.frechet.trained", "fc.frechet.tested",
+        "fc.frechet.rectified",
+    }  # fmt: skip
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name.replace("fc.", "fc.classifier.")]), name
+    assert after["fc.frechet.rectified"]  # it ends with a ReLU
+    assert load_checkpoint(adapted).model.frechet == "fc"
+
+
+def test_figures_are_left_behind(adapted: Path) -> None:
+    """Records and results hold both fits, which are the numbers of the checkpoint, and the tests before and after."""
+    results = json.loads((adapted / "results.json").read_text())
+    fits = results["frechet"]
+    for look in ("trained", "tested"):
+        numbers = [fits[look][name] for name in ("location", "scale", "shape")]
+        np.testing.assert_allclose(tensors(adapted)[f"fc.frechet.{look}"].numpy(), numbers)
+        assert 0 <= fits[look]["zeros"] < 1
+    assert [row["test_res"] for row in results["before"]] == [row["test_res"] for row in results["after"]] == [64, 96]
+    assert results["tuned_parameters"] == 0
+    records = RunFolder(adapted).records()
+    passed = next(record for record in records if record["event"] == "pass")
+    assert (passed["num_images"], passed["test_res"]) == (2 * 40, 96)
+    assert not [record for record in records if record["event"] == "epoch"]
+    assert (adapted / "before_after.png").stat().st_size > 0
+
+
+def test_the_mapping_is_evaluated(adapted: Path, tmp_path: Path) -> None:
+    """`evaluate` builds the network again, mapping and all, and gets the very accuracy of the run."""
+    evaluate(
+        EvaluateConfig(
+            checkpoint=adapted, test_res="64,96", batch_size=8, json=tmp_path / "r.json", plot=tmp_path / "p.png"
+        )
+    )
+    found = json.loads((tmp_path / "r.json").read_text())["results"]
+    after = json.loads((adapted / "results.json").read_text())["after"]
+    keys = ("test_res", "top1", "top5", "num_images")
+    assert [[row[key] for key in keys] for row in found] == [[row[key] for key in keys] for row in after]
+
+
+def test_two_processes_fit_what_one_fits(config: FinetuneConfig, tmp_path: Path) -> None:
+    """The numbers do not depend on how pictures are dealt to processes; a broken file is left out."""
+    assert config.checkpoint is not None
+    source = torch.load(config.checkpoint / "last.pt", weights_only=True)["config"]["data"]
+    data = Path(shutil.copytree(source, tmp_path / "data"))
+    victim = data / "train" / "cat" / "02.jpg"
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    alone = replace(config, data=data, out=tmp_path / "alone")
+    several = replace(alone, out=tmp_path / "several")
+    finetune(alone)
+    run_ranks(2, finetune, several)
+    one, other = tensors(tmp_path / "alone"), tensors(tmp_path / "several")
+    for look in ("trained", "tested"):
+        torch.testing.assert_close(one[f"fc.frechet.{look}"], other[f"fc.frechet.{look}"], rtol=1e-5, atol=1e-6)
+    assert "cat/02.jpg" in (tmp_path / "several" / "unreadable.txt").read_text()
+
+
+@pytest.mark.parametrize("options", [{"method": "one-pass"}, {"policy": "last-block"}])
+def test_tuning_goes_on_from_it(adapted: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    """Other methods find classifier and norm behind the mapping, tune them, and leave the mapping as it is."""
+    run = tmp_path / "tuned"
+    finetune(FinetuneConfig(checkpoint=adapted, test_res=96, epochs=1, batch_size=8, out=run, **options))
+    before, after = tensors(adapted), tensors(run)
+    assert load_checkpoint(run).model.frechet == "fc"
+    assert not torch.equal(before["fc.classifier.weight"], after["fc.classifier.weight"])
+    assert torch.equal(before["fc.frechet.tested"], after["fc.frechet.tested"])
+
+
+def test_a_second_mapping_is_refused(adapted: Path, tmp_path: Path) -> None:
+    """What reaches the classifier of an adapted network is mapped already; the error says where to start."""
+    with pytest.raises(CheckpointError, match=r"has a Fréchet mapping already; start from the network before it"):
+        finetune(FinetuneConfig(checkpoint=adapted, test_res=128, method="frechet", out=tmp_path / "run"))
+
+
+def test_a_finished_run_stays_as_it_is(config: FinetuneConfig, pictures: Path, adapted: Path) -> None:
+    """Resumed, it maps nothing a second time, and its results are the same."""
+    before, results = tensors(adapted), json.loads((adapted / "results.json").read_text())
+    finetune(replace(config, resume=True, data=pictures, crop_ratio=0.875))  # as the command line reads them
+    after, again = tensors(adapted), json.loads((adapted / "results.json").read_text())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert [row["top1"] for row in again["after"]] == [row["top1"] for row in results["after"]]
+    assert again["frechet"] == results["frechet"]
+
+
+def test_a_classifier_before_the_pooling(pictures: Path, tmp_path: Path) -> None:
+    """SqueezeNet classifies every position and pools then: there are no pooled features, and the error says so."""
+    common: dict[str, Any] = {"data": pictures, "model": "squeezenet1_1", "batch_size": 8, "out": tmp_path / "run"}
+    with pytest.raises(ModelError, match=r"classifier of SqueezeNet runs before the pooling"):
+        finetune(FinetuneConfig(test_res=64, train_res=64, method="frechet", **common))
