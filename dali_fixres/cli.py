@@ -18,6 +18,7 @@ from cyclopts.utils import UNSET
 
 from dali_fixres import __version__
 from dali_fixres.config import (
+    AnalyzeConfig,
     EvaluateConfig,
     FinetuneConfig,
     IndexConfig,
@@ -74,6 +75,14 @@ def finetune(config: Annotated[FinetuneConfig, FLAT]) -> None:
 def evaluate(config: Annotated[EvaluateConfig, FLAT] = EvaluateConfig()) -> None:  # noqa: B008
     """Test a network at one or several resolutions."""
     from dali_fixres.commands.evaluate import evaluate as command  # noqa: PLC0415
+
+    command(config)
+
+
+@app.command
+def analyze(config: Annotated[AnalyzeConfig, FLAT] = AnalyzeConfig()) -> None:  # noqa: B008
+    """Compare training crops with test crops: how large objects appear, and what a network makes of them."""
+    from dali_fixres.commands.analyze import analyze as command  # noqa: PLC0415
 
     command(config)
 

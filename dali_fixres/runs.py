@@ -33,6 +33,7 @@ __all__ = [
     "RunFolder",
     "append_text",
     "create_run",
+    "has_runs",
     "newest_run",
     "open_run",
     "reopen_run",
@@ -211,6 +212,11 @@ def newest_run(command: str | None = None) -> RunFolder:
             "--checkpoint (--out where a run is resumed)"
         )
     return max(runs, key=lambda run: run.last.stat().st_mtime_ns)
+
+
+def has_runs() -> bool:
+    """Return whether there is a run with a checkpoint under runs/."""
+    return next(RUNS.glob(f"*/{LAST}"), None) is not None
 
 
 def _command_of(run: RunFolder) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dali_fixres.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
-from dali_fixres.config import EvaluateConfig, FinetuneConfig, NetworkConfig
+from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, NetworkConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.index import Index
 from dali_fixres.models import BuiltModel, ModelSpec, build_model, load_into, read_state_dict
@@ -41,7 +41,9 @@ class Start:
         return self.checkpoint.config.get("val_fraction")
 
 
-def find_start(config: FinetuneConfig | EvaluateConfig, command: str | None, reporter: Reporter) -> Start | None:
+def find_start(
+    config: FinetuneConfig | EvaluateConfig | AnalyzeConfig, command: str | None, reporter: Reporter
+) -> Start | None:
     """Return the checkpoint a command starts from, or None if it names a network instead.
 
     Args:

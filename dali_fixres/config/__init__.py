@@ -5,11 +5,12 @@ into the run folder, in the form that ``--config`` reads.
 """
 
 from dali_fixres.config.data import IndexConfig, PrepareConfig, PreviewConfig, VerifyConfig
-from dali_fixres.config.network import Config, Copies, Device, EvaluateConfig, NetworkConfig
+from dali_fixres.config.network import AnalyzeConfig, Config, Copies, Device, EvaluateConfig, NetworkConfig
 from dali_fixres.config.stages import FinetuneConfig, Policy, StageConfig, TrainConfig
 from dali_fixres.config.toml import read_toml, to_toml
 
 __all__ = [
+    "AnalyzeConfig",
     "Config",
     "Copies",
     "Device",

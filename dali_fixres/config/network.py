@@ -10,7 +10,7 @@ from dali_fixres.config.checks import check, said_by
 from dali_fixres.errors import ConfigError
 from dali_fixres.resolution import DEFAULT_CROP_RATIO, Resolution, parse_resolutions
 
-__all__ = ["Config", "Copies", "Device", "EvaluateConfig", "NetworkConfig"]
+__all__ = ["AnalyzeConfig", "Config", "Copies", "Device", "EvaluateConfig", "NetworkConfig"]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
@@ -138,6 +138,36 @@ class EvaluateConfig(NetworkConfig):
         if self.test_res is not None:
             with said_by("--test-res"):
                 parse_resolutions(self.test_res, self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnalyzeConfig(NetworkConfig):
+    """Flags of `dali-fixres analyze`."""
+
+    train_res: int | None = None
+    """Pixels of the training crops; what the checkpoint was trained at if left out, or 128."""
+
+    test_res: str = "128,160,192,224"
+    """Pixels of the test crops, with commas between."""
+
+    checkpoint: Path | None = None
+    """Run folder or checkpoint file whose activations are looked at; the newest run under runs/ if left out. Or give
+    --model, with --weights or --pretrained. Where there is none of all these, only sizes are analysed."""
+
+    statistics_images: int = 4096
+    """Pictures (about) whose activations are looked at."""
+
+    out: Path = Path("analysis")
+    """Folder for analysis.json, sizes.png and activations.png."""
+
+    def __post_init__(self) -> None:
+        super(AnalyzeConfig, self).__post_init__()
+        with said_by("--test-res"):
+            parse_resolutions(self.test_res, self.ratio)
+        if self.train_res is not None:
+            with said_by("--train-res"):
+                Resolution(self.train_res, self.ratio)
+        check(self.statistics_images >= 1, "--statistics-images", "at least 1", self.statistics_images)
 
 
 def _plain(value: Any) -> Any:

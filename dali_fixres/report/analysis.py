@@ -1,0 +1,219 @@
+"""Tables, plots and figures of `analyze`: apparent sizes of objects, and activations after the pooling."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.table import Table
+
+from dali_fixres.apparent_size import SizeComparison
+from dali_fixres.frechet import Pooled
+from dali_fixres.report.plots import save_figure
+from dali_fixres.resolution import Resolution
+
+__all__ = [
+    "Activations",
+    "activations_json",
+    "activations_table",
+    "plot_activations",
+    "plot_sizes",
+    "sizes_json",
+    "sizes_line",
+    "sizes_table",
+]
+
+QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
+
+NUM_BINS = 60
+
+SHOWN = 0.995
+"""Histograms end above this share of what they show."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activations:
+    """What reaches a network's classifier.
+
+    Attributes:
+        classifier_name: Its name.
+        num_images: Pictures looked at, each in every way.
+        rectified: Whether zeros are a share of their own, which the fits leave out.
+        resolutions: Of the training crops, then of the test crops.
+        looks: What is known at each of these.
+    """
+
+    classifier_name: str
+    num_images: int
+    rectified: bool
+    resolutions: tuple[Resolution, ...]
+    looks: tuple[Pooled, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """How the looks are called."""
+        trained, *tested = (f"{resolution.crop_px} px" for resolution in self.resolutions)
+        return [f"train {trained}", *(f"test {px}" for px in tested)]
+
+    @property
+    def fitted_values(self) -> list[Floats]:
+        """What each distribution was fitted to."""
+        return [look.values[look.values > 0] if self.rectified else look.values for look in self.looks]
+
+
+def _edges(samples: Iterable[Floats]) -> Floats:
+    """Return the edges of bins that histograms of several samples share: all but the largest values of each."""
+    samples = list(samples)
+    return np.linspace(
+        min(sample.min() for sample in samples), max(np.quantile(sample, SHOWN) for sample in samples), NUM_BINS + 1
+    )
+
+
+def sizes_table(sizes: SizeComparison) -> Table:
+    """Return one row for the training crops and one per test resolution."""
+    table = Table(caption="pixels that an object as large as its picture has in the network's input")
+    for heading in ("crops", "mean", "median", "5 %", "95 %", "mean of train"):
+        table.add_column(heading, justify="right")
+    looks = {f"train {sizes.train_res.crop_px} px": sizes.trained}
+    looks |= {f"test {resolution.crop_px} px": tested for resolution, tested in sizes.tested.items()}
+    for name, values in looks.items():
+        low, median, high = np.quantile(values, (0.05, 0.5, 0.95))
+        ratio = values.mean() / sizes.trained.mean()
+        table.add_row(
+            name, f"{values.mean():.1f}", f"{median:.1f}", f"{low:.1f}", f"{high:.1f}", f"{ratio:.3f}"
+        )  # fmt: skip
+    return table
+
+
+def sizes_line(sizes: SizeComparison) -> str:
+    """Return which test resolution matches."""
+    return (
+        f"objects appear as large as in training at {sizes.train_res.crop_px} px (mean) at {sizes.matching_px:.0f} px; "
+        f"the nearest multiple of 32 is {sizes.matching_multiple_px} px"
+    )
+
+
+def sizes_json(sizes: SizeComparison) -> dict[str, Any]:
+    """Return the documented part of ``analysis.json``."""
+    edges = _edges([sizes.trained, *sizes.tested.values()])
+
+    def row(values: Floats) -> dict[str, Any]:
+        return {
+            "mean_px": round(float(values.mean()), 3),
+            "median_px": round(float(np.median(values)), 3),
+            "histogram": _shares(values, edges),
+        }
+
+    return {
+        "num_images": len(sizes.trained),
+        "edges_px": _rounded(edges),
+        "train": {"train_res": sizes.train_res.crop_px, **row(sizes.trained)},
+        "test": [
+            {"test_res": resolution.crop_px, "crop_ratio": resolution.crop_ratio, **row(values)}
+            for resolution, values in sizes.tested.items()
+        ],
+        "matching_res": round(sizes.matching_px, 2),
+        "matching_multiple": sizes.matching_multiple_px,
+    }
+
+
+def activations_json(activations: Activations) -> dict[str, Any]:
+    """Return the documented part of ``analysis.json``."""
+    edges = _edges(activations.fitted_values)
+    rows = [
+        {
+            "res": resolution.crop_px,
+            "zeros": look.zeros,
+            "mean": float(look.values.mean()),
+            "quantiles": dict(zip(map(str, QUANTILES), np.quantile(look.values, QUANTILES).tolist(), strict=True)),
+            "fitted": asdict(look.fitted),
+            "histogram": _shares(values, edges),
+        }
+        for resolution, look, values in zip(
+            activations.resolutions, activations.looks, activations.fitted_values, strict=True
+        )
+    ]
+    return {
+        "classifier": activations.classifier_name,
+        "num_images": activations.num_images,
+        "rectified": activations.rectified,
+        "edges": _rounded(edges),
+        "train": rows[0],
+        "test": rows[1:],
+    }
+
+
+def _shares(values: Floats, edges: Floats) -> list[float]:
+    """Return the share of all values in each bin; the last bin ends below the largest ones."""
+    return _rounded(_densities(values, edges) * np.diff(edges))
+
+
+def _densities(values: Floats, edges: Floats) -> Floats:
+    """Return the density of all values in each bin."""
+    return np.histogram(values, edges)[0] / len(values) / np.diff(edges)
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [round(value, 6) for value in values.tolist()]
+
+
+def activations_table(activations: Activations) -> Table:
+    """Return one row per way to look at pictures."""
+    table = Table(
+        caption="of all channels; the fit is of those above zero" if activations.rectified else "of all channels"
+    )
+    for heading in ("crops", "zeros", *(f"{share:.0%}" for share in QUANTILES), "location", "scale", "shape"):
+        table.add_column(heading, justify="right")
+    for name, look in zip(activations.names, activations.looks, strict=True):
+        fitted = (look.fitted.location, look.fitted.scale, look.fitted.shape)
+        numbers = [*np.quantile(look.values, QUANTILES), *fitted]
+        table.add_row(name, f"{look.zeros:.2%}", *(f"{number:.4f}" for number in numbers))
+    return table
+
+
+def plot_sizes(path: Path, sizes: SizeComparison, title: str) -> None:
+    """Plot histograms of apparent sizes, the training crops' filled, and the means."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    edges = _edges([sizes.trained, *sizes.tested.values()])
+    label = f"train crops, {sizes.train_res.crop_px} px"
+    heights = _densities(sizes.trained, edges)
+    axes.stairs(heights, edges, fill=True, color="lightgrey", label=label)
+    axes.axvline(float(sizes.trained.mean()), color="grey", linestyle=":")
+    for number, (resolution, tested) in enumerate(sizes.tested.items()):
+        colour = f"C{number}"
+        label = f"test crops, {resolution.crop_px} px"
+        axes.stairs(_densities(tested, edges), edges, color=colour, label=label)
+        axes.axvline(float(tested.mean()), color=colour, linestyle=":")
+    axes.set(xlabel="apparent size of an object as large as its picture, px (dotted: means)", ylabel="density, 1/px")
+    axes.set_ylim(0, 4 * float(np.max(heights)))  # pictures of one shape have one size in testing: a peak without end
+    axes.legend(title=f"means match at {sizes.matching_px:.0f} px")
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def plot_activations(path: Path, activations: Activations, title: str) -> None:
+    """Plot the histogram of each way to look at pictures and the distribution fitted to it, the first one's filled.
+
+    Where activations are rectified, both are of those above zero.
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    shown = activations.fitted_values
+    edges = _edges(shown)
+    points = np.linspace(edges[0], edges[-1], 400)
+    for number, (name, look) in enumerate(zip(activations.names, activations.looks, strict=True)):
+        colour = f"C{number}"
+        zeros = f" ({look.zeros:.1%} zeros)" if activations.rectified else ""
+        axes.stairs(_densities(shown[number], edges), edges, fill=number == 0, color=colour, alpha=0.4)
+        axes.plot(points, look.fitted.pdf(points), color=colour, label=f"{name}{zeros}")
+    what = "activation above zero" if activations.rectified else "activation"
+    axes.set(xlabel=f"{what}, after the pooling", ylabel="density (steps: measured, lines: fitted)")
+    axes.legend()
+    figure.suptitle(title)
+    save_figure(figure, path)
