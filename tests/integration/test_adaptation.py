@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ import torch
 from ranks import run_ranks
 
 from dali_fixres.checkpoint import load_checkpoint
+from dali_fixres.commands.analyze import analyze
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.finetune import finetune
 from dali_fixres.commands.train import train
-from dali_fixres.config import EvaluateConfig, FinetuneConfig, TrainConfig
+from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, TrainConfig
 from dali_fixres.errors import CheckpointError, ModelError
 from dali_fixres.runs import RunFolder
 
@@ -144,3 +147,34 @@ def test_a_classifier_before_the_pooling(pictures: Path, tmp_path: Path) -> None
     common: dict[str, Any] = {"data": pictures, "model": "squeezenet1_1", "batch_size": 8, "out": tmp_path / "run"}
     with pytest.raises(ModelError, match=r"classifier of SqueezeNet runs before the pooling"):
         finetune(FinetuneConfig(test_res=64, train_res=64, method="frechet", **common))
+
+
+def test_analysis_of_a_run(adapted: Path, trained: Path, tmp_path: Path) -> None:
+    """`analyze` compares the crops of the run's data and what its network makes of them, fitted as `finetune` does."""
+    out = tmp_path / "analysis"
+    analyze(AnalyzeConfig(checkpoint=trained, test_res="64,96", batch_size=8, out=out))
+    found = json.loads((out / "analysis.json").read_text())
+    sizes, activations = found["sizes"], found["activations"]
+    assert sizes["num_images"] == 60
+    assert [sizes["train"]["train_res"], *(row["test_res"] for row in sizes["test"])] == [64, 64, 96]
+    assert sizes["train"]["mean_px"] > sizes["test"][0]["mean_px"]
+    assert sizes["matching_multiple"] % 32 == 0
+    assert (activations["classifier"], activations["num_images"], activations["rectified"]) == ("fc", 40, True)
+    fits = json.loads((adapted / "results.json").read_text())["frechet"]
+    for row, look in ((activations["train"], "trained"), (activations["test"][1], "tested")):
+        assert len(row["histogram"]) == len(activations["edges"]) - 1
+        assert row["zeros"] == pytest.approx(fits[look]["zeros"])
+        assert row["fitted"]["shape"] == pytest.approx(fits[look]["shape"], abs=1e-4)
+    assert {path.name for path in out.iterdir()} == {"analysis.json", "sizes.png", "activations.png"}
+
+
+def test_analysis_without_a_network(
+    cli: Callable[..., subprocess.CompletedProcess[str]], pictures: Path, tmp_path: Path
+) -> None:
+    """Where there is no checkpoint, no model and no run, sizes are analysed and it says so."""
+    result = cli("analyze", "--data", pictures, "--train-res", 64, "--test-res", "64,96", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "sizes are analysed, activations are not" in result.stderr
+    assert "the nearest multiple of 32 is 96 px" in result.stdout
+    assert json.loads((tmp_path / "analysis" / "analysis.json").read_text())["activations"] is None
+    assert not (tmp_path / "analysis" / "activations.png").exists()
