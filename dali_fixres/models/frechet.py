@@ -33,12 +33,14 @@ class FrechetMapping(nn.Module):
     trained: torch.Tensor
     tested: torch.Tensor
     rectified: torch.Tensor
+    ends: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("trained", torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
         self.register_buffer("tested", torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
         self.register_buffer("rectified", torch.tensor(False))
+        self.register_buffer("ends", torch.tensor([_reduced(TRUSTED), _reduced(1 - TRUSTED)]), persistent=False)
 
     def fill(self, trained: Frechet, tested: Frechet, *, rectified: bool) -> None:
         """Set the two distributions, and whether zeros stay zeros."""
@@ -49,8 +51,7 @@ class FrechetMapping(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map activations of any shape; their number format is kept, and float32 is computed in."""
         location, scale, shape = self.tested.float()
-        ends = torch.tensor([_reduced(TRUSTED), _reduced(1 - TRUSTED)], device=features.device)
-        low, high = location + scale * _grown(ends, shape)
+        low, high = location + scale * _grown(self.ends, shape)
         inside = features.float().clamp(low, high)
         z = (inside - location) / scale
         u = torch.where(shape == 0, z, torch.log1p(shape * z) / torch.where(shape == 0, 1.0, shape))
@@ -66,6 +67,7 @@ def _grown(u: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
 
 
 def _reduced(probability: float) -> float:
+    """Return ``-log(-log p)``."""
     return -math.log(-math.log(probability))
 
 

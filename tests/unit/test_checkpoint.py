@@ -10,8 +10,9 @@ import torch
 from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.colour import Normalisation
 from dali_fixres.errors import CheckpointError, SaveError, TrainingDivergedError
+from dali_fixres.frechet import Frechet
 from dali_fixres.metrics import Tally
-from dali_fixres.models import ModelSpec, build_model
+from dali_fixres.models import ModelSpec, build_model, insert_mapping
 
 ARCHITECTURE = ModelSpec("timm/test_resnet", 3, ("drop_rate=0.1",))
 """A network of timm's for tests: half a million parameters."""
@@ -100,6 +101,28 @@ def test_rebuild(checkpoint: Checkpoint, network: torch.nn.Module, tmp_path: Pat
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(built.network.eval()(images), network.eval()(images))
+
+
+def test_rebuild_with_a_mapping(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A Fréchet mapping before the classifier is built again, with its numbers."""
+    adapted = build_model(ARCHITECTURE).network
+    insert_mapping(adapted, "fc").fill(Frechet(0.1, 0.2, 0.3), Frechet(0.4, 0.5, -0.1), rectified=True)
+    state = replace(checkpoint, model=replace(ARCHITECTURE, frechet="fc"), state_dict=adapted.state_dict())
+    save_checkpoint(tmp_path / "last.pt", state)
+    again = rebuild(load_checkpoint(tmp_path / "last.pt"), tmp_path).network
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images), adapted.eval()(images))
+
+
+def test_files_from_before_mappings(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A checkpoint that says nothing of a mapping has none."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    content = torch.load(path, weights_only=True)
+    del content["model"]["frechet"]
+    torch.save(content, path)
+    assert load_checkpoint(path).model == ARCHITECTURE
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
@@ -269,8 +292,14 @@ def test_a_checkpoint_that_lacks_a_part(checkpoint: Checkpoint, name: str, tmp_p
 
 @pytest.mark.parametrize(
     "part",
-    [{"normalisation": [0.5, 0.5]}, {"tally": {"loss_sum": 1.0, "pictures": 3}}, {"tally": 3}, {"model": None}],
-    ids=["normalisation", "tally", "tally-number", "model"],
+    [
+        {"normalisation": [0.5, 0.5]},
+        {"tally": {"loss_sum": 1.0, "pictures": 3}},
+        {"tally": 3},
+        {"model": None},
+        {"model": {"name": "resnet18", "num_classes": 3, "args": (), "frechet": 1}},
+    ],
+    ids=["normalisation", "tally", "tally-number", "model", "model-mapping"],
 )
 def test_parts_of_another_form(checkpoint: Checkpoint, part: dict[str, Any], tmp_path: Path) -> None:
     """A part of another type than a checkpoint's is refused."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dali_fixres.colour import IMAGENET, Normalisation
 from dali_fixres.config import (
+    AnalyzeConfig,
     Config,
     EvaluateConfig,
     FinetuneConfig,
@@ -106,6 +107,23 @@ def test_one_pass_keeps_what_is_before_the_classifier() -> None:
             one_pass(policy=policy)
     with pytest.raises(ConfigError, match="--views goes with --method one-pass"):
         FINETUNE(views=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ({"epochs": 5}, "--epochs"),
+        ({"lr": 0.1, "policy": "all"}, "--lr, --policy"),
+        ({"augmentation": "v1"}, "--augmentation"),
+        ({"views": 2, "feature_memory": 1.0}, "--views, --feature-memory"),
+        ({"policy": "last-block", "blocks": 2}, "--policy, --blocks"),
+    ],
+)
+def test_frechet_learns_nothing(settings: dict[str, Any], flags: str) -> None:
+    """It refuses, by name, settings of something that learns, and takes those of what it fits."""
+    with pytest.raises(ConfigError, match=rf"^--method frechet learns nothing, so it has no use for {flags}; leave"):
+        FINETUNE(method="frechet", **settings)
+    assert FINETUNE(method="frechet", jitter=0.1, statistics_images=100, batch_size=8).method == "frechet"
 
 
 def test_blocks_go_with_their_policy() -> None:
@@ -251,6 +269,7 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
         (FINETUNE, "views", 0, "at least 1"),
         (FINETUNE, "statistics_images", 1, "at least 2"),
         (FINETUNE, "feature_memory", -1.0, "at least 0"),
+        (AnalyzeConfig, "statistics_images", 0, "at least 1"),
         (FINETUNE, "label_smoothing", -0.5, "from 0 to below 1"),
         (PreviewConfig, "num_images", 0, "from 1 to 64"),
         (PreviewConfig, "num_images", 65, "from 1 to 64"),
@@ -283,6 +302,8 @@ def test_bad_values(build: Build, name: str, value: object, rule: str) -> None:
         (EvaluateConfig, "test_res", "96,16", "16"),
         (EvaluateConfig, "test_res", "96;128", "'96;128'"),
         (PreviewConfig, "train_res", 16, "16"),
+        (AnalyzeConfig, "train_res", 16, "16"),
+        (AnalyzeConfig, "test_res", "96,8", "8"),
         (PreviewConfig, "test_res", "96,8", "8"),
     ],
 )
