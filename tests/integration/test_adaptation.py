@@ -172,9 +172,9 @@ def test_analysis_without_a_network(
     cli: Callable[..., subprocess.CompletedProcess[str]], pictures: Path, tmp_path: Path
 ) -> None:
     """Where there is no checkpoint, no model and no run, sizes are analysed and it says so."""
-    result = cli("analyze", "--data", pictures, "--train-res", 64, "--test-res", "64,96", folder=tmp_path)
+    result = cli("analyze", "--data", pictures, "--train-res", 128, "--test-res", "128,160", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "sizes are analysed, activations are not" in result.stderr
-    assert "the nearest multiple of 32 is 96 px" in result.stdout
+    assert "the nearest multiple of 32 is 160 px" in result.stdout
     assert json.loads((tmp_path / "analysis" / "analysis.json").read_text())["activations"] is None
     assert not (tmp_path / "analysis" / "activations.png").exists()
