@@ -28,6 +28,9 @@ __all__ = [
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
+SHOWN_QUANTILES = (0.5, 0.75, 0.99)
+"""Those that a table of 80 columns has room for."""
+
 NUM_BINS = 60
 
 SHOWN = 0.995
@@ -167,12 +170,12 @@ def activations_table(activations: Activations) -> Table:
     table = Table(
         caption="of all channels; the fit is of those above zero" if activations.rectified else "of all channels"
     )
-    for heading in ("crops", "zeros", *(f"{share:.0%}" for share in QUANTILES), "location", "scale", "shape"):
+    for heading in ("crops", "zeros", *(f"{share:.0%}" for share in SHOWN_QUANTILES), "location", "scale", "shape"):
         table.add_column(heading, justify="right")
     for name, look in zip(activations.names, activations.looks, strict=True):
         fitted = (look.fitted.location, look.fitted.scale, look.fitted.shape)
-        numbers = [*np.quantile(look.values, QUANTILES), *fitted]
-        table.add_row(name, f"{look.zeros:.2%}", *(f"{number:.4f}" for number in numbers))
+        numbers = [*np.quantile(look.values, SHOWN_QUANTILES), *fitted]
+        table.add_row(name, f"{look.zeros:.1%}", *(f"{number:.3f}" for number in numbers))
     return table
 
 
