@@ -42,7 +42,7 @@ class Frechet:
     shape: float
 
     def __str__(self) -> str:
-        return f"location {self.location:.4f}, scale {self.scale:.4f}, shape {self.shape:.4f}"
+        return f"location {self.location:.4g}, scale {self.scale:.4g}, shape {self.shape:.4g}"
 
     def quantile(self, probabilities: Floats) -> Floats:
         """Return the values below which these shares in (0, 1) lie."""
