@@ -15,11 +15,21 @@ from dali_fixres.batch import Batch
 from dali_fixres.distributed import World
 from dali_fixres.errors import ConfigError, ModelError
 from dali_fixres.interruption import Orders
+from dali_fixres.models.anatomy import run_once
 from dali_fixres.precision import forward_precision
 from dali_fixres.report.progress import Bar
+from dali_fixres.resolution import Resolution
 from dali_fixres.training import Learner, Meter
 
-__all__ = ["FeatureBank", "FeatureEpoch", "Rounds", "collect_features", "learn_from_features", "measure_statistics"]
+__all__ = [
+    "FeatureBank",
+    "FeatureEpoch",
+    "Rounds",
+    "check_features",
+    "collect_features",
+    "learn_from_features",
+    "measure_statistics",
+]
 
 
 @torch.inference_mode()
@@ -126,13 +136,32 @@ def collect_features(
     return FeatureBank(features, labels.to(features.device), places)
 
 
-def _vectors(inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
-    """Return what a classifier got as (n, channels) float16."""
+def check_features(network: nn.Module, classifier: nn.Module, resolution: Resolution) -> None:
+    """Make sure, before any picture is read, that a network has features to learn from.
+
+    Raises:
+        ModelError: If its classifier does not get one vector per picture.
+    """
+    caught: list[torch.Tensor] = []
+    handle = classifier.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    try:
+        run_once(network, resolution)
+    finally:
+        handle.remove()
+    _check_pooled(caught.pop(), network)
+
+
+def _check_pooled(inputs: torch.Tensor, network: nn.Module) -> None:
     if inputs.ndim > 2 and inputs.shape[2:].numel() > 1:
         raise ModelError(
             f"the classifier of {type(network).__name__} runs before the pooling, so there are no features to learn "
             "from; use --method sgd"
         )
+
+
+def _vectors(inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """Return what a classifier got as (n, channels) float16."""
+    _check_pooled(inputs, network)
     vectors = inputs.flatten(1).half()
     if not torch.isfinite(vectors).all():
         raise ModelError(
