@@ -57,8 +57,7 @@ def fixres(config: FixresConfig) -> None:
     with joined(device) as world:
         reporter = Reporter(quiet=not world.is_main)
         start = _start(config, reporter)
-        if start is not None:
-            config = _as_the_checkpoint(config, start)
+        config = _complete(config, start)
         trained_at = start.checkpoint.train_res if start else config.schedule.last.crop_px
         _check(config, start, trained_at, reporter, world)
         with _held(config, world) as folder, obeying_signals(world) as orders:
@@ -90,8 +89,10 @@ def _start(config: FixresConfig, reporter: Reporter) -> Start | None:
     return start
 
 
-def _as_the_checkpoint(config: FixresConfig, start: Start) -> FixresConfig:
-    """Fill in what a checkpoint knows of its data and its pictures."""
+def _complete(config: FixresConfig, start: Start | None) -> FixresConfig:
+    """Fill in what the stages will find out of their data and pictures, so that they are the same when resumed."""
+    if start is None:
+        return replace(config, crop_ratio=config.ratio)
     config = replace(config, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
     if config.data is None:
         config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)

@@ -10,7 +10,7 @@ from dali_fixres.checkpoint import load_checkpoint
 from dali_fixres.config import FixresConfig, to_toml
 from dali_fixres.metrics import Accuracy
 from dali_fixres.report.html import render
-from dali_fixres.report.ledger import Cost, learning_cost, testing_cost
+from dali_fixres.report.ledger import Cost, learning_cost, evaluation_cost
 from dali_fixres.report.plots import plot_sweep
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.story import SWEEP_BEFORE, TRAINING, TUNING, Against, Story, summary
@@ -136,7 +136,7 @@ def _story(folder: FixresFolder, trained_at: int, fixed_for: int) -> Story:
 def _ledger(folder: FixresFolder, sweeps: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost | None]:
     """Return the cost of every stage, in the order they ran."""
     training, tuning = folder.training.records(), folder.finetune.records()
-    swept = {stage: testing_cost(content["results"]) for stage, content in sweeps.items()}
+    swept = {stage: evaluation_cost(content["results"]) for stage, content in sweeps.items()}
     return {
         TRAINING: learning_cost(training),
         "tests of training": _tests(training),
@@ -149,7 +149,7 @@ def _ledger(folder: FixresFolder, sweeps: Mapping[str, Mapping[str, Any]]) -> di
 
 def _tests(records: list[dict[str, Any]]) -> Cost | None:
     rows = [record for record in records if record["event"] == "evaluation"]
-    return testing_cost(rows) if rows else None
+    return evaluation_cost(rows) if rows else None
 
 
 def _against(path: Path, sweep: Mapping[str, Any], before: Mapping[str, Any], folder: FixresFolder) -> Against:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Cost", "Gain", "Row", "gain", "learning_cost", "testing_cost", "total_cost"]
+__all__ = ["Cost", "Gain", "Row", "gain", "learning_cost", "evaluation_cost", "total_cost"]
 
 Row: TypeAlias = Mapping[str, Any]
 """An accuracy row or a record, as docs/architecture.md has them."""
@@ -50,7 +50,7 @@ def learning_cost(records: Sequence[Row]) -> Cost | None:
     return Cost(round(seconds, 3), *_images(looks))
 
 
-def testing_cost(rows: Iterable[Row]) -> Cost:
+def evaluation_cost(rows: Iterable[Row]) -> Cost:
     """Return the cost of evaluations, given their records or accuracy rows."""
     rows = list(rows)
     seconds = sum(row["num_images"] / row["images_per_s"] for row in rows)
