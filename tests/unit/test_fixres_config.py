@@ -60,9 +60,10 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) 
 
 def test_training_is_told_all_of_its_own_flags() -> None:
     """Every field of `train` is taken over, but for what belongs to one call, and for what it tests at."""
-    told = {
+    told: dict[str, Any] = {
         "train_res": "96@0,128@2", "epochs": 7, "lr": 0.3, "batch_size": 5, "model": "resnet18", "repeats": 5,
-        "jitter": 0.1, "seed": 3, "strict": True, "sync_bn": True, "accept_changed_data": True, "data": Path("pictures"),
+        "jitter": 0.1, "seed": 3, "strict": True, "sync_bn": True, "accept_changed_data": True,
+        "data": Path("pictures"),
     }  # fmt: skip
     config = FixresConfig(**told, test_res="192", json=Path("x.json"), config=Path("x.toml"), finetune_epochs=2)
     assert config.training(HERE, resume=True) == TrainConfig(**told, out=HERE, resume=True)
@@ -71,8 +72,9 @@ def test_training_is_told_all_of_its_own_flags() -> None:
 def test_tuning_has_its_own_epochs_and_rate() -> None:
     """Data, machine and batch are those of all stages; training's epochs, rate and decay are not tuning's."""
     config = FixresConfig(
-        data=Path("pictures"), model="resnet18", epochs=7, lr=0.3, weight_decay=0.5, batch_size=5, seed=3, finetune_epochs=2,
-        finetune_lr=0.01, method="one-pass", augmentation="v1", policy="classifier", checkpoint_every="3min",
+        data=Path("pictures"), model="resnet18", epochs=7, lr=0.3, weight_decay=0.5, batch_size=5, seed=3,
+        finetune_epochs=2, finetune_lr=0.01, method="one-pass", augmentation="v1", policy="classifier",
+        checkpoint_every="3min",
     )  # fmt: skip
     assert config.tuning(HERE, 192, Path("out"), resume=False) == FinetuneConfig(
         data=Path("pictures"), checkpoint=HERE, test_res=192, epochs=2, lr=0.01, method="one-pass", augmentation="v1",

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from dali_fixres.report.ledger import Cost, Gain, gain, learning_cost, evaluation_cost, total_cost
+from dali_fixres.report.ledger import Cost, Gain, evaluation_cost, gain, learning_cost, total_cost
 
 
 def epoch(number: int, side: int, num_images: int | None, seconds: float) -> dict[str, Any]:
