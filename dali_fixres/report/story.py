@@ -108,15 +108,22 @@ class Story:
         known = [cost for cost in costs if cost is not None]
         return total_cost(known) if len(known) == len(costs) else None
 
+    @property
+    def lead(self) -> Gain | None:
+        """How far the fixed network is above the one compared with, at the resolution it is fixed for."""
+        if self.against is None:
+            return None
+        return gain(row_at(self.against.rows, self.fixed_for), row_at(self.after, self.fixed_for))
+
     def as_json(self) -> dict[str, Any]:
         """Return the documented object of report.json."""
         content = asdict(self)
         content["best_before"] = self.best_before["test_res"]
+        content["lead"] = None if self.lead is None else _rounded(self.lead)
         content["gains"] = [
             {
                 "what": what,
-                "points": round(found.points, 4),
-                "standard_error": round(found.standard_error, 4),
+                **_rounded(found),
                 "seconds": None if seconds is None else round(seconds, 3),
             }
             for what, found, seconds in self.gains
@@ -182,10 +189,10 @@ def _verdict(found: Gain, row: Row, what: str) -> str:
 
 
 def _comparison(story: Story, against: Against) -> Iterator[str]:
-    side = story.fixed_for
-    other, fixed = row_at(against.rows, side), row_at(story.after, side)
+    side, found = story.fixed_for, story.lead
+    assert found is not None, "there is something to compare with"
+    other = row_at(against.rows, side)
     best = max(against.rows, key=lambda row: float(row["top1"]))
-    found = gain(other, fixed)
     judged = ("better" if found.points > 0 else "worse") if found.is_clear else "neither better nor worse for certain"
     yield (
         f"The network of {against.path}, trained at {against.trained_at} px from the start, has {other['top1']:.1f} % "
@@ -204,6 +211,10 @@ def _comparison(story: Story, against: Against) -> Iterator[str]:
         yield "It was trained on other pictures, or another split of them, so accuracies do not compare."
     if not against.same_machine:
         yield "It ran on another machine, so minutes do not compare."
+
+
+def _rounded(found: Gain) -> dict[str, float]:
+    return {"points": round(found.points, 4), "standard_error": round(found.standard_error, 4)}
 
 
 def _took(cost: Cost | None) -> str:
