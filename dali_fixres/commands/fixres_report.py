@@ -10,7 +10,7 @@ from dali_fixres.checkpoint import load_checkpoint
 from dali_fixres.config import FixresConfig, to_toml
 from dali_fixres.metrics import Accuracy
 from dali_fixres.report.html import render
-from dali_fixres.report.ledger import Cost, learning_cost, evaluation_cost
+from dali_fixres.report.ledger import Cost, evaluation_cost, learning_cost
 from dali_fixres.report.plots import plot_sweep
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.story import SWEEP_BEFORE, TRAINING, TUNING, Against, Story, summary

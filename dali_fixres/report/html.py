@@ -40,9 +40,11 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align
   overflow-wrap: normal; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { font-weight: 600; background: var(--soft); }
-tbody th { font-weight: 400; }
+tbody th { font-weight: 400; min-width: 7rem; }
+.figures td { white-space: nowrap; }
+.wide + .wide { margin-top: 1rem; }
 pre { background: var(--soft); padding: .6rem; white-space: pre-wrap; font-size: .85rem; }
-img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+img { max-width: min(100%, 42rem); height: auto; background: #fff; border-radius: 4px; }
 .note { font-size: .9rem; opacity: .8; }
 @media print {
   :root { --ink: #000; --paper: #fff; --line: #999; --soft: #eee; }
@@ -181,15 +183,19 @@ def _data(story: Story) -> str:
     more = len(story.unreadable) - len(lines)
     text = f"<p>{len(story.unreadable)} files could not be read{':' if lines else '.'}</p>"
     rest = _note(f"and {more} more, listed in the runs' unreadable.txt") if more else ""
-    return _table(("", ""), rows) + text + (_list(lines) if lines else "") + rest
+    return _table(("", ""), rows, figures=False) + text + (_list(lines) if lines else "") + rest
 
 
 def _environments(story: Story) -> str:
     found = _distinct({stage: tuple(values.items()) for stage, values in story.environments.items()})
     keys = list(dict.fromkeys(key for _, values in found for key, _ in values))
     columns = [dict(values) for _, values in found]
-    rows = [(key, *(str(column.get(key, UNKNOWN)) for column in columns)) for key in keys]
-    return _table(("", *(stages for stages, _ in found)), rows)
+    rows = [(key, *(_plain(column.get(key, UNKNOWN)) for column in columns)) for key in keys]
+    return _table(("", *(stages for stages, _ in found)), rows, figures=False)
+
+
+def _plain(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def _distinct(values: Mapping[str, T]) -> list[tuple[str, T]]:
@@ -215,14 +221,16 @@ def _tested(was: Row, now: Row) -> str:
     return ", then ".join(dict.fromkeys(texts))
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, figures: bool = True) -> str:
+    """Return a table that can be wider than the page; cells of figures are not broken into lines."""
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     body = "".join(
         f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
         for first, *cells in rows
     )
     top = f"<thead><tr>{head}</tr></thead>" if any(headings) else ""
-    return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
+    kind = ' class="figures"' if figures else ""
+    return f'<div class="wide"><table{kind}>{top}<tbody>{body}</tbody></table></div>'
 
 
 def _plot(what: str, png: bytes) -> str:

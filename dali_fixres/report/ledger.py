@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Cost", "Gain", "Row", "gain", "learning_cost", "evaluation_cost", "total_cost"]
+__all__ = ["Cost", "Gain", "Row", "evaluation_cost", "gain", "learning_cost", "total_cost"]
 
 Row: TypeAlias = Mapping[str, Any]
 """An accuracy row or a record, as docs/architecture.md has them."""
