@@ -34,13 +34,13 @@ class Cost:
 
 
 def learning_cost(records: Sequence[Row]) -> Cost | None:
-    """Return the cost of a run's epochs, without its tests; None if it has recorded none.
+    """Return the cost of a run's passes and epochs, without its tests; None if it has recorded none.
 
     Where features were collected in one pass, the epochs after it put no picture through the network.
     """
     passes = [record for record in records if record["event"] == "pass"]
     epochs = [record for record in records if record["event"] == "epoch"]
-    if not epochs:
+    if not (passes or epochs):
         return None
     seconds = sum(record["seconds"] for record in (*passes, *epochs))
     if passes:
