@@ -21,6 +21,7 @@ from dali_fixres.config import (
     AnalyzeConfig,
     EvaluateConfig,
     FinetuneConfig,
+    FixresConfig,
     IndexConfig,
     PrepareConfig,
     PreviewConfig,
@@ -30,7 +31,7 @@ from dali_fixres.config import (
 )
 from dali_fixres.errors import ConfigError, Interrupted, RunError, UserError
 from dali_fixres.processes import max_restarts, num_local, num_processes, num_restarts
-from dali_fixres.runs import RunFolder, run_to_resume
+from dali_fixres.runs import FIXRES, RunFolder, run_to_resume
 
 __all__ = ["app", "main"]
 
@@ -83,6 +84,17 @@ def evaluate(config: Annotated[EvaluateConfig, FLAT] = EvaluateConfig()) -> None
 def analyze(config: Annotated[AnalyzeConfig, FLAT] = AnalyzeConfig()) -> None:  # noqa: B008
     """Compare training crops with test crops: how large objects appear, and what a network makes of them."""
     from dali_fixres.commands.analyze import analyze as command  # noqa: PLC0415
+
+    command(config)
+
+
+@app.command
+def fixres(config: Annotated[FixresConfig, FLAT] = FixresConfig()) -> None:  # noqa: B008
+    """The whole story: train low, sweep over test resolutions, fine-tune at the best one, sweep again, report.
+
+    Without --data it is told of the synthetic demo data set, with settings for that.
+    """
+    from dali_fixres.commands.fixres import fixres as command  # noqa: PLC0415
 
     command(config)
 
@@ -149,13 +161,15 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
         path = Path(told["config"])
         layers.append((read_toml(path, known), str(path)))
         told = {**layers[0][0], **told}
-    run = _run_to_resume(commands[-1], told) if commands[-1] in {"train", "finetune"} else None
+    run = _run_to_resume(commands[-1], told) if commands[-1] in {"train", "finetune", FIXRES} else None
     if run is not None:
         settings = {**read_toml(run.config, known), "out": str(run.path), "resume": True}
         layers.append((settings, str(run.config)))
-    elif commands[-1] == "train" and "data" not in told:
-        recipe = files("dali_fixres.recipes") / "demo.toml"
-        layers.append((read_toml(Path(str(recipe)), known), "the demo's recipe"))
+    elif commands[-1] in {"train", FIXRES} and not told.keys() & {"data", "checkpoint"}:
+        recipe = read_toml(Path(str(files("dali_fixres.recipes") / "demo.toml")), known)
+        if commands[-1] == FIXRES:
+            del recipe["test_res"]  # what training is tested at, not what the network is to be fixed for
+        layers.append((recipe, "the demo's recipe"))
     said = {_key(argument.name) for argument in arguments if argument.tokens}
     for values, source in layers:
         # Each layer fills what no earlier one has set, but for parts of something that an earlier one replaces.
@@ -176,7 +190,8 @@ def _run_to_resume(command: str, told: dict[str, Any]) -> RunFolder | None:
                 "torchrun's --max-restarts works on one node; on several leave it out, and start the run again with "
                 "--resume"
             )
-        if num_restarts() > 0 and RunFolder(out).last.exists():
+        begun = RunFolder(out).config if command == FIXRES else RunFolder(out).last
+        if num_restarts() > 0 and begun.exists():
             return RunFolder(out)
     return run_to_resume(command, out) if told.get("resume") else None
 

@@ -16,15 +16,18 @@ from dali_fixres.batch import Batch
 from dali_fixres.distributed import World
 from dali_fixres.errors import ConfigError, ModelError
 from dali_fixres.interruption import Orders
+from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.precision import forward_precision
 from dali_fixres.report.progress import Bar
+from dali_fixres.resolution import Resolution
 from dali_fixres.training import Learner, Meter
 
 __all__ = [
     "FeatureBank",
     "FeatureEpoch",
     "Rounds",
+    "check_features",
     "collect_features",
     "learn_from_features",
     "measure_statistics",
@@ -185,13 +188,32 @@ def sample_features(
     return np.concatenate(world.gather(mine))
 
 
-def _vectors(inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
-    """Return what a classifier got as (n, channels)."""
+def check_features(network: nn.Module, classifier: nn.Module, resolution: Resolution) -> None:
+    """Make sure, before any picture is read, that a network has features to learn from.
+
+    Raises:
+        ModelError: If its classifier does not get one vector per picture.
+    """
+    caught: list[torch.Tensor] = []
+    handle = classifier.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    try:
+        run_once(network, resolution)
+    finally:
+        handle.remove()
+    _check_pooled(caught.pop(), network)
+
+
+def _check_pooled(inputs: torch.Tensor, network: nn.Module) -> None:
     if inputs.ndim > 2 and inputs.shape[2:].numel() > 1:
         raise ModelError(
             f"the classifier of {type(network).__name__} runs before the pooling, so there are no features to learn "
             "from; use --method sgd"
         )
+
+
+def _vectors(inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """Return what a classifier got as (n, channels)."""
+    _check_pooled(inputs, network)
     return inputs.flatten(1)
 
 

@@ -68,8 +68,16 @@ class Orders:
 
 
 @contextmanager
-def obeying_signals(world: World) -> Iterator[Orders]:
-    """Note signals instead of dying of them. A second Ctrl-C ends the process as usual, unless torchrun sent it."""
+def obeying_signals(world: World, outer: Orders | None = None) -> Iterator[Orders]:
+    """Note signals instead of dying of them. A second Ctrl-C ends the process as usual, unless torchrun sent it.
+
+    Args:
+        world: All processes.
+        outer: Orders that note signals already, of what this is a part of; they are yielded.
+    """
+    if outer is not None:
+        yield outer
+        return
     orders = Orders(world)
 
     def note(number: int, _frame: FrameType | None) -> None:

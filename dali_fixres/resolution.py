@@ -166,7 +166,5 @@ def parse_resolutions(text: str, crop_ratio: float = DEFAULT_CROP_RATIO) -> tupl
     """Read ``"128"`` or ``"96,128,160"`` into resolutions, ascending and without repeats."""
     sides = text.split(",")
     if not all(re.fullmatch(r"\s*\d+\s*", side) for side in sides):
-        raise ConfigError(
-            f"--test-res takes whole numbers of pixels with commas between, as in 128,160; found {text!r}"
-        )
+        raise ConfigError(f"resolutions are whole numbers of pixels with commas between, as in 128,160; found {text!r}")
     return tuple(sorted({Resolution(int(side), crop_ratio) for side in sides}))

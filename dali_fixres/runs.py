@@ -28,6 +28,7 @@ from dali_fixres.locks import lock
 
 __all__ = [
     "BEST",
+    "FIXRES",
     "LAST",
     "RUNS",
     "RunFolder",
@@ -44,6 +45,8 @@ __all__ = [
 
 RUNS = Path("runs")
 LAST, BEST = "last.pt", "best.pt"
+FIXRES = "fixres"
+"""The command whose folder holds the runs of others, and no checkpoint of its own."""
 
 CONFIG, RECORDS = "config.toml", "records.jsonl"
 
@@ -140,7 +143,7 @@ def create_run(out: Path | None, command: str, config: dict[str, Any]) -> RunFol
         else:
             path.mkdir(parents=True, exist_ok=True)
         with _locked(path) as run:
-            if run.last.exists():
+            if run.last.exists() or _command_of(run) == FIXRES:
                 raise ConfigError(f"{path} already holds a run; give another --out, or --resume to go on with it")
             (path / RECORDS).unlink(missing_ok=True)
             run.write_config(command, config)
@@ -173,16 +176,27 @@ def reopen_run(path: Path) -> RunFolder:
 
 
 def run_to_resume(command: str, out: Path | None) -> RunFolder:
-    """Return the run in `out`, or the newest one of a command, to go on with.
+    """Return the run in `out`, or the newest one of a command, to go on with; that of `fixres` by its `out` alone.
 
     Raises:
         CheckpointError: If there is none, or it has no checkpoint.
     """
+    if command == FIXRES:
+        return _story_to_resume(out)
     run = open_run(out) if out else newest_run(command)
     if not run.last.exists():
         raise CheckpointError(
             f"{run.path} has no checkpoint, because its run ended before the first; begin it again without --resume"
         )
+    return run
+
+
+def _story_to_resume(out: Path | None) -> RunFolder:
+    if out is None:
+        raise CheckpointError("--resume needs the folder that the command was begun with; give it as --out")
+    run = open_run(out)
+    if _command_of(run) != FIXRES:
+        raise CheckpointError(f"{out} is the folder of {_command_of(run) or 'another command'}, not of {FIXRES}")
     return run
 
 

@@ -16,6 +16,7 @@ from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
 from dali_fixres.evaluation import evaluate as count_answers
 from dali_fixres.evaluation import total
+from dali_fixres.interruption import Orders
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import BuiltModel
 from dali_fixres.models.anatomy import run_once
@@ -27,7 +28,7 @@ from dali_fixres.report.tables import accuracy_table, print_table
 from dali_fixres.resolution import Resolution, parse_resolutions
 from dali_fixres.runs import write_json
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluate_among"]
 
 USUAL_TEST_RES = "224"
 
@@ -40,10 +41,11 @@ def evaluate(config: EvaluateConfig) -> None:
     """
     device = choose_device(config.device)
     with joined(device) as world:
-        _evaluate(config, device, world)
+        evaluate_among(config, device, world)
 
 
-def _evaluate(config: EvaluateConfig, device: torch.device, world: World) -> None:
+def evaluate_among(config: EvaluateConfig, device: torch.device, world: World, orders: Orders | None = None) -> None:
+    """Evaluate as one of the processes of `world`; `orders` are those of what this is a part of."""
     reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
     start = find_start(config, None, reporter)
@@ -59,7 +61,7 @@ def _evaluate(config: EvaluateConfig, device: torch.device, world: World) -> Non
     for resolution in resolutions:
         run_once(built.network, resolution)
     unreadable = Unreadable(dataset, {}, strict=config.strict, reporter=reporter, listed_in=None)
-    results = _sweep(config, built, dataset, resolutions, device, reporter, world, unreadable)
+    results = _sweep(config, built, dataset, resolutions, device, reporter, world, unreadable, orders)
     unreadable.summarise()
     if not world.is_main:
         return
@@ -110,6 +112,7 @@ def _sweep(
     reporter: Reporter,
     world: World,
     unreadable: Unreadable,
+    orders: Orders | None,
 ) -> list[Accuracy]:
     network = built.network.to(device).to(memory_format=torch.channels_last)
     plan = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size, copies=config.copies)
@@ -119,7 +122,7 @@ def _sweep(
         for resolution in resolutions:
             started = time.perf_counter()
             with reporter.bar(f"testing at {resolution.crop_px} px", plan.num_rounds) as bar:
-                counts = count_answers(network, stream.part(), plan.num_rounds, bar)
+                counts = count_answers(network, stream.part(), plan.num_rounds, bar, orders)
             readable = replace(plan, unreadable=unreadable.rows)
             results.append(total(counts, readable, resolution, world, started))
             stream.share(world)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock
@@ -19,7 +20,8 @@ from dali_fixres.config import FinetuneConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
 from dali_fixres.errors import CheckpointError
-from dali_fixres.interruption import obeying_signals
+from dali_fixres.features import check_features
+from dali_fixres.interruption import Orders, obeying_signals
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import Anatomy, BuiltModel, dissect, last_blocks
 from dali_fixres.models.anatomy import run_once
@@ -32,7 +34,7 @@ from dali_fixres.resolution import Phase, Resolution, Schedule
 from dali_fixres.runs import BEST, LAST, RunFolder, write_json
 from dali_fixres.tuning import Tuned, freeze_for_tuning
 
-__all__ = ["finetune"]
+__all__ = ["finetune", "finetune_among", "freeze_network"]
 
 USUAL_TRAIN_RES = 224
 """What networks with weights from elsewhere were most likely trained at."""
@@ -46,14 +48,22 @@ def finetune(config: FinetuneConfig) -> None:
         RunError: If the run cannot go on.
         Interrupted: If a signal has stopped it; it can be resumed.
     """
+    device = choose_device(config.device)
+    with joined(device) as world:
+        finetune_among(config, device, world)
+
+
+def finetune_among(config: FinetuneConfig, device: torch.device, world: World, orders: Orders | None = None) -> None:
+    """Fine-tune as one of the processes of `world`; `orders` are those of what this is a part of."""
     if config.method != "frechet":
         config = replace(config, base_lr=config.rate, policy=config.tuned)
-    device = choose_device(config.device)
-    with joined(device) as world, run_to_go_on_with(config, "finetune", world) as resumed:
-        _finetune(config, resumed, device, world)
+    with run_to_go_on_with(config, "finetune", world) as resumed:
+        _finetune(config, resumed, device, world, orders)
 
 
-def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.device, world: World) -> None:
+def _finetune(
+    config: FinetuneConfig, resumed: RunFolder | None, device: torch.device, world: World, outer: Orders | None
+) -> None:
     reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
     if resumed:
@@ -68,15 +78,11 @@ def _finetune(config: FinetuneConfig, resumed: RunFolder | None, device: torch.d
     for resolution in tested:
         run_once(built.network, resolution)
     network = prepare(built.network, device, sync_bn=config.sync_bn)
-    anatomy = dissect(network, config.test_resolution)
-    blocks: tuple[str, ...] = ()
-    if config.tuned == "last-block":
-        blocks = last_blocks(network, config.test_resolution, anatomy.classifier_name, config.blocks)
-    tuned = freeze_for_tuning(network, anatomy, config.tuned, blocks)
+    anatomy, blocks, tuned = freeze_network(config, network)
     with (
         run_folder(config, "finetune", resumed, start, dataset, world) as run,
         open_loader(config, dataset, built.normalisation, device) as loader,
-        obeying_signals(world) as orders,
+        obeying_signals(world, outer) as orders,
     ):
         listed_in = run.unreadable if run else None
         unreadable = Unreadable(dataset, start.unreadable, strict=config.strict, reporter=reporter, listed_in=listed_in)
@@ -131,6 +137,21 @@ def _tune(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, start: Checkpo
     if config.method == "one-pass":
         return tune_in_one_pass(stage, config, anatomy, start)
     return run_stage(stage, start)[0]
+
+
+def freeze_network(config: FinetuneConfig, network: nn.Module) -> tuple[Anatomy, tuple[str, ...], Tuned]:
+    """Freeze all of a network but what is to be tuned; return its parts, last blocks that are tuned, and what learns.
+
+    Raises:
+        ModelError: If it cannot take pictures of the test resolution, or not be tuned so.
+    """
+    anatomy = dissect(network, config.test_resolution)
+    blocks: tuple[str, ...] = ()
+    if config.tuned == "last-block":
+        blocks = last_blocks(network, config.test_resolution, anatomy.classifier_name, config.blocks)
+    if config.method in {"one-pass", "frechet"}:
+        check_features(network, anatomy.classifier, config.test_resolution)
+    return anatomy, blocks, freeze_for_tuning(network, anatomy, config.tuned, blocks)
 
 
 def _what_learns(config: FinetuneConfig, anatomy: Anatomy, blocks: tuple[str, ...], tuned: Tuned) -> str:

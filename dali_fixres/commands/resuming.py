@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.commands.dataset import Dataset
@@ -14,7 +15,7 @@ from dali_fixres.models import BuiltModel
 from dali_fixres.report.progress import Reporter
 from dali_fixres.runs import RunFolder, create_run, reopen_run, run_to_resume
 
-__all__ = ["resume", "run_folder", "run_to_go_on_with"]
+__all__ = ["how_to_go_on", "resume", "run_folder", "run_to_go_on_with"]
 
 CHANGEABLE = {"epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "device", "strict", "workers", "data"}
 """Settings that a resumed run may change; the others decide which pictures it has seen and what learned from them.
@@ -78,6 +79,13 @@ def _changed_data(
     reasons = {old.relative_path(row): reason for row, reason in state.unreadable.items() if row < len(old)}
     same = reasons.keys() & row_of.keys() - difference.changed
     return dataset, {row_of[path]: reasons[path] for path in same}
+
+
+def how_to_go_on(command: str, folder: Path, world: World) -> str:
+    """Return the words that go on with a run that was stopped."""
+    size = world.size
+    program = "dali-fixres" if size == 1 else f"torchrun (with {size} processes in all) -m dali_fixres"
+    return f"{program} {command} --resume --out {folder}"
 
 
 @contextmanager

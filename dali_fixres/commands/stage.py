@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock, save_checkpoint
+from dali_fixres.commands.resuming import how_to_go_on
 from dali_fixres.commands.stream import Epoch, Stream, Test
 from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.distributed import World
@@ -95,9 +96,7 @@ class Stage:
         """Say what has happened and how to go on, if this process is the one that reports."""
         if self.run is None:
             return Interrupted()
-        size = self.world.size
-        program = "dali-fixres" if size == 1 else f"torchrun (with {size} processes in all) -m dali_fixres"
-        how = f"{program} {self.command} --resume --out {self.run.path}"
+        how = how_to_go_on(self.command, self.run.path, self.world)
         return Interrupted(f"stopped by {signal_name} after step {step}, and saved; go on with: {how}")
 
 
@@ -223,6 +222,7 @@ def record_epoch(stage: Stage, state: Checkpoint) -> str:
         loss=round(loss, 5),
         images_per_s=round(images_per_s, 2),
         wait_share=round(wait_share, 4),
+        num_images=tally.num_images,
         seconds=round(tally.seconds, 3),
     )
     return f"loss {loss:.3f}  {images_per_s:.0f} img/s  waiting for data {wait_share:.0%}  {tally.seconds:.1f} s"

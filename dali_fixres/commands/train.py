@@ -16,7 +16,7 @@ from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import TrainConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
-from dali_fixres.interruption import obeying_signals
+from dali_fixres.interruption import Orders, obeying_signals
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import BuiltModel
 from dali_fixres.models.anatomy import run_once
@@ -27,7 +27,7 @@ from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import accuracy_table, print_table
 from dali_fixres.runs import RunFolder, write_json
 
-__all__ = ["train"]
+__all__ = ["DEFAULT_MODEL", "train", "train_among"]
 
 DEFAULT_MODEL = "resnet50"
 
@@ -40,6 +40,13 @@ def train(config: TrainConfig) -> None:
         RunError: If the run cannot go on.
         Interrupted: If a signal has stopped it; it can be resumed.
     """
+    device = choose_device(config.device)
+    with joined(device) as world:
+        train_among(config, device, world)
+
+
+def train_among(config: TrainConfig, device: torch.device, world: World, orders: Orders | None = None) -> None:
+    """Train as one of the processes of `world`; `orders` are those of what this is a part of."""
     # From here on nothing is left to a default: the run folder says all.
     config = replace(
         config,
@@ -48,12 +55,13 @@ def train(config: TrainConfig) -> None:
         crop_ratio=config.ratio,
         base_lr=config.rate,
     )
-    device = choose_device(config.device)
-    with joined(device) as world, run_to_go_on_with(config, "train", world) as resumed:
-        _train(config, resumed, device, world)
+    with run_to_go_on_with(config, "train", world) as resumed:
+        _train(config, resumed, device, world, orders)
 
 
-def _train(config: TrainConfig, resumed: RunFolder | None, device: torch.device, world: World) -> None:
+def _train(
+    config: TrainConfig, resumed: RunFolder | None, device: torch.device, world: World, outer: Orders | None
+) -> None:
     started = time.perf_counter()
     reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
@@ -71,7 +79,7 @@ def _train(config: TrainConfig, resumed: RunFolder | None, device: torch.device,
     with (
         run_folder(config, "train", resumed, start, dataset, world) as run,
         open_loader(config, dataset, built.normalisation, device, size) as loader,
-        obeying_signals(world) as orders,
+        obeying_signals(world, outer) as orders,
     ):
         listed_in = run.unreadable if run else None
         unreadable = Unreadable(dataset, start.unreadable, strict=config.strict, reporter=reporter, listed_in=listed_in)

@@ -5,17 +5,20 @@ into the run folder, in the form that ``--config`` reads.
 """
 
 from dali_fixres.config.data import IndexConfig, PrepareConfig, PreviewConfig, VerifyConfig
+from dali_fixres.config.fixres import BEST_OF_SWEEP, FixresConfig
 from dali_fixres.config.network import AnalyzeConfig, Config, Copies, Device, EvaluateConfig, NetworkConfig
 from dali_fixres.config.stages import FinetuneConfig, Policy, StageConfig, TrainConfig
 from dali_fixres.config.toml import read_toml, to_toml
 
 __all__ = [
+    "BEST_OF_SWEEP",
     "AnalyzeConfig",
     "Config",
     "Copies",
     "Device",
     "EvaluateConfig",
     "FinetuneConfig",
+    "FixresConfig",
     "IndexConfig",
     "NetworkConfig",
     "Policy",

@@ -11,7 +11,7 @@ from dali_fixres.config.network import NetworkConfig
 from dali_fixres.errors import ConfigError
 from dali_fixres.resolution import Resolution, Schedule
 
-__all__ = ["FinetuneConfig", "Method", "Policy", "StageConfig", "TrainConfig"]
+__all__ = ["FinetuneConfig", "Method", "Policy", "StageConfig", "TrainConfig", "TrainingConfig"]
 
 Policy: TypeAlias = Literal["classifier", "classifier+norm-stats", "classifier+norm", "last-block", "all"]
 """What fine-tuning tunes: the head alone; with the last norm's running statistics, as the authors' code; with
@@ -101,26 +101,21 @@ class StageConfig(NetworkConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig(StageConfig):
-    """Flags of `dali-fixres train`."""
+class TrainingConfig(StageConfig):
+    """What every command that trains a network knows."""
 
     train_res: str = "128"
     """Pixels of the training crop. Or phases: 96@0,128@8 is 96 px from epoch 0 and 128 px from epoch 8. Or a rise:
     96-192@0-16 goes up in steps of 32 px over the epochs 0 to 16. Each phase may have its own batch size and peak
     learning rate: 96@0:batch=128:lr=0.2."""
 
-    test_res: int | None = None
-    """Pixels to test at after each epoch; the last training resolution if left out."""
-
     repeats: int = 1
     """Copies of each picture in a batch over all processes, each cropped on its own (repeated augmentation)."""
 
     def __post_init__(self) -> None:
-        super(TrainConfig, self).__post_init__()
+        super(TrainingConfig, self).__post_init__()
         with said_by("--train-res"):
             _ = self.schedule
-        with said_by("--test-res"):
-            _ = self.test_resolution
         last_phase = self.schedule.phases[-1]
         check(self.repeats >= 1, "--repeats", "at least 1", self.repeats)
         rule = f"phases that begin before epoch {self.epochs}"
@@ -135,6 +130,19 @@ class TrainConfig(StageConfig):
     def schedule(self) -> Schedule:
         """The training resolution of each epoch."""
         return Schedule.parse(self.train_res, self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig(TrainingConfig):
+    """Flags of `dali-fixres train`."""
+
+    test_res: int | None = None
+    """Pixels to test at after each epoch; the last training resolution if left out."""
+
+    def __post_init__(self) -> None:
+        super(TrainConfig, self).__post_init__()
+        with said_by("--test-res"):
+            _ = self.test_resolution
 
     @property
     def test_resolution(self) -> Resolution:

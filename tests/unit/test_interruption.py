@@ -103,6 +103,16 @@ def test_ctrl_c_of_several_processes_is_only_noted() -> None:
         assert orders.received == signal.SIGINT
 
 
+def test_a_part_obeys_the_orders_of_the_whole() -> None:
+    """A signal noted before a part of a run begins is obeyed in it, and the whole goes on noting them after it."""
+    with obeying_signals(World()) as whole:
+        signal.raise_signal(signal.SIGTERM)
+        with obeying_signals(World(), whole) as part:
+            assert part.agree().signal_name == "SIGTERM"
+        signal.raise_signal(signal.SIGUSR1)
+        assert whole.agree().signal_name == "SIGUSR1"
+
+
 # The sum of an evaluation
 
 

@@ -246,8 +246,8 @@ def test_parse_resolutions_by_default_crops_seven_eighths() -> None:
 
 @pytest.mark.parametrize("text", ["", "96,", "96;128", "a", "96.5", "-96"])
 def test_parse_resolutions_errors(text: str) -> None:
-    """What is no list of whole numbers is refused with the flag, the form and the text."""
-    expected = rf"--test-res takes whole numbers of pixels with commas between, .*; found {re.escape(repr(text))}$"
+    """What is no list of whole numbers is refused with the form and the text."""
+    expected = rf"resolutions are whole numbers of pixels with commas between, .*; found {re.escape(repr(text))}$"
     with pytest.raises(ConfigError, match=expected):
         parse_resolutions(text)
 

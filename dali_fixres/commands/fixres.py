@@ -1,0 +1,217 @@
+"""`dali-fixres fixres`: train low, sweep, fine-tune high, sweep again, report; each stage is a command of its own.
+
+OUT/
+    config.toml     settings of the story
+    train/          run folder of `train`, unless the story begins with a checkpoint
+    before.json     `evaluate --json` of the trained network
+    finetune/       run folder of `finetune`
+    after.json      `evaluate --json` of the fixed network
+    against.json    `evaluate --json` of the network to compare with
+    report.html     the report, and report.json its figures
+
+What is there is not made again, so a story that was stopped goes on where it was.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from dali_fixres.checkpoint import load_checkpoint
+from dali_fixres.commands.dataset import open_dataset
+from dali_fixres.commands.evaluate import evaluate_among
+from dali_fixres.commands.finetune import finetune_among, freeze_network
+from dali_fixres.commands.fixres_report import FixresFolder, best_resolution, write_report
+from dali_fixres.commands.network import Start, find_start
+from dali_fixres.commands.resuming import how_to_go_on
+from dali_fixres.commands.train import DEFAULT_MODEL, train_among
+from dali_fixres.config import EvaluateConfig, FixresConfig, read_toml
+from dali_fixres.devices import choose_device
+from dali_fixres.distributed import World, joined
+from dali_fixres.errors import CheckpointError, ConfigError, Interrupted, ModelError
+from dali_fixres.index import Index
+from dali_fixres.interruption import Orders, obeying_signals
+from dali_fixres.models import ModelSpec, build_model
+from dali_fixres.models.anatomy import run_once
+from dali_fixres.report.progress import Reporter
+from dali_fixres.resolution import parse_resolutions
+from dali_fixres.runs import FIXRES, RunFolder, create_run, reopen_run, run_to_resume
+
+__all__ = ["fixres"]
+
+CHANGEABLE = {"checkpoint_every", "data", "device", "strict", "workers"}
+"""Settings that may change while a story is told: they decide nothing that the finished stages have come to."""
+
+
+def fixres(config: FixresConfig) -> None:
+    """Tell the whole story, one stage after the other, and leave a folder with a report.
+
+    Raises:
+        UserError: If something the user gave cannot be used; what can be known beforehand is found before training.
+        RunError: If a stage cannot go on.
+        Interrupted: If a signal has stopped it; it can be resumed.
+    """
+    device = choose_device(config.device)
+    with joined(device) as world:
+        reporter = Reporter(quiet=not world.is_main)
+        start = _start(config, reporter)
+        config = _complete(config, start)
+        trained_at = start.checkpoint.train_res if start else config.schedule.last.crop_px
+        _check(config, start, trained_at, reporter, world)
+        with _held(config, world) as folder, obeying_signals(world) as orders:
+            stages = Stages(config, FixresFolder(folder, config), trained_at, device, world, orders, reporter)
+            try:
+                fixed_for = stages.run()
+            except Interrupted as stopped:
+                how = how_to_go_on(FIXRES, folder, world)
+                said = f"stopped by a signal; what is done is saved; go on with: {how}" if world.is_main else ""
+                raise Interrupted(said) from stopped
+            if world.is_main:
+                write_report(stages.folder, trained_at, fixed_for, reporter)
+
+
+def _start(config: FixresConfig, reporter: Reporter) -> Start | None:
+    """Return the checkpoint that takes the place of training, if there is one.
+
+    Raises:
+        CheckpointError: If it is of a network that is fixed already.
+    """
+    if config.checkpoint is None:
+        return None
+    start = find_start(EvaluateConfig(checkpoint=config.checkpoint), None, reporter)
+    if start is not None and start.checkpoint.command != "train":
+        raise CheckpointError(
+            f"{start.path} is fixed for {start.checkpoint.test_res} px already; give --checkpoint the run of `train` "
+            "that it was made from"
+        )
+    return start
+
+
+def _complete(config: FixresConfig, start: Start | None) -> FixresConfig:
+    """Fill in what the stages will find out of their data and pictures, so that they are the same when resumed."""
+    if start is None:
+        return replace(config, crop_ratio=config.ratio)
+    config = replace(config, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
+    if config.data is None:
+        config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
+    return config
+
+
+def _check(config: FixresConfig, start: Start | None, trained_at: int, reporter: Reporter, world: World) -> None:
+    """Find out before training what would end a later stage.
+
+    Raises:
+        CheckpointError: If what is to be compared with is no finished training on these classes.
+        ModelError: If the network takes one of the resolutions not, or cannot be tuned as asked.
+    """
+    index = open_dataset(config.data, config.val_fraction, reporter, world).index
+    if config.against is not None:
+        _check_against(config.against, index)
+    spec = ModelSpec(config.model or DEFAULT_MODEL, len(index.classes), config.model_arg)
+    network = build_model(start.checkpoint.model if start else spec).network
+    try:
+        for resolution in parse_resolutions(config.swept(trained_at), config.ratio):
+            run_once(network, resolution)
+    except ModelError as error:
+        raise ModelError(f"{error}; name sizes that it takes with --sweep and --test-res") from error
+    freeze_network(config.tuning(Path(), config.target or trained_at, Path(), resume=False), network)
+
+
+def _check_against(against: Path, index: Index) -> None:
+    if not RunFolder(against).results.exists():
+        raise CheckpointError(f"--against takes the folder of a finished `train` run; {against} has no results.json")
+    other = load_checkpoint(against)
+    if other.command != "train":
+        raise CheckpointError(f"--against takes the folder of a `train` run; {against} is one of `{other.command}`")
+    if other.classes != index.classes:
+        raise CheckpointError(f"--against {against} knows other classes than {index.root} has")
+
+
+@contextmanager
+def _held(config: FixresConfig, world: World) -> Iterator[Path]:
+    """Hold the folder of a story, new or begun, in the one process that writes it; all of them are told which it is."""
+    run: RunFolder | None = None
+    try:
+        if world.is_main:
+            run = _go_on(config) if config.resume else create_run(config.out, FIXRES, config.stored())
+        (path, *_) = world.gather(run.path if run else None)
+        assert path is not None, "the first process has it"
+        yield path
+    finally:
+        if run is not None:
+            run.release()
+
+
+def _go_on(config: FixresConfig) -> RunFolder:
+    """Hold a story that was begun, if its settings are still the same.
+
+    Raises:
+        CheckpointError: If there is none in ``--out``.
+        ConfigError: If a setting is changed that finished stages depend on.
+    """
+    run = run_to_resume(FIXRES, config.out)
+    was = read_toml(run.config, {field.name for field in fields(FixresConfig)})
+    now = config.stored()
+    changed = sorted(key for key in (was.keys() | now.keys()) - CHANGEABLE if was.get(key) != now.get(key))
+    if changed:
+        said = ", ".join(f"{key} = {was.get(key, 'unset')}" for key in changed)
+        raise ConfigError(f"{run.path} was begun with {said}; a resumed story keeps that, so begin a new one")
+    run = reopen_run(run.path)
+    run.write_config(FIXRES, now)
+    return run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stages:
+    """The stages of a story, in one of its processes."""
+
+    config: FixresConfig
+    folder: FixresFolder
+    trained_at: int
+    device: torch.device
+    world: World
+    orders: Orders
+    reporter: Reporter
+
+    def run(self) -> int:
+        """Do what is not done yet, and return the resolution that the network is fixed for, pixels.
+
+        Raises:
+            Interrupted: If a signal asks for it; what is done is saved.
+        """
+        folder, config = self.folder, self.config
+        swept = config.swept(self.trained_at)
+        among = (self.device, self.world, self.orders)
+        if config.checkpoint is None and self._begins(folder.train.results, f"training at {config.train_res} px"):
+            train_among(config.training(folder.train.path, resume=self._exists(folder.train.last)), *among)
+        if self._begins(folder.before, f"testing the trained network at {swept} px"):
+            evaluate_among(config.sweeping(folder.trained, swept, folder.before), *among)
+        side = self._fixed_for()
+        if self._begins(folder.finetune.results, f"fine-tuning for {side} px"):
+            resume = self._exists(folder.finetune.last)
+            finetune_among(config.tuning(folder.trained, side, folder.finetune.path, resume=resume), *among)
+        if self._begins(folder.after, f"testing the fixed network at {swept} px"):
+            evaluate_among(config.sweeping(folder.finetune.path, swept, folder.after), *among)
+        if config.against is not None and self._begins(folder.against, f"testing {config.against} at {swept} px"):
+            evaluate_among(config.sweeping(config.against, swept, folder.against), *among)
+        return side
+
+    def _fixed_for(self) -> int:
+        """Return the resolution to fix the network for: as asked, or by the sweep before."""
+        if self.config.target is not None:
+            return self.config.target
+        found = best_resolution(self.folder.before, self.trained_at) if self.world.is_main else 0
+        return self.world.gather(found)[0]
+
+    def _begins(self, made: Path, what: str) -> bool:
+        """Return whether a stage is still to be done, and announce it if so."""
+        if self._exists(made):
+            return False
+        self.reporter.line(f"== {what}")
+        return True
+
+    def _exists(self, path: Path) -> bool:
+        """Return whether the process that writes has a file; all processes have to ask."""
+        return self.world.gather(path.exists())[0]

@@ -1,0 +1,96 @@
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dali_fixres.config import EvaluateConfig, FinetuneConfig, FixresConfig, TrainConfig
+from dali_fixres.errors import ConfigError
+
+HERE = Path("run")
+
+
+@pytest.mark.parametrize(
+    ("trained_at", "swept"),
+    [
+        (32, "32,64"),
+        (64, "64,96,128"),
+        (128, "128,160,192,224,256"),
+        (100, "100,128,160,192"),
+        (4000, "4000,4032,4064,4096"),
+    ],
+)
+def test_sweeps_go_to_twice_the_training_resolution(trained_at: int, swept: str) -> None:
+    """Multiples of 32 from the training resolution, which is always among them, to twice that or to 4096."""
+    assert FixresConfig().swept(trained_at) == swept
+
+
+def test_sweeps_have_the_resolutions_that_matter() -> None:
+    """Those of training and of tuning are added to those asked for, ascending and once."""
+    assert FixresConfig(sweep="160,96", test_res="192").swept(128) == "96,128,160,192"
+    assert FixresConfig(sweep="128").swept(128) == "128"
+    assert FixresConfig(test_res="320").swept(128) == "128,160,192,224,256,320"
+
+
+def test_the_target_is_a_number_or_the_best() -> None:
+    """Without a number it is known only after a sweep."""
+    assert (FixresConfig().target, FixresConfig(test_res="192").target) == (None, 192)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_res": "high"}, "--test-res must be a number of pixels, or best; found 'high'"),
+        ({"test_res": "16"}, "--test-res: a resolution is .*; found 16"),
+        ({"sweep": "128,x"}, "--sweep: resolutions are whole numbers .*; found '128,x'"),
+        ({"sweep": "128,16"}, "--sweep: .*; found 16"),
+        ({"finetune_epochs": 0}, "--finetune-epochs must be at least 1; found 0"),
+        ({"finetune_lr": 0.0}, "--finetune-lr must be above 0; found 0.0"),
+        ({"method": "one-pass", "policy": "all"}, "--method one-pass keeps everything before the classifier"),
+        ({"checkpoint": HERE, "epochs": 5, "lr": 0.1}, "which --epochs, --lr would be for"),
+        ({"checkpoint": HERE, "model": "resnet50"}, "which --model would be for"),
+        ({"checkpoint": HERE, "train_res": "96"}, "which --train-res would be for"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
+    """A bad value names its flag; training's flags beside a checkpoint are named."""
+    with pytest.raises(ConfigError, match=message):
+        FixresConfig(**changes)
+
+
+def test_training_is_told_all_of_its_own_flags() -> None:
+    """Every field of `train` is taken over, but for what belongs to one call, and for what it tests at."""
+    told: dict[str, Any] = {
+        "train_res": "96@0,128@2", "epochs": 7, "lr": 0.3, "batch_size": 5, "model": "resnet18", "repeats": 5,
+        "jitter": 0.1, "seed": 3, "strict": True, "sync_bn": True, "accept_changed_data": True,
+        "data": Path("pictures"),
+    }  # fmt: skip
+    config = FixresConfig(**told, test_res="192", json=Path("x.json"), config=Path("x.toml"), finetune_epochs=2)
+    assert config.training(HERE, resume=True) == TrainConfig(**told, out=HERE, resume=True)
+
+
+def test_tuning_has_its_own_epochs_and_rate() -> None:
+    """Data, machine and batch are those of all stages; training's epochs, rate and decay are not tuning's."""
+    config = FixresConfig(
+        data=Path("pictures"), model="resnet18", epochs=7, lr=0.3, weight_decay=0.5, batch_size=5, seed=3,
+        finetune_epochs=2, finetune_lr=0.01, method="one-pass", augmentation="v1", policy="classifier",
+        checkpoint_every="3min",
+    )  # fmt: skip
+    assert config.tuning(HERE, 192, Path("out"), resume=False) == FinetuneConfig(
+        data=Path("pictures"), checkpoint=HERE, test_res=192, epochs=2, lr=0.01, method="one-pass", augmentation="v1",
+        policy="classifier", batch_size=5, seed=3, checkpoint_every="3min", out=Path("out"),
+    )  # fmt: skip
+
+
+def test_sweeping_writes_beside_its_figures() -> None:
+    """Figures and plot go where the story keeps them, not into the run that is tested."""
+    config = FixresConfig(data=Path("pictures"), model="resnet18", device="cpu", workers=2, val_fraction=0.5)
+    assert config.sweeping(HERE, "64,96", Path("out/before.json")) == EvaluateConfig(
+        data=Path("pictures"), checkpoint=HERE, test_res="64,96", json=Path("out/before.json"),
+        plot=Path("out/before.png"), device="cpu", workers=2, val_fraction=0.5,
+    )  # fmt: skip
+
+
+def test_settings_fit_the_flags_of_training() -> None:
+    """All flags of `train` are flags of `fixres`."""
+    assert {field.name for field in fields(TrainConfig)} <= {field.name for field in fields(FixresConfig)}
