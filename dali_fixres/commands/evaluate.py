@@ -93,7 +93,7 @@ def _recount(config: EvaluateConfig, folder: Path) -> None:
     found = find_outputs(folder)
     origin = found[0].origin
     if config.data is not None:
-        dataset = open_dataset(config.data, config.val_fraction or origin.val_fraction, reporter)
+        dataset = open_dataset(config.data, config.val_fraction or origin.val_fraction or 1.0, reporter)
         if dataset.index.fingerprint != origin.fingerprint:
             raise DataError(
                 f"{folder} holds outputs of another data set (fingerprint {origin.fingerprint[:12]}) than "

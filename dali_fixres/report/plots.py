@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from dali_fixres.errors import ConfigError
 from dali_fixres.metrics import Accuracy
@@ -56,6 +57,8 @@ def plot_sweep(path: Path, series: Mapping[str, Sequence[Accuracy]], title: str)
     ticks = sorted({result.resolution.crop_px for results in series.values() for result in results})
     by_resolution.set(xlabel="test resolution, px", ylabel="top-1, %", xticks=ticks)
     by_speed.set(xlabel="images/s", xscale="log")
+    by_speed.xaxis.set_major_formatter(LogFormatter())
+    by_speed.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
     for axes in (by_resolution, by_speed):
         axes.grid(alpha=0.3)
     by_resolution.legend()
@@ -64,10 +67,11 @@ def plot_sweep(path: Path, series: Mapping[str, Sequence[Accuracy]], title: str)
 
 
 def _lines(series: Mapping[str, Sequence[Accuracy]]) -> dict[str, list[Accuracy]]:
-    """Return the points of each line by its name: of each series, or of each crop ratio and views that it has."""
+    """Return the points of each line by its name: of each series, or of each crop ratio and views in it."""
+    everything = [result for results in series.values() for result in results]
+    several = len({(result.resolution.crop_ratio, result.views) for result in everything}) > 1
     lines: dict[str, list[Accuracy]] = {}
     for name, results in series.items():
-        several = len({(result.resolution.crop_ratio, result.views) for result in results}) > 1
         for result in results:
             detail = f", {result.resolution.crop_ratio:g}, {result.views}" if several else ""
             lines.setdefault(name + detail, []).append(result)

@@ -11,6 +11,9 @@ __all__ = ["SYNTHETIC", "accuracy_table", "before_after_table", "in_words", "pri
 
 SYNTHETIC = "synthetic demo data"
 
+WIDTH_OF_FILES = 140
+"""Columns that the widest table needs; a terminal has as many as it has."""
+
 
 def accuracy_table(results: Sequence[Accuracy]) -> Table:
     """Return one row per setting, with 95 % intervals; a star marks the best."""
@@ -80,7 +83,7 @@ def before_after_table(before: Sequence[Accuracy], after: Sequence[Accuracy]) ->
 def print_table(title: str, table: Table) -> None:
     """Print a table on standard output, under a title that may be wider than it."""
     console = Console()
-    if not console.is_terminal:  # a file is as wide as need be
-        console.width = max(console.width, console.measure(table).maximum)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH_OF_FILES)
     console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
