@@ -35,7 +35,7 @@ def test_settings() -> None:
 
 
 def test_corners_in_the_source() -> None:
-    """A picture of 300 x 600 resized to 150 x 300 is cut at 100 px: corners lie at 0 and 50, 0 and 200, twice in the source."""
+    """300 x 600 px, resized to 150 x 300, cut at 100 px: corners at 0 and 50, 0 and 200; twice that in the source."""
     sizes, none = (np.array([300]), np.array([600])), np.zeros((1, 0))
     resolution = Resolution(100, crop_ratio=2 / 3)
     corners = [
@@ -47,7 +47,7 @@ def test_corners_in_the_source() -> None:
 
 
 def test_looks_are_fixed_plans() -> None:
-    """The ten looks are five windows and their mirror images, with nothing left to chance; the fifth is the test crop."""
+    """The ten looks are five windows and their mirror images, without chance; the fifth window is the test crop."""
     plan = EvaluationPlan(pictureless_index(num_train=5, num_val=3), batch_size=3)
     looks = looks_of("ten-crop")
     assert not any(look.is_random for look in looks)
