@@ -146,11 +146,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise ConfigError(f"cannot make --save-outputs {folder}: {error.strerror}; give another folder") from error
     try:
         yield partial
+        _rename(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _rename(partial: Path, folder: Path) -> None:
+    try:
         partial.rename(folder)
     except OSError as error:
         raise SaveError(f"cannot write {folder}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_arrays(folder: Path, outputs: Outputs) -> None:

@@ -99,17 +99,16 @@ class Sweep:
 
     def _test(self, setting: Setting, stream: Stream, *, saves: bool) -> tuple[Accuracy, Outputs | None]:
         """Test at one setting; answers are kept only where counting them on the way is not enough."""
-        started, rounds = time.perf_counter(), self.plan.num_rounds
-        views = "" if setting.views == "single" else f" ({setting.views})"
-        label = f"testing at {setting.resolution.crop_px} px{views}"
+        classifier = dissect(self.network, setting.resolution).classifier if saves else None
+        rounds, num_looks = self.plan.num_rounds, setting.num_looks
+        label = f"testing at {setting.resolution.crop_px} px{'' if num_looks == 1 else f' ({setting.views})'}"
         outputs, counts = None, torch.zeros(5, dtype=torch.int64)
-        with self.reporter.bar(label, setting.num_looks * rounds) as bar:
-            if saves or setting.num_looks > 1 or self.real is not None or not self.class_map.is_plain:
-                classifier = dissect(self.network, setting.resolution).classifier if saves else None
-                looks: Iterator[Iterator[Batch]] = (stream.part() for _ in range(setting.num_looks))
-                outputs = collect(
-                    self.network, looks, setting.num_looks, self.plan, self.class_map.num_outputs, classifier, bar
-                )
+        started = time.perf_counter()
+        with self.reporter.bar(label, num_looks * rounds) as bar:
+            if saves or num_looks > 1 or self.real is not None or not self.class_map.is_plain:
+                looks: Iterator[Iterator[Batch]] = (stream.part() for _ in range(num_looks))
+                num_outputs = self.class_map.num_outputs
+                outputs = collect(self.network, looks, num_looks, self.plan, num_outputs, classifier, bar)
                 counts = outputs.counts(self.class_map, only_mapped=self.only_mapped, real=self.real)
             else:
                 counts[:3] = evaluate(self.network, stream.part(), rounds, bar)
