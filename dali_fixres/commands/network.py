@@ -80,14 +80,13 @@ def build_start(start: Start, config: NetworkConfig, index: Index) -> BuiltModel
         CheckpointError: If the classes differ, or the tensors do not fit.
     """
     if start.checkpoint.classes != index.classes:
-        raise _other_classes(start, index)
+        raise _other_classes(start, index, "give the data it was trained on")
     return _rebuild(start, config)
 
 
-def _other_classes(start: Start, index: Index) -> CheckpointError:
+def _other_classes(start: Start, index: Index, advice: str) -> CheckpointError:
     return CheckpointError(
-        f"{start.path} knows the {_few(start.checkpoint.classes)}, and {index.root} has the {_few(index.classes)}; "
-        "give the data it was trained on, or a part of its classes"
+        f"{start.path} knows the {_few(start.checkpoint.classes)}, and {index.root} has the {_few(index.classes)}; {advice}"
     )
 
 
@@ -114,12 +113,15 @@ def build_to_test(
         outputs = names or classes
         _, built = build_named(config, config.model, index, reporter, len(outputs))
         if built.new_head or (not config.pretrained and config.weights is None):
-            reporter.warn("the classifier has not been trained: the accuracies mean nothing, only the timing does")
+            advice = "; for data of a part of the network's classes give --class-map" if built.new_head else ""
+            reporter.warn(f"the classifier has not been trained: only the timing means something{advice}")
         return built, map_classes(outputs, classes, named)
     known = start.checkpoint.classes
     if names is None:
         if not set(classes) <= set(known):
-            raise _other_classes(start, index)
+            raise _other_classes(
+                start, index, "give data of some of its classes, or say with --class-map which are which"
+            )
         class_map = map_classes(known, classes, str(start.path))
     elif len(names) != len(known):
         raise ConfigError(
