@@ -85,9 +85,8 @@ def build_start(start: Start, config: NetworkConfig, index: Index) -> BuiltModel
 
 
 def _other_classes(start: Start, index: Index, advice: str) -> CheckpointError:
-    return CheckpointError(
-        f"{start.path} knows the {_few(start.checkpoint.classes)}, and {index.root} has the {_few(index.classes)}; {advice}"
-    )
+    known, found = _few(start.checkpoint.classes), _few(index.classes)
+    return CheckpointError(f"{start.path} knows the {known}, and {index.root} has the {found}; {advice}")
 
 
 def _rebuild(start: Start, config: NetworkConfig) -> BuiltModel:
