@@ -1,7 +1,7 @@
 """The evaluation loop: every picture once over all processes, right answers counted as integers on the device."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -49,8 +49,7 @@ def evaluate(
 
 def collect(
     network: nn.Module,
-    looks: Iterable[Iterator[Batch]],
-    num_looks: int,
+    looks: Sequence[Iterator[Batch]],
     plan: EvaluationPlan,
     num_outputs: int,
     classifier: nn.Module | None,
@@ -63,7 +62,6 @@ def collect(
     Args:
         network: Left in evaluation mode.
         looks: The batches of each look, the same pictures every time.
-        num_looks: How many there are.
         plan: Of this process.
         num_outputs: Of the network.
         classifier: The part of it whose input is kept, too; None to keep none.
@@ -72,7 +70,7 @@ def collect(
     Returns:
         Those of the pictures that could be read in every look.
     """
-    rows, rounds = plan.rows, plan.num_rounds
+    rows, rounds, num_looks = plan.rows, plan.num_rounds, len(looks)
     sums = torch.zeros(len(rows), num_outputs)
     features: torch.Tensor | None = None
     num_seen = np.zeros(len(rows), dtype=np.int64)

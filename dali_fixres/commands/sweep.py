@@ -1,14 +1,12 @@
 """What `evaluate` runs: a network at all settings of a sweep, as one stream of plans through one graph."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from dali_fixres.batch import Batch
 from dali_fixres.classes import ClassMap
 from dali_fixres.commands.stream import Stream, Test
 from dali_fixres.commands.unreadable import Unreadable
@@ -106,9 +104,8 @@ class Sweep:
         started = time.perf_counter()
         with self.reporter.bar(label, num_looks * rounds) as bar:
             if saves or num_looks > 1 or self.real is not None or not self.class_map.is_plain:
-                looks: Iterator[Iterator[Batch]] = (stream.part() for _ in range(num_looks))
-                num_outputs = self.class_map.num_outputs
-                outputs = collect(self.network, looks, num_looks, self.plan, num_outputs, classifier, bar)
+                looks = [stream.part() for _ in range(num_looks)]
+                outputs = collect(self.network, looks, self.plan, self.class_map.num_outputs, classifier, bar)
                 counts = outputs.counts(self.class_map, only_mapped=self.only_mapped, real=self.real)
             else:
                 counts[:3] = evaluate(self.network, stream.part(), rounds, bar)
