@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeAlias
 from dali_fixres.colour import Normalisation
 from dali_fixres.config.checks import check, said_by
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import parse_ratios, parse_resolutions
+from dali_fixres.resolution import DEFAULT_CROP_RATIO, Resolution, parse_ratios, parse_resolutions
 from dali_fixres.views import parse_views
 
-__all__ = ["AnalyzeConfig", "Config", "Copies", "Device", "EvaluateConfig", "NetworkConfig"]
+__all__ = ["AnalyzeConfig", "Config", "Copies", "Device", "EvaluateConfig", "NetworkConfig", "OneCropConfig"]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
@@ -117,6 +117,23 @@ class NetworkConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OneCropConfig(NetworkConfig):
+    """What commands know that look at test pictures in one way."""
+
+    crop_ratio: float | None = None
+    """Test crop over the length the shorter side is resized to; the checkpoint's if left out, or 0.875."""
+
+    def __post_init__(self) -> None:
+        super(OneCropConfig, self).__post_init__()
+        Resolution(224, self.ratio)
+
+    @property
+    def ratio(self) -> float:
+        """The crop ratio asked for, or the usual one."""
+        return DEFAULT_CROP_RATIO if self.crop_ratio is None else self.crop_ratio
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig(NetworkConfig):
     """Flags of `dali-fixres evaluate`."""
 
@@ -174,7 +191,7 @@ class EvaluateConfig(NetworkConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AnalyzeConfig(NetworkConfig):
+class AnalyzeConfig(OneCropConfig):
     """Flags of `dali-fixres analyze`."""
 
     train_res: int | None = None

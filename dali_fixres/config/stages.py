@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from dali_fixres.config.checks import check, said_by
-from dali_fixres.config.network import NetworkConfig
+from dali_fixres.config.network import OneCropConfig
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import DEFAULT_CROP_RATIO, Resolution, Schedule
+from dali_fixres.resolution import Resolution, Schedule
 
 __all__ = ["FinetuneConfig", "Method", "Policy", "StageConfig", "TrainConfig"]
 
@@ -30,7 +30,7 @@ UNUSED_BY_FRECHET = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StageConfig(NetworkConfig):
+class StageConfig(OneCropConfig):
     """What `train` and `finetune` share."""
 
     epochs: int = 30
@@ -60,9 +60,6 @@ class StageConfig(NetworkConfig):
     clip_grad: float | None = None
     """Largest norm of the gradient; no limit if left out."""
 
-    crop_ratio: float | None = None
-    """Test crop over the length the shorter side is resized to; the checkpoint's if left out, or 0.875."""
-
     jitter: float | None = None
     """Strength of the colour jitter; the augmentation's own if left out."""
 
@@ -84,7 +81,6 @@ class StageConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super(StageConfig, self).__post_init__()
         _ = self.checkpoint_interval
-        Resolution(224, self.ratio)
         check(self.epochs >= 1, "--epochs", "at least 1", self.epochs)
         check(0 <= self.warmup_ratio < 1, "--warmup-ratio", "from 0 to below 1", self.warmup_ratio)
         check(0 <= self.momentum < 1, "--momentum", "from 0 to below 1", self.momentum)
@@ -93,11 +89,6 @@ class StageConfig(NetworkConfig):
         for flag, value in (("--lr", self.lr), ("--base-lr", self.base_lr), ("--clip-grad", self.clip_grad)):
             check(value is None or (value > 0 and math.isfinite(value)), flag, "above 0", value)
         check(0 <= self.weight_decay < math.inf, "--weight-decay", "at least 0", self.weight_decay)
-
-    @property
-    def ratio(self) -> float:
-        """The crop ratio asked for, or the usual one."""
-        return DEFAULT_CROP_RATIO if self.crop_ratio is None else self.crop_ratio
 
     @property
     def checkpoint_interval(self) -> tuple[float, Literal["min", "steps"]]:
