@@ -74,7 +74,7 @@ def finetune(config: Annotated[FinetuneConfig, FLAT]) -> None:
 
 @app.command
 def evaluate(config: Annotated[EvaluateConfig, FLAT] = EvaluateConfig()) -> None:  # noqa: B008
-    """Test a network at one or several resolutions."""
+    """Test a network at one or several resolutions, crop ratios and views, and recommend one."""
     from dali_fixres.commands.evaluate import evaluate as command  # noqa: PLC0415
 
     command(config)

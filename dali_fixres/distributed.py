@@ -69,6 +69,14 @@ class World:
             dist.all_gather_object(values, value, group=self._group)
         return values
 
+    def gather_to_main(self, value: T) -> list[T]:
+        """Return every process' value, by rank, in the one that writes and reports; nothing in the others."""
+        if self._group is None:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.gather_object(value, values if self.is_main else None, dst=0, group=self._group)
+        return values if self.is_main else []
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self._group is not None:

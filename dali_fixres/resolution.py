@@ -8,7 +8,15 @@ from itertools import pairwise
 
 from dali_fixres.errors import ConfigError
 
-__all__ = ["DEFAULT_CROP_RATIO", "MIN_RESOLUTION_PX", "Phase", "Resolution", "Schedule", "parse_resolutions"]
+__all__ = [
+    "DEFAULT_CROP_RATIO",
+    "MIN_RESOLUTION_PX",
+    "Phase",
+    "Resolution",
+    "Schedule",
+    "parse_ratios",
+    "parse_resolutions",
+]
 
 DEFAULT_CROP_RATIO = 224 / 256
 """Crop side over resize side of the usual test preprocessing (FixRes, section 2)."""
@@ -160,6 +168,15 @@ def _rise(match: re.Match[str]) -> Iterator[tuple[int, int]]:
         )
     for step in range(num_steps + 1):
         yield first + math.ceil(step * (last - first) / num_steps), start_px + step * RISE_PX
+
+
+def parse_ratios(text: str) -> tuple[float, ...]:
+    """Read ``"0.875"`` or ``"0.875,1"`` into crop ratios, ascending and without repeats."""
+    try:
+        ratios = {float(ratio) for ratio in text.split(",")}
+    except ValueError as error:
+        raise ConfigError(f"--crop-ratio takes numbers with commas between, as in 0.875,1; found {text!r}") from error
+    return tuple(sorted(Resolution(MIN_RESOLUTION_PX, ratio).crop_ratio for ratio in ratios))
 
 
 def parse_resolutions(text: str, crop_ratio: float = DEFAULT_CROP_RATIO) -> tuple[Resolution, ...]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dali_fixres.resolution import Resolution
 
-__all__ = ["NUM_UNIFORMS", "Floats", "Ints", "WindowFunction", "centre_window", "random_resized_window",
-           "shifted_window"]  # fmt: skip
+__all__ = ["NUM_UNIFORMS", "Floats", "Ints", "WindowFunction", "centre_window", "corner_window",
+           "random_resized_window", "shifted_window"]  # fmt: skip
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -78,6 +78,21 @@ def shifted_window(heights: Ints, widths: Ints, resolution: Resolution, uniforms
     y = np.rint((resized_h - resolution.crop_px) / 2)
     x = np.floor(uniforms[:, -1] * (resized_w - resolution.crop_px + 1))
     return _in_source(heights, widths, resolution, y, x)
+
+
+def corner_window(
+    heights: Ints,
+    widths: Ints,
+    resolution: Resolution,
+    uniforms: Floats,  # noqa: ARG001
+    *,
+    bottom: bool,
+    right: bool,
+) -> Floats:
+    """Return test windows in a corner of the resized picture: with the centre, torchvision's ``five_crop``."""
+    resized_h, resized_w = _resized(heights, widths, resolution)
+    y, x = (resized_h - resolution.crop_px) * bottom, (resized_w - resolution.crop_px) * right
+    return _in_source(heights, widths, resolution, y.astype(np.float64), x.astype(np.float64))
 
 
 def _resized(heights: Ints, widths: Ints, resolution: Resolution) -> tuple[Ints, Ints]:

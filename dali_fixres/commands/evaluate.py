@@ -1,32 +1,31 @@
-"""`dali-fixres evaluate`: accuracy at one or several test resolutions."""
+"""`dali-fixres evaluate`: accuracy and cost over test resolutions, crop ratios and looks at a picture."""
 
-import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from dali_fixres.classes import map_classes, read_names
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
-from dali_fixres.commands.network import Start, build_named, build_start, find_start
-from dali_fixres.commands.stream import Stream, Test
+from dali_fixres.commands.network import Start, build_to_test, find_start
+from dali_fixres.commands.sweep import Sweep, costs_of, folder_of
+from dali_fixres.commands.sweep_report import read_before, report_sweep
 from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import EvaluateConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
-from dali_fixres.evaluation import evaluate as count_answers
-from dali_fixres.evaluation import total
+from dali_fixres.errors import DataError
+from dali_fixres.index import VAL, Index
 from dali_fixres.interruption import Orders
 from dali_fixres.metrics import Accuracy
-from dali_fixres.models import BuiltModel
-from dali_fixres.models.anatomy import run_once
+from dali_fixres.outputs import Origin, SavedOutputs, find_outputs, new_folder, save_origin
 from dali_fixres.plan import EvaluationPlan
+from dali_fixres.real import RealLabels, read_real
 from dali_fixres.report.environment import environment
-from dali_fixres.report.plots import plot_sweep
 from dali_fixres.report.progress import Reporter
-from dali_fixres.report.tables import accuracy_table, print_table
-from dali_fixres.resolution import Resolution, parse_resolutions
-from dali_fixres.runs import write_json
+from dali_fixres.resolution import DEFAULT_CROP_RATIO, parse_ratios, parse_resolutions
+from dali_fixres.views import Setting, parse_views
 
 __all__ = ["evaluate", "evaluate_among"]
 
@@ -34,99 +33,130 @@ USUAL_TEST_RES = "224"
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Sweep over test resolutions: one graph, one stream of plans, every test picture once per resolution.
+    """Sweep over settings: one graph, one stream of plans, every test picture once per look.
 
     Raises:
         UserError: If something the user gave cannot be used.
     """
     device = choose_device(config.device)
     with joined(device) as world:
-        evaluate_among(config, device, world)
+        if config.from_outputs is None:
+            evaluate_among(config, device, world)
+        elif world.is_main:
+            _recount(config, config.from_outputs)
 
 
 def evaluate_among(config: EvaluateConfig, device: torch.device, world: World, orders: Orders | None = None) -> None:
-    """Evaluate as one of the processes of `world`; `orders` are those of what this is a part of."""
+    """Run a network as one of the processes of `world`; `orders` are those of what this is a part of."""
     reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
     start = find_start(config, None, reporter)
-    dataset = _open(config, start, reporter, world)
-    if start is not None:
-        name, built = start.checkpoint.model.name, build_start(start, config, dataset.index)
-    else:
-        assert config.model is not None, "find_start returns a checkpoint where there is no --model"
-        name, built = config.model, build_named(config, config.model, dataset.index, reporter)[1]
-        if built.new_head or (not config.pretrained and config.weights is None):
-            reporter.warn("the classifier has not been trained: the accuracies mean nothing, only the timing does")
-    resolutions = _resolutions(config, start)
-    for resolution in resolutions:
-        run_once(built.network, resolution)
+    dataset, val_fraction = _open(config, start, reporter, world)
+    index = dataset.index
+    before = read_before(config.before, index.fingerprint)
+    built, class_map = build_to_test(config, start, index, reporter)
+    costs = costs_of(built.network, _settings(config, start))
+    plan = EvaluationPlan(index, config.batch_size, world.rank, world.size, copies=config.copies)
+    real = _real(config, index, class_map.num_outputs)
+    network = built.network.to(device).to(memory_format=torch.channels_last)
     unreadable = Unreadable(dataset, {}, strict=config.strict, reporter=reporter, listed_in=None)
-    results = _sweep(config, built, dataset, resolutions, device, reporter, world, unreadable, orders)
+    sweep = Sweep(network, plan, costs, class_map, config.only_mapped, real, unreadable, world, orders, reporter)
+    saves = config.save_outputs is not None
+    with (
+        new_folder(config.save_outputs) if config.save_outputs and world.is_main else nullcontext() as save_to,
+        open_loader(config, dataset, built.normalisation, device) as loader,
+    ):
+        results = sweep.run(loader, save_to, saves=saves)
+        name = start.checkpoint.model.name if start else str(config.model)
+        origin = Origin(
+            title=f"{start.title if start else name}, on {dataset.title}",
+            model=name,
+            checkpoint=str(start.path) if start else None,
+            val_fraction=val_fraction,
+            classes=index.classes,
+            class_map=class_map,
+            fingerprint=index.fingerprint,
+            synthetic=dataset.synthetic,
+            unreadable=tuple(unreadable.lines()),
+            environment=environment(),
+        )
+        if save_to is not None:
+            for accuracy in results:
+                save_origin(folder_of(save_to, accuracy.setting, tuple(costs)), origin, accuracy)
     unreadable.summarise()
-    if not world.is_main:
-        return
-    content: dict[str, Any] = {
-        "results": [accuracy.as_json() for accuracy in results],
-        "model": name,
-        "checkpoint": str(start.path) if start else None,
-        "unreadable": unreadable.lines(),
-        "synthetic": dataset.synthetic,
-        "fingerprint": dataset.index.fingerprint,
-        "environment": environment(),
-    }
-    title = f"{start.title if start else name}, on {dataset.title}"
-    print_table(title, accuracy_table(results))
-    if config.json is not None:
-        write_json(config.json, content)
-    plot = _plot_path(config, start)
-    plot_sweep(plot, {name: results}, title)
-    reporter.line(f"plot: {plot}")
+    if world.is_main:
+        report_sweep(config, origin, results, before, _plot_path(config, start))
 
 
-def _open(config: EvaluateConfig, start: Start | None, reporter: Reporter, world: World) -> Dataset:
-    """Open the data asked for (all of it, if it has no split of its own), or else what the run was trained on."""
+def _recount(config: EvaluateConfig, folder: Path) -> None:
+    """Count saved outputs anew, without a network."""
+    reporter = Reporter()
+    found = find_outputs(folder)
+    origin = found[0].origin
+    if config.data is not None:
+        dataset = open_dataset(config.data, config.val_fraction or origin.val_fraction or 1.0, reporter)
+        if dataset.index.fingerprint != origin.fingerprint:
+            raise DataError(
+                f"{folder} holds outputs of another data set (fingerprint {origin.fingerprint[:12]}) than "
+                f"{config.data} ({dataset.index.fingerprint[:12]}); leave --data out, or run evaluate on it"
+            )
+    if config.class_map is not None:
+        class_map = map_classes(read_names(config.class_map), origin.classes, str(config.class_map))
+        if class_map.num_outputs != origin.class_map.num_outputs:
+            raise DataError(
+                f"--class-map {config.class_map} names {class_map.num_outputs} outputs, and those in {folder} are "
+                f"{origin.class_map.num_outputs}"
+            )
+        origin = replace(origin, class_map=class_map)
+    before = read_before(config.before, origin.fingerprint)
+    results = [_count(config, saved, origin) for saved in found]
+    report_sweep(config, origin, results, before, config.plot or folder / "evaluation.png")
+
+
+def _count(config: EvaluateConfig, saved: SavedOutputs, origin: Origin) -> Accuracy:
+    outputs, real = saved.read(), None
+    if config.real is not None:
+        real = read_real(config.real, outputs.paths.tolist(), origin.class_map.num_outputs)
+    counts = outputs.counts(origin.class_map, only_mapped=config.only_mapped, real=real)
+    top1, top5, _, real_top1, real_images = counts.tolist()
+    return replace(saved.accuracy, num_top1=top1, num_top5=top5, num_real_top1=real_top1, num_real_images=real_images)
+
+
+def _open(
+    config: EvaluateConfig, start: Start | None, reporter: Reporter, world: World
+) -> tuple[Dataset, float | None]:
+    """Open the data asked for (all of it, if it has no split of its own), or else what the run was trained on.
+
+    Returns:
+        It, and what share of it is tested on, where it does not say itself.
+    """
     data, val_fraction = config.data, config.val_fraction
     if start is not None and (data is None or _same(data, start.data)):
         # Never test on what the run was trained on, however its folder is spelt.
-        return open_dataset(start.data, val_fraction or start.val_fraction, reporter, world)
-    return open_dataset(data, val_fraction or (1.0 if data is not None else None), reporter, world)
+        data, val_fraction = start.data, val_fraction or start.val_fraction
+    else:
+        val_fraction = val_fraction or (1.0 if data is not None else None)
+    return open_dataset(data, val_fraction, reporter, world), val_fraction
 
 
 def _same(one: Path, other: Path | None) -> bool:
     return other is not None and one.resolve() == other.resolve()
 
 
-def _resolutions(config: EvaluateConfig, start: Start | None) -> tuple[Resolution, ...]:
-    if start is None:
-        return parse_resolutions(config.test_res or USUAL_TEST_RES, config.ratio)
-    ratio = config.crop_ratio or start.checkpoint.crop_ratio
-    return parse_resolutions(config.test_res or str(start.checkpoint.test_res), ratio)
+def _settings(config: EvaluateConfig, start: Start | None) -> tuple[Setting, ...]:
+    """Return all combinations of what is asked for, by resolution, crop ratio and number of looks."""
+    usual_res = str(start.checkpoint.test_res) if start else USUAL_TEST_RES
+    usual_ratio = start.checkpoint.crop_ratio if start else DEFAULT_CROP_RATIO
+    ratios = parse_ratios(config.crop_ratio) if config.crop_ratio else (usual_ratio,)
+    resolutions = {r for ratio in ratios for r in parse_resolutions(config.test_res or usual_res, ratio)}
+    settings = [Setting(r, views) for r in resolutions for views in parse_views(config.views or "single")]
+    return tuple(sorted(settings, key=lambda setting: setting.order))
 
 
-def _sweep(
-    config: EvaluateConfig,
-    built: BuiltModel,
-    dataset: Dataset,
-    resolutions: tuple[Resolution, ...],
-    device: torch.device,
-    reporter: Reporter,
-    world: World,
-    unreadable: Unreadable,
-    orders: Orders | None,
-) -> list[Accuracy]:
-    network = built.network.to(device).to(memory_format=torch.channels_last)
-    plan = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size, copies=config.copies)
-    results = []
-    with open_loader(config, dataset, built.normalisation, device) as loader:
-        stream = Stream(loader, [Test(plan, resolution) for resolution in resolutions], unreadable)
-        for resolution in resolutions:
-            started = time.perf_counter()
-            with reporter.bar(f"testing at {resolution.crop_px} px", plan.num_rounds) as bar:
-                counts = count_answers(network, stream.part(), plan.num_rounds, bar, orders)
-            readable = replace(plan, unreadable=unreadable.rows)
-            results.append(total(counts, readable, resolution, world, started))
-            stream.share(world)
-    return results
+def _real(config: EvaluateConfig, index: Index, num_outputs: int) -> RealLabels | None:
+    if config.real is None:
+        return None
+    return read_real(config.real, [index.relative_path(row) for row in index.rows(VAL).tolist()], num_outputs)
 
 
 def _plot_path(config: EvaluateConfig, start: Start | None) -> Path:

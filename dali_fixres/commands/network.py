@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dali_fixres.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
+from dali_fixres.classes import ClassMap, map_classes, read_names
 from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, NetworkConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.index import Index
@@ -12,7 +13,7 @@ from dali_fixres.models.build import num_parameters
 from dali_fixres.report.progress import Reporter
 from dali_fixres.runs import newest_run
 
-__all__ = ["Start", "build_named", "build_start", "find_start"]
+__all__ = ["Start", "build_named", "build_start", "build_to_test", "find_start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +79,75 @@ def build_start(start: Start, config: NetworkConfig, index: Index) -> BuiltModel
     Raises:
         CheckpointError: If the classes differ, or the tensors do not fit.
     """
-    classes = start.checkpoint.classes
-    if classes != index.classes:
-        raise CheckpointError(
-            f"{start.path} knows the {_few(classes)}, and {index.root} has the {_few(index.classes)}; give the data it "
-            "was trained on"
-        )
+    if start.checkpoint.classes != index.classes:
+        raise _other_classes(start, index, "give the data it was trained on")
+    return _rebuild(start, config)
+
+
+def _other_classes(start: Start, index: Index, advice: str) -> CheckpointError:
+    known, found = _few(start.checkpoint.classes), _few(index.classes)
+    return CheckpointError(f"{start.path} knows the {known}, and {index.root} has the {found}; {advice}")
+
+
+def _rebuild(start: Start, config: NetworkConfig) -> BuiltModel:
     built = rebuild(start.checkpoint, start.path)
     return BuiltModel(built.network, config.normalisation(built.normalisation))
 
 
-def build_named(config: NetworkConfig, name: str, index: Index, reporter: Reporter) -> tuple[ModelSpec, BuiltModel]:
+def build_to_test(
+    config: EvaluateConfig, start: Start | None, index: Index, reporter: Reporter
+) -> tuple[BuiltModel, ClassMap]:
+    """Build a network to test, and say which of its outputs is which class of the data.
+
+    The data may have a part of a checkpoint's classes, or those that ``--class-map`` finds among the outputs.
+
+    Raises:
+        ConfigError: If the map lacks a class of the data, or is of another network.
+        CheckpointError: If there is no map and the checkpoint lacks one; or as `build_start` and `build_named`.
+    """
+    named, classes = str(config.class_map), index.classes
+    names = read_names(config.class_map) if config.class_map is not None else None
+    if start is None:
+        assert config.model is not None, "find_start returns a checkpoint where there is no --model"
+        outputs = names or classes
+        _, built = build_named(config, config.model, index, reporter, len(outputs))
+        if built.new_head or (not config.pretrained and config.weights is None):
+            advice = "; for data of a part of the network's classes give --class-map" if built.new_head else ""
+            reporter.warn(f"the classifier has not been trained: only the timing means something{advice}")
+        return built, map_classes(outputs, classes, named)
+    known = start.checkpoint.classes
+    if names is None:
+        if not set(classes) <= set(known):
+            raise _other_classes(
+                start, index, "give data of some of its classes, or say with --class-map which are which"
+            )
+        class_map = map_classes(known, classes, str(start.path))
+    elif len(names) != len(known):
+        raise ConfigError(
+            f"--class-map {named} names {len(names)} outputs, and the network of {start.path} has {len(known)}"
+        )
+    else:
+        class_map = map_classes(names, classes, named)
+    return _rebuild(start, config), class_map
+
+
+def build_named(
+    config: NetworkConfig, name: str, index: Index, reporter: Reporter, num_outputs: int | None = None
+) -> tuple[ModelSpec, BuiltModel]:
     """Build a network by name for the data's classes and load what ``--weights`` or ``--pretrained`` say.
+
+    Args:
+        config: What else is asked for.
+        name: Of the network.
+        index: The data.
+        reporter: Told what it is.
+        num_outputs: Instead of one for each class of the data.
 
     Raises:
         ModelError: If it cannot be built.
         CheckpointError: If the weights cannot be read, or are of another network.
     """
-    spec = ModelSpec(name, len(index.classes), config.model_arg)
+    spec = ModelSpec(name, num_outputs or len(index.classes), config.model_arg)
     built = build_model(spec, pretrained=config.pretrained)
     start = "pretrained weights" if config.pretrained else "random weights"
     new_head = built.new_head
@@ -103,7 +155,7 @@ def build_named(config: NetworkConfig, name: str, index: Index, reporter: Report
         new_head = load_into(built.network, read_state_dict(config.weights), str(config.weights)).new_head
         start = f"weights of {config.weights}"
     if new_head:
-        start += f", with a new head for {len(index.classes)} classes ({', '.join(new_head)})"
+        start += f", with a new head for {spec.num_classes} classes ({', '.join(new_head)})"
     reporter.line(f"network: {name}, {num_parameters(built.network) / 1e6:.2f} M parameters, {start}")
     return spec, BuiltModel(built.network, config.normalisation(built.normalisation), new_head)
 

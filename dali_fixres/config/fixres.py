@@ -29,7 +29,7 @@ ONE_CALL = {"config", "json", "out", "resume"}
 BEFORE_A_CHECKPOINT = {"model", "pretrained", "weights", "model_arg"}
 """What makes a network that a checkpoint holds already."""
 
-EVERYWHERE = _names(NetworkConfig) - ONE_CALL - BEFORE_A_CHECKPOINT - {"crop_ratio"}
+EVERYWHERE = _names(NetworkConfig) - ONE_CALL - BEFORE_A_CHECKPOINT
 
 IN_RUNS = EVERYWHERE | {"crop_ratio", "sync_bn", "checkpoint_every", "accept_changed_data"}
 
@@ -118,7 +118,7 @@ class FixresConfig(TrainingConfig):
         """Return what `evaluate` is told."""
         return EvaluateConfig(
             **self._values(EVERYWHERE),
-            crop_ratio=self.crop_ratio,
+            crop_ratio=None if self.crop_ratio is None else f"{self.crop_ratio}",
             checkpoint=checkpoint,
             test_res=test_res,
             json=json,

@@ -8,14 +8,20 @@ from typing import Any, Literal, TypeAlias
 from dali_fixres.colour import Normalisation
 from dali_fixres.config.checks import check, said_by
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import DEFAULT_CROP_RATIO, Resolution, parse_resolutions
+from dali_fixres.resolution import DEFAULT_CROP_RATIO, Resolution, parse_ratios, parse_resolutions
+from dali_fixres.views import parse_views
 
-__all__ = ["AnalyzeConfig", "Config", "Copies", "Device", "EvaluateConfig", "NetworkConfig"]
+__all__ = ["AnalyzeConfig", "Config", "Copies", "Device", "EvaluateConfig", "NetworkConfig", "OneCropConfig"]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 Copies: TypeAlias = Literal["exact", "fast", "original"]
 """Which pre-scaled copies are read: with a pixel for each pixel of the crop, with 0.7 along each side, or none."""
+
+OF_A_NETWORK = (
+    "model", "weights", "pretrained", "model_arg", "checkpoint", "test_res", "crop_ratio", "views", "save_outputs",
+)  # fmt: skip
+"""Flags of `evaluate` that need a network to run."""
 
 NOT_KEPT = ("config", "json", "resume", "accept_changed_data", "out")
 """Fields about one call of the command, which say nothing about the run."""
@@ -74,9 +80,6 @@ class NetworkConfig(Config):
     batch_size: int = 64
     """Pictures per process and step."""
 
-    crop_ratio: float | None = None
-    """Test crop over the length the shorter side is resized to; the checkpoint's if left out, or 0.875."""
-
     device: Device = "auto"
     """Where to compute; auto takes a GPU if there is one."""
 
@@ -107,16 +110,27 @@ class NetworkConfig(Config):
             check(all(0 < value < math.inf for value in self.std), "--std", "above 0", self.std)
         if self.mean is not None:
             check(all(map(math.isfinite, self.mean)), "--mean", "finite", self.mean)
+
+    def normalisation(self, default: Normalisation) -> Normalisation:
+        """Return the normalisation asked for, or else `default`'s parts."""
+        return Normalisation(self.mean or default.mean, self.std or default.std)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OneCropConfig(NetworkConfig):
+    """What commands know that look at test pictures in one way."""
+
+    crop_ratio: float | None = None
+    """Test crop over the length the shorter side is resized to; the checkpoint's if left out, or 0.875."""
+
+    def __post_init__(self) -> None:
+        super(OneCropConfig, self).__post_init__()
         Resolution(224, self.ratio)
 
     @property
     def ratio(self) -> float:
         """The crop ratio asked for, or the usual one."""
         return DEFAULT_CROP_RATIO if self.crop_ratio is None else self.crop_ratio
-
-    def normalisation(self, default: Normalisation) -> Normalisation:
-        """Return the normalisation asked for, or else `default`'s parts."""
-        return Normalisation(self.mean or default.mean, self.std or default.std)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,22 +140,58 @@ class EvaluateConfig(NetworkConfig):
     test_res: str | None = None
     """Pixels to test at, with commas between: 96,128,160; what the checkpoint was tested at if left out."""
 
+    crop_ratio: str | None = None
+    """Test crop over the length the shorter side is resized to, with commas between several: 0.875,1; the
+    checkpoint's if left out, or 0.875."""
+
+    views: str | None = None
+    """Looks at each picture whose answers are averaged, with commas between: the test crop (single, if left out); it
+    and its mirror image (flip); the four corners and the centre, and their mirror images (ten-crop)."""
+
     checkpoint: Path | None = None
     """Run folder or checkpoint file; the newest run under runs/ if left out. Or give --model, with --weights,
     --pretrained, or neither for a timing run on random weights."""
 
+    class_map: Path | None = None
+    """File with the names of the network's outputs, one a line: each class folder of the data is the output of its
+    name, or where it has none but is named by a number, of that number (from 0)."""
+
+    only_mapped: bool = False
+    """Answer with outputs that the data has a class for, and no others, as is usual with ImageNet-A and -R."""
+
+    real: Path | None = None
+    """ImageNet-ReaL's labels (real.json): for each number in a validation file's name the classes that are right."""
+
+    save_outputs: Path | None = None
+    """Folder to make, for logits, features and labels."""
+
+    from_outputs: Path | None = None
+    """Folder that --save-outputs has made: the figures of it, without running a network."""
+
+    before: Path | None = None
+    """What evaluate has written with --json before: also drawn in the plot."""
+
     plot: Path | None = None
-    """Write the plot of accuracy against resolution here; beside the checkpoint if left out."""
+    """Write the plot of accuracy against resolution and images/s here; beside the checkpoint if left out."""
 
     def __post_init__(self) -> None:
         super(EvaluateConfig, self).__post_init__()
         if self.test_res is not None:
             with said_by("--test-res"):
-                parse_resolutions(self.test_res, self.ratio)
+                parse_resolutions(self.test_res)
+        if self.crop_ratio is not None:
+            parse_ratios(self.crop_ratio)
+        if self.views is not None:
+            parse_views(self.views)
+        if self.from_outputs is not None:
+            for name in OF_A_NETWORK:
+                if getattr(self, name):
+                    flag = f"--{name.replace('_', '-')}"
+                    raise ConfigError(f"--from-outputs runs no network and takes all that is saved; leave {flag} out")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AnalyzeConfig(NetworkConfig):
+class AnalyzeConfig(OneCropConfig):
     """Flags of `dali-fixres analyze`."""
 
     train_res: int | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from dali_fixres.config.checks import check, said_by
-from dali_fixres.config.network import NetworkConfig
+from dali_fixres.config.network import OneCropConfig
 from dali_fixres.errors import ConfigError
 from dali_fixres.resolution import Resolution, Schedule
 
@@ -30,7 +30,7 @@ UNUSED_BY_FRECHET = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StageConfig(NetworkConfig):
+class StageConfig(OneCropConfig):
     """What `train` and `finetune` share."""
 
     epochs: int = 30

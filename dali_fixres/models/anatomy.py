@@ -1,4 +1,7 @@
-"""Where a network's classifier and its last norm before the pooling are: found by running it once, not by name."""
+"""Where a network's classifier and its last norm before the pooling are: found by running it once, not by name.
+
+And what such a run costs.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,11 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
 
 from dali_fixres.errors import ModelError
 from dali_fixres.resolution import Resolution
 
-__all__ = ["Anatomy", "dissect", "run_once"]
+__all__ = ["Anatomy", "count_gmacs", "dissect", "run_once"]
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _CLASSIFIERS = (nn.Linear, nn.Conv2d)
@@ -110,6 +114,19 @@ def run_once(network: nn.Module, resolution: Resolution) -> torch.Tensor:
             return _forward(network, resolution)
     except ModelError as error:
         raise ModelError(f"{error}; {_advice(network, resolution)}") from error
+
+
+def count_gmacs(network: nn.Module, resolution: Resolution) -> float:
+    """Return the billions of multiply-accumulates of one picture, as torch counts them: matrix products, convolutions.
+
+    Raises:
+        ModelError: If the network cannot take pictures of this size.
+    """
+    # With gradients, as torch's fused attention, which its counter does not know, is for inference only.
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        _forward(network, resolution)
+    num_operations: int = counter.get_total_flops()
+    return num_operations / 2 / 1e9  # it counts a multiply-accumulate as two
 
 
 def _advice(network: nn.Module, resolution: Resolution) -> str:

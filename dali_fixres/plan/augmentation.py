@@ -11,6 +11,7 @@ from dali_fixres.config import Copies
 from dali_fixres.index import Index
 from dali_fixres.plan.copies import choose_copies
 from dali_fixres.resolution import Resolution
+from dali_fixres.views import LOOKS, Views
 from dali_fixres.windows import (
     NUM_UNIFORMS,
     WindowFunction,
@@ -19,10 +20,13 @@ from dali_fixres.windows import (
     shifted_window,
 )
 
-__all__ = ["AUGMENTATIONS", "UNIFORMS_PER_SAMPLE", "Augmentation", "plan_batch"]
+__all__ = ["AUGMENTATIONS", "UNIFORMS_PER_SAMPLE", "Augmentation", "looks_of", "plan_batch"]
 
 UNIFORMS_PER_SAMPLE = NUM_UNIFORMS + 4
 """Random numbers per picture: its window, its flip, its three jitter factors."""
+
+RANDOM_WINDOWS = (random_resized_window, shifted_window)
+"""Those that use their random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +35,33 @@ class Augmentation:
 
     Attributes:
         window: Where to look.
-        flip: Whether half of the pictures are mirrored.
+        flip: Share of the pictures that are mirrored.
         jitter: Brightness, contrast and saturation are scaled by factors within 1 ± this.
     """
 
     window: WindowFunction
-    flip: bool
+    flip: float
     jitter: float
 
     @property
     def is_random(self) -> bool:
         """Whether two looks at a picture may differ."""
-        return self.flip or self.jitter > 0 or self.window is not centre_window
+        return 0 < self.flip < 1 or self.jitter > 0 or self.window in RANDOM_WINDOWS
 
 
 AUGMENTATIONS = MappingProxyType(
     {
-        "train": Augmentation(random_resized_window, flip=True, jitter=0.3),
-        "v1": Augmentation(centre_window, flip=False, jitter=0.0),
-        "v2": Augmentation(shifted_window, flip=True, jitter=0.05),
+        "train": Augmentation(random_resized_window, flip=0.5, jitter=0.3),
+        "v1": Augmentation(centre_window, flip=0.0, jitter=0.0),
+        "v2": Augmentation(shifted_window, flip=0.5, jitter=0.05),
     }
 )
 """``train``: FixRes' training; ``v1`` and ``v2``: the authors' first and second way to fine-tune."""
+
+
+def looks_of(views: Views) -> tuple[Augmentation, ...]:
+    """Return the looks whose answers are averaged, each as an augmentation that leaves nothing to chance."""
+    return tuple(Augmentation(look.window, flip=float(look.mirrored), jitter=0.0) for look in LOOKS[views])
 
 
 def plan_batch(
@@ -78,7 +87,7 @@ def plan_batch(
     return BatchPlan(
         ids=ids,
         windows=windows,
-        flip=(uniforms[:, NUM_UNIFORMS] < 0.5) & augmentation.flip,
+        flip=uniforms[:, NUM_UNIFORMS] < augmentation.flip,
         jitter=jitter if augmentation.jitter > 0 else None,
         resolution=resolution,
         rungs=choose_copies(index, ids, windows, resolution, copies),

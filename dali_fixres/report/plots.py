@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from dali_fixres.errors import ConfigError
 from dali_fixres.metrics import Accuracy
@@ -35,22 +36,46 @@ def plot_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str) ->
 
 
 def plot_sweep(path: Path, series: Mapping[str, Sequence[Accuracy]], title: str) -> None:
-    """Plot top-1 accuracy against test resolution, one line per series.
+    """Plot top-1 accuracy, with its 95 % interval, against test resolution and against speed, one line per series.
 
-    Two points are not joined: what lies between them is not known.
+    A series of several crop ratios or views has a line for each. Two points are not joined: what lies between them is
+    not known.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, results in series.items():
-        line = "-" if len(results) > 2 else ""
-        sides = [result.resolution.crop_px for result in results]
-        axes.plot(sides, [result.top1 for result in results], line, marker="o", label=name)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    by_resolution, by_speed = figure.subplots(1, 2, sharey=True)
+    for name, results in _lines(series).items():
+        top1 = [result.top1 for result in results]
+        low, high = zip(*(result.top1_interval for result in results), strict=True)
+        bars = [[value - end for value, end in zip(top1, low, strict=True)],
+                [end - value for value, end in zip(top1, high, strict=True)]]  # fmt: skip
+        style: dict[str, Any] = {"marker": "o", "capsize": 3, "linestyle": "-" if len(results) > 2 else ""}
+        by_resolution.errorbar([result.resolution.crop_px for result in results], top1, bars, label=name, **style)
+        by_speed.errorbar([result.images_per_s for result in results], top1, bars, label=name, **style)
+        for result in results:
+            place = (result.images_per_s, result.top1)
+            by_speed.annotate(f" {result.resolution.crop_px}", place, fontsize="x-small", va="bottom")
     ticks = sorted({result.resolution.crop_px for results in series.values() for result in results})
-    axes.set(xlabel="test resolution, px", ylabel="top-1, %", xticks=ticks)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    by_resolution.set(xlabel="test resolution, px", ylabel="top-1, %", xticks=ticks)
+    by_speed.set(xlabel="images/s", xscale="log")
+    by_speed.xaxis.set_major_formatter(LogFormatter())
+    by_speed.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
+    for axes in (by_resolution, by_speed):
+        axes.grid(alpha=0.3)
+    by_resolution.legend()
     figure.suptitle(title)
     save_figure(figure, path)
+
+
+def _lines(series: Mapping[str, Sequence[Accuracy]]) -> dict[str, list[Accuracy]]:
+    """Return the points of each line by its name: of each series, or of each crop ratio and views in it."""
+    everything = [result for results in series.values() for result in results]
+    several = len({(result.resolution.crop_ratio, result.views) for result in everything}) > 1
+    lines: dict[str, list[Accuracy]] = {}
+    for name, results in series.items():
+        for result in results:
+            detail = f", {result.resolution.crop_ratio:g}, {result.views}" if several else ""
+            lines.setdefault(name + detail, []).append(result)
+    return lines
 
 
 def save_figure(figure: Figure, path: Path) -> None:

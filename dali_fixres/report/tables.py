@@ -5,29 +5,62 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from dali_fixres.metrics import Accuracy
+from dali_fixres.metrics import Accuracy, Interval, best_of
 
-__all__ = ["SYNTHETIC", "accuracy_table", "before_after_table", "print_table"]
+__all__ = ["SYNTHETIC", "accuracy_table", "before_after_table", "in_words", "print_table"]
 
 SYNTHETIC = "synthetic demo data"
 
+WIDTH_OF_FILES = 140
+"""Columns that the widest table needs; a terminal has as many as it has."""
+
 
 def accuracy_table(results: Sequence[Accuracy]) -> Table:
-    """Return one row per resolution; a star marks the best."""
-    table = Table(caption="* best top-1" if len(results) > 1 else None)
-    for heading in ("test res, px", "shorter side, px", "top-1 %", "top-5 %", "images", "images/s"):
-        table.add_column(heading, justify="right")
-    best = max(result.top1 for result in results)
-    for result in results:
-        table.add_row(
-            f"{result.resolution.crop_px}",
-            f"{result.resolution.resize_px}",
-            f"{result.top1:.2f}{' *' if result.top1 == best and len(results) > 1 else ''}",
-            f"{result.top5:.2f}",
-            f"{result.num_images}",
-            f"{result.num_images / result.seconds:.0f}",
-        )
+    """Return one row per setting, with 95 % intervals; a star marks the best."""
+    table = Table(
+        caption="* best top-1; in brackets: 95 % interval" if len(results) > 1 else "in brackets: 95 % interval"
+    )
+    best = best_of(results)
+    columns: dict[str, list[str]] = {
+        "test res, px": [f"{result.resolution.crop_px}" for result in results],
+        "shorter side, px": [f"{result.resolution.resize_px}" for result in results],
+        "views": [result.views for result in results],
+        "top-1 %": [
+            _percent(result.top1, result.top1_interval) + (" *" if result is best and len(results) > 1 else "")
+            for result in results
+        ],
+        "top-5 %": [_percent(result.top5, result.top5_interval) for result in results],
+        "ReaL top-1 %": ["" if result.real_top1 is None else f"{result.real_top1:.2f}" for result in results],
+        "images": [f"{result.num_images}" for result in results],
+        "images/s": [_rate(result) for result in results],
+        "GMACs": ["" if result.gmacs is None else f"{result.gmacs:.3g}" for result in results],
+    }
+    # What says nothing here has no column.
+    shown = {heading: column for heading, column in columns.items() if set(column) - {"", "single"}}
+    for heading in shown:
+        table.add_column(heading, justify="right", overflow="fold", min_width=12 if "%" in heading else None)
+    for row in zip(*shown.values(), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _percent(value: float, interval: Interval) -> str:
+    # Square brackets would be taken for rich's markup.
+    return f"{value:.2f} ({interval[0]:.1f}-{interval[1]:.1f})"
+
+
+def _rate(result: Accuracy) -> str:
+    return f"{result.images_per_s:.0f}" if result.images_per_s >= 10 else f"{result.images_per_s:.2g}"
+
+
+def in_words(result: Accuracy) -> str:
+    """Return a result's setting, accuracy and cost in half a line."""
+    views = "" if result.views == "single" else f", {result.views}"
+    cost = "" if result.gmacs is None else f"{result.gmacs:.3g} GMACs, "
+    return (
+        f"{result.resolution.crop_px} px (crop ratio {result.resolution.crop_ratio:g}{views}) with {result.top1:.2f} % "
+        f"at {cost}{_rate(result)} images/s"
+    )
 
 
 def before_after_table(before: Sequence[Accuracy], after: Sequence[Accuracy]) -> Table:
@@ -50,5 +83,7 @@ def before_after_table(before: Sequence[Accuracy], after: Sequence[Accuracy]) ->
 def print_table(title: str, table: Table) -> None:
     """Print a table on standard output, under a title that may be wider than it."""
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH_OF_FILES)
     console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
     console.print(table)

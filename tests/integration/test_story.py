@@ -65,7 +65,7 @@ def test_train_writes_its_figures_as_json(trained: Path, workplace: Path) -> Non
     content = json.loads((workplace / "train.json").read_text())
     assert content == json.loads((trained / "results.json").read_text())
     (row,) = content["results"]
-    assert row.keys() == {"test_res", "crop_ratio", "top1", "top5", "num_images", "num_unreadable", "images_per_s"}
+    assert row.keys() >= {"test_res", "crop_ratio", "top1", "top5", "num_images", "num_unreadable", "images_per_s"}
     assert (row["test_res"], row["num_images"]) == (96, 20)
     assert content["synthetic"] is False
     assert content["environment"]["torch"] == torch.__version__.partition("+")[0]

@@ -13,7 +13,8 @@ from torchvision.transforms.v2 import functional
 from dali_fixres.batch import BatchPlan
 from dali_fixres.colour import IMAGENET, Normalisation, jitter_and_normalise
 from dali_fixres.index import Index, open_data
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
+from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan, looks_of
+from dali_fixres.plan.augmentation import UNIFORMS_PER_SAMPLE, plan_batch
 from dali_fixres.resolution import Resolution, Schedule
 from pipelines import Loader
 
@@ -54,6 +55,22 @@ def test_full_windows_agree_away_from_the_border(index: Index) -> None:
     difference = np.abs(pictures - expected)
     assert difference[:, 2:-2, 2:-2].max() <= 1.001
     assert difference.mean() <= 0.2
+
+
+def test_ten_crops_agree_with_torchvision(index: Index) -> None:
+    """The ten looks are torchvision's five_crop of the resized picture, and these mirrored."""
+    resolution, rows = Resolution(96), EvaluationPlan(index, batch_size=20).rows[:6]
+    looks = [
+        plan_batch(index, rows, look, resolution, np.zeros((6, UNIFORMS_PER_SAMPLE))) for look in looks_of("ten-crop")
+    ]
+    pictures = np.stack(run(index, looks), axis=1)
+    for row, ours in zip(rows, pictures, strict=True):
+        with Image.open(index.path(row)) as image:
+            resized = functional.resize(image.convert("RGB"), [resolution.resize_px])
+            crops = [np.asarray(crop).astype(np.float32) for crop in functional.five_crop(resized, [96])]
+        difference = np.abs(ours - np.stack([*crops, *(crop[:, ::-1] for crop in crops)]))
+        assert difference[:, 2:-2, 2:-2].max() <= 1.001  # corners touch the border, where filters end otherwise
+        assert difference.mean() <= 0.3
 
 
 @pytest.mark.parametrize("side", [64, 128, 256])

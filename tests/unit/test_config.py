@@ -244,8 +244,8 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
         (EvaluateConfig, "batch_size", 0, "at least 1"),
         (EvaluateConfig, "workers", 0, "at least 1"),
         (EvaluateConfig, "seed", -1, "at least 0"),
-        (EvaluateConfig, "crop_ratio", 0.0, "above 0 and at most 1"),
-        (EvaluateConfig, "crop_ratio", 1.5, "above 0 and at most 1"),
+        (EvaluateConfig, "crop_ratio", "0.0", "above 0 and at most 1"),
+        (TrainConfig, "crop_ratio", 1.5, "above 0 and at most 1"),
         (EvaluateConfig, "std", (0.1, 0.0, 0.1), "above 0"),
         (TrainConfig, "epochs", 0, "at least 1"),
         (TrainConfig, "warmup_ratio", -0.1, "from 0 to below 1"),
@@ -300,6 +300,8 @@ def test_bad_values(build: Build, name: str, value: object, rule: str) -> None:
         (FinetuneConfig, "test_res", 5000, "5000"),
         (FINETUNE, "train_res", 16, "16"),
         (EvaluateConfig, "test_res", "96,16", "16"),
+        (EvaluateConfig, "crop_ratio", "0.875,2", "2.0"),
+        (EvaluateConfig, "crop_ratio", "0.875;1", "'0.875;1'"),
         (EvaluateConfig, "test_res", "96;128", "'96;128'"),
         (PreviewConfig, "train_res", 16, "16"),
         (AnalyzeConfig, "train_res", 16, "16"),
@@ -351,6 +353,18 @@ def test_two_ways_to_start(tmp_path: Path) -> None:
     assert EvaluateConfig(weights=tmp_path).weights == tmp_path
     with pytest.raises(ConfigError, match=r"--pretrained and --weights are two ways to start; give one of them"):
         EvaluateConfig(pretrained=True, weights=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given", [{"model": "resnet18"}, {"test_res": "128"}, {"views": "flip"}, {"checkpoint": Path()}]
+)
+def test_saved_outputs_need_no_network(given: dict[str, Any]) -> None:
+    """--from-outputs refuses what is about running a network, by the flag's name."""
+    (name,) = given
+    with pytest.raises(
+        ConfigError, match=rf"^--from-outputs runs no network .*; leave --{name.replace('_', '-')} out$"
+    ):
+        EvaluateConfig(from_outputs=Path("outputs"), **given)
 
 
 def test_config_errors_are_the_users() -> None:

@@ -13,7 +13,7 @@ from dali_fixres.colour import IMAGENET
 from dali_fixres.config import Policy
 from dali_fixres.errors import CheckpointError, ModelError
 from dali_fixres.models import BuiltModel, ModelSpec, build_model, dissect, load_into, read_state_dict
-from dali_fixres.models.anatomy import run_once
+from dali_fixres.models.anatomy import count_gmacs, run_once
 from dali_fixres.models.build import num_parameters
 from dali_fixres.models.weights import strip_prefixes
 from dali_fixres.resolution import Resolution
@@ -344,6 +344,30 @@ def test_anatomy_of_a_transformer() -> None:
     assert (anatomy.norm_name, anatomy.classifier_name) == ("norm", "head")
 
 
+def test_cost_of_resnet18() -> None:
+    """At 224 px it is torchvision's published 1.81 billion; but for the classifier it grows with the area."""
+    network = build_model(ModelSpec("resnet18", 1000)).network
+    assert count_gmacs(network, Resolution(224)) == pytest.approx(1.81, abs=0.005)
+    classifier = 512 * 1000 / 1e9
+    small, large = (count_gmacs(network, Resolution(side)) - classifier for side in (64, 128))
+    assert large == pytest.approx(4 * small)
+
+
+def test_cost_of_attention() -> None:
+    """Attention counts, fused as it may be: 16 patches of 3 x 16 x 16 px through one layer of width 8."""
+    patches = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.Flatten(2), _Transposed())
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=8, batch_first=True)
+    network = nn.Sequential(patches, layer)
+    projections, products, feedforward = 16 * 4 * 8 * 8, 2 * 16 * 16 * 8, 16 * 2 * 8 * 8
+    expected = 16 * 8 * 3 * 16 * 16 + projections + products + feedforward
+    assert count_gmacs(network, Resolution(64)) == expected / 1e9
+
+
+class _Transposed(nn.Module):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.transpose(1, 2)
+
+
 def test_norms_behind_the_pooling_do_not_count() -> None:
     """A norm of pooled features is not the last norm before the pooling; the order is that of running."""
     anatomy = dissect(_Tiny(), Resolution(32))
@@ -410,7 +434,7 @@ def test_transformers_take_multiples_of_their_patches() -> None:
         run_once(network, Resolution(100))
 
 
-@pytest.mark.parametrize("function", [run_once, dissect])
+@pytest.mark.parametrize("function", [run_once, dissect, count_gmacs])
 @pytest.mark.parametrize("training", [True, False])
 def test_looking_leaves_mode_and_statistics(function: Callable[..., object], training: bool) -> None:
     """Neither weights nor statistics nor the mode change, and no hook stays behind."""

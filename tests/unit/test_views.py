@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from pictureless import pictureless_index
+
+from dali_fixres.errors import ConfigError
+from dali_fixres.plan import EvaluationPlan, looks_of
+from dali_fixres.resolution import Resolution
+from dali_fixres.views import Setting, Views, parse_views
+from dali_fixres.windows import corner_window
+
+
+@pytest.mark.parametrize(
+    ("text", "views"),
+    [("single", ("single",)), ("ten-crop, single,single", ("single", "ten-crop")), ("flip", ("flip",))],
+)
+def test_views_are_read(text: str, views: tuple[Views, ...]) -> None:
+    """Views come by number of looks and without repeats."""
+    assert parse_views(text) == views
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("fliip", "'fliip'; did you mean 'flip'"), ("", "''"), ("single;flip", "'single;")]
+)
+def test_unknown_views(text: str, found: str) -> None:
+    """What is none is refused with the flag and the names there are."""
+    with pytest.raises(ConfigError, match=rf"^--views takes single, flip, ten-crop, .*; found {found}"):
+        parse_views(text)
+
+
+def test_settings() -> None:
+    """A setting knows how often the network runs, and names a folder."""
+    settings = [Setting(Resolution(128, 0.9), views) for views in parse_views("single,flip,ten-crop")]
+    assert [setting.num_looks for setting in settings] == [1, 2, 10]
+    assert [setting.name for setting in settings] == ["128px_0.9_single", "128px_0.9_flip", "128px_0.9_ten-crop"]
+
+
+def test_corners_in_the_source() -> None:
+    """300 x 600 px, resized to 150 x 300, cut at 100 px: corners at 0 and 50, 0 and 200; twice that in the source."""
+    sizes, none = (np.array([300]), np.array([600])), np.zeros((1, 0))
+    resolution = Resolution(100, crop_ratio=2 / 3)
+    corners = [
+        corner_window(*sizes, resolution, none, bottom=bottom, right=right).tolist()[0]
+        for bottom in (False, True)
+        for right in (False, True)
+    ]
+    assert corners == [[0, 0, 200, 200], [0, 400, 200, 600], [100, 0, 300, 200], [100, 400, 300, 600]]
+
+
+def test_looks_are_fixed_plans() -> None:
+    """The ten looks are five windows and their mirror images, without chance; the fifth window is the test crop."""
+    plan = EvaluationPlan(pictureless_index(num_train=5, num_val=3), batch_size=3)
+    looks = looks_of("ten-crop")
+    assert not any(look.is_random for look in looks)
+    (single,) = looks_of("single")
+    batches = [next(EvaluationPlan(plan.index, 3, augmentation=look).batches(Resolution(96))) for look in looks]
+    assert [batch.flip.tolist() for batch in batches] == [[False] * 3] * 5 + [[True] * 3] * 5
+    assert len({batch.windows.tobytes() for batch in batches[:5]}) == 5
+    for plain, mirrored in zip(batches[:5], batches[5:], strict=True):
+        np.testing.assert_array_equal(plain.windows, mirrored.windows)
+    (crop,) = EvaluationPlan(plan.index, 3, augmentation=single).batches(Resolution(96))
+    np.testing.assert_array_equal(batches[4].windows, crop.windows)
+    assert looks_of("flip")[1].flip == 1.0
