@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
-from dali_fixres.commands.network import Start, build_named, build_start, find_start
+from dali_fixres.commands.network import Start, build_named, build_start, find_named, find_start
 from dali_fixres.commands.stream import Stream, Test
 from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import EvaluateConfig
@@ -51,8 +51,8 @@ def _evaluate(config: EvaluateConfig, device: torch.device, world: World) -> Non
     if start is not None:
         name, built = start.checkpoint.model.name, build_start(start, config, dataset.index)
     else:
-        assert config.model is not None, "find_start returns a checkpoint where there is no --model"
-        name, built = config.model, build_named(config, config.model, dataset.index, reporter)[1]
+        named = find_named(config, reporter)
+        name, built = named.name, build_named(config, named, dataset.index, reporter)[1]
         if built.new_head or (not config.pretrained and config.weights is None):
             reporter.warn("the classifier has not been trained: the accuracies mean nothing, only the timing does")
     resolutions = _resolutions(config, start)
