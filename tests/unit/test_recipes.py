@@ -116,6 +116,13 @@ def test_an_unknown_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         app(["train", "--config", "fixres-rn50"], exit_on_error=False, result_action="return_value")
 
 
+def test_dry_runs_are_of_sgd(many: Path) -> None:
+    """Methods that run the network once have no steps to tell of, and are refused."""
+    told = ["--config", "fixres-rn50-v1", "--data", str(many), "--dry-run", "--method", "one-pass"]
+    with pytest.raises(ConfigError, match="--dry-run is of --method sgd; one-pass runs the network"):
+        app(["finetune", *told], exit_on_error=False, result_action="return_value")
+
+
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     """`recipes` prints every name with its command."""
     app(["recipes"], exit_on_error=False, result_action="return_value")
