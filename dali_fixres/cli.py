@@ -6,7 +6,6 @@ resumable, 130 interrupted with Ctrl-C before there was anything to resume.
 
 import os
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -20,6 +19,7 @@ from dali_fixres import __version__
 from dali_fixres.config import (
     AnalyzeConfig,
     EvaluateConfig,
+    ExportConfig,
     FinetuneConfig,
     FixresConfig,
     IndexConfig,
@@ -27,7 +27,11 @@ from dali_fixres.config import (
     PreviewConfig,
     TrainConfig,
     VerifyConfig,
+    config_file,
     read_toml,
+)
+from dali_fixres.config import (
+    recipes as shipped_recipes,
 )
 from dali_fixres.errors import ConfigError, Interrupted, RunError, UserError
 from dali_fixres.processes import max_restarts, num_local, num_processes, num_restarts
@@ -35,7 +39,7 @@ from dali_fixres.runs import FIXRES, RunFolder, run_to_resume
 
 __all__ = ["app", "main"]
 
-PART_OF = {"model": "model_arg", "base_lr": "lr"}
+PART_OF = {"model": "model_arg", "base_lr": "lr", "lr_decay": "decay_epochs", "policy": "blocks"}
 """A flag on the left makes a lower layer's value on the right stale: another network's arguments, a rate as it is."""
 
 RESUMABLE = 75
@@ -100,6 +104,14 @@ def fixres(config: Annotated[FixresConfig, FLAT] = FixresConfig()) -> None:  # n
 
 
 @app.command
+def export(config: Annotated[ExportConfig, FLAT]) -> None:
+    """Write a run's network as safetensors that timm or torchvision load, with a model card, and as ONNX."""
+    from dali_fixres.commands.export import export as command  # noqa: PLC0415
+
+    command(config)
+
+
+@app.command
 def index(config: Annotated[IndexConfig, FLAT] = IndexConfig()) -> None:  # noqa: B008
     """List what is in a data set, and what of it cannot be used."""
     from dali_fixres.commands.index import index as command  # noqa: PLC0415
@@ -139,6 +151,14 @@ def preview(config: Annotated[PreviewConfig, FLAT] = PreviewConfig()) -> None:  
 
 
 @app.command
+def recipes() -> None:
+    """List the recipes that --config takes by name: the commands of published results, with their figures."""
+    from dali_fixres.commands.recipes import recipes as command  # noqa: PLC0415
+
+    command()
+
+
+@app.command
 def doctor(*, json: Path | None = None) -> int:
     """Show versions and hardware, and check that the graph runs on each device.
 
@@ -158,7 +178,7 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
     told: dict[str, Any] = {_key(argument.name): _said(argument) for argument in arguments if argument.tokens}
     layers: list[tuple[dict[str, Any], str]] = []
     if "config" in told:
-        path = Path(told["config"])
+        path = config_file(Path(told["config"]))
         layers.append((read_toml(path, known), str(path)))
         told = {**layers[0][0], **told}
     run = _run_to_resume(commands[-1], told) if commands[-1] in {"train", "finetune", FIXRES} else None
@@ -166,7 +186,7 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
         settings = {**read_toml(run.config, known), "out": str(run.path), "resume": True}
         layers.append((settings, str(run.config)))
     elif commands[-1] in {"train", FIXRES} and not told.keys() & {"data", "checkpoint"}:
-        recipe = read_toml(Path(str(files("dali_fixres.recipes") / "demo.toml")), known)
+        recipe = read_toml(shipped_recipes()["demo"], known)
         if commands[-1] == FIXRES:
             del recipe["test_res"]  # what training is tested at, not what the network is to be fixed for
         layers.append((recipe, "the demo's recipe"))

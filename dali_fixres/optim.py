@@ -22,13 +22,15 @@ class LearningRate:
             phases.
         num_steps: Of the whole stage.
         warmup_steps: Linear rise from 0; step 0 already takes one share of it.
-        decay: ``cosine`` to 0, or ``step``: a tenth every third of the stage.
+        decay: ``cosine`` to 0, or ``step``: to a tenth at each of `drops`.
+        drops: First steps of the falls to a tenth; if None, the ends of the first and second third after the warm-up.
     """
 
     peaks: tuple[tuple[int, float], ...]
     num_steps: int
     warmup_steps: int
     decay: Literal["cosine", "step"]
+    drops: tuple[int, ...] | None = None
 
     def at(self, step: int) -> float:
         """Return the learning rate of a step (from 0)."""
@@ -38,7 +40,8 @@ class LearningRate:
         done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
         if self.decay == "cosine":
             return peak * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        return peak * 0.1 ** int(3 * min(done, 1.0))
+        num_drops = int(3 * min(done, 1.0)) if self.drops is None else sum(drop <= step for drop in self.drops)
+        return peak * 0.1**num_drops
 
 
 def scaled_lr(base_lr: float, global_batch: int) -> float:

@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_fixres.config import Policy
 from dali_fixres.errors import ModelError
-from dali_fixres.models import Anatomy
+from dali_fixres.models import Anatomy, dissect, last_blocks
+from dali_fixres.resolution import Resolution
 
-__all__ = ["Tuned", "freeze_for_tuning"]
+__all__ = ["Tuned", "freeze_for_tuning", "tune"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +28,25 @@ class Tuned:
     names: tuple[str, ...]
     num_parameters: int
     set_mode: Callable[[], None]
+
+
+def tune(network: nn.Module, resolution: Resolution, policy: Policy, num_blocks: int) -> tuple[Anatomy, Tuned, str]:
+    """Find a network's parts, freeze all but what `policy` tunes, and say what that is.
+
+    Raises:
+        ModelError: If it has not the parts that the policy tunes, or cannot take pictures of this size.
+    """
+    anatomy = dissect(network, resolution)
+    blocks: tuple[str, ...] = ()
+    if policy == "last-block":
+        blocks = last_blocks(network, resolution, anatomy.classifier_name, num_blocks)
+    tuned = freeze_for_tuning(network, anatomy, policy, blocks)
+    parts = ["all layers"] if policy == "all" else [anatomy.classifier_name, *reversed(blocks)]
+    if policy == "classifier+norm":
+        parts.append(anatomy.norm_name)
+    if policy in {"classifier+norm", "classifier+norm-stats"} and isinstance(anatomy.norm, _BatchNorm):
+        parts.append(f"the running statistics of {anatomy.norm_name}")
+    return anatomy, tuned, f"tuning {', '.join(parts)}: {tuned.num_parameters} parameters"
 
 
 def freeze_for_tuning(network: nn.Module, anatomy: Anatomy, policy: Policy, blocks: Sequence[str] = ()) -> Tuned:

@@ -10,7 +10,7 @@ from dali_fixres.apparent_size import SizeComparison, compare_sizes
 from dali_fixres.checkpoint import rebuild
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.frechet import sample_looks
-from dali_fixres.commands.network import Start, build_named, find_start
+from dali_fixres.commands.network import Start, build_named, find_named, find_start
 from dali_fixres.commands.stream import Test
 from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import AnalyzeConfig
@@ -114,10 +114,10 @@ def _build(config: AnalyzeConfig, start: Start | None, dataset: Dataset, reporte
     if start is not None:
         built = rebuild(start.checkpoint, start.path)
         return start.checkpoint.model.name, replace(built, normalisation=config.normalisation(built.normalisation))
-    assert config.model is not None, "find_start returns a checkpoint where there is no --model"
     if not config.pretrained and config.weights is None:
         reporter.warn("the network has not been trained: its activations mean nothing")
-    return config.model, build_named(config, config.model, dataset.index, reporter)[1]
+    named = find_named(config, reporter)
+    return named.name, build_named(config, named, dataset.index, reporter)[1]
 
 
 def _activations(

@@ -54,7 +54,7 @@ def evaluate_among(config: EvaluateConfig, device: torch.device, world: World, o
     dataset, val_fraction = _open(config, start, reporter, world)
     index = dataset.index
     before = read_before(config.before, index.fingerprint)
-    built, class_map = build_to_test(config, start, index, reporter)
+    name, built, class_map = build_to_test(config, start, index, reporter)
     costs = costs_of(built.network, _settings(config, start))
     plan = EvaluationPlan(index, config.batch_size, world.rank, world.size, copies=config.copies)
     real = _real(config, index, class_map.num_outputs)
@@ -67,7 +67,6 @@ def evaluate_among(config: EvaluateConfig, device: torch.device, world: World, o
         open_loader(config, dataset, built.normalisation, device) as loader,
     ):
         results = sweep.run(loader, save_to, saves=saves)
-        name = start.checkpoint.model.name if start else str(config.model)
         origin = Origin(
             title=f"{start.title if start else name}, on {dataset.title}",
             model=name,

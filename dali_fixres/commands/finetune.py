@@ -5,13 +5,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
+from dali_fixres.commands.dry_run import dry_run_of_finetune
 from dali_fixres.commands.frechet import adapt_activations
-from dali_fixres.commands.learner import build_learner, prepare, training_plan, untrained
-from dali_fixres.commands.network import build_named, build_start, find_start
+from dali_fixres.commands.learner import build_learner, prepare, tuning_plan, untrained
+from dali_fixres.commands.network import (
+    build_named,
+    build_start,
+    continuing,
+    find_named,
+    find_start,
+    trained_at,
+)
 from dali_fixres.commands.one_pass import tune_in_one_pass
 from dali_fixres.commands.resuming import resume, run_folder, run_to_go_on_with
 from dali_fixres.commands.stage import Stage, measure, run_stage
@@ -23,21 +30,18 @@ from dali_fixres.errors import CheckpointError
 from dali_fixres.features import check_features
 from dali_fixres.interruption import Orders, obeying_signals
 from dali_fixres.metrics import Accuracy
-from dali_fixres.models import Anatomy, BuiltModel, dissect, last_blocks
+from dali_fixres.models import Anatomy, BuiltModel
 from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import plot_curves, plot_sweep
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import before_after_table, print_table
-from dali_fixres.resolution import Phase, Resolution, Schedule
+from dali_fixres.resolution import Resolution
 from dali_fixres.runs import BEST, LAST, RunFolder, write_json
-from dali_fixres.tuning import Tuned, freeze_for_tuning
+from dali_fixres.tuning import Tuned, tune
 
 __all__ = ["finetune", "finetune_among", "freeze_network"]
-
-USUAL_TRAIN_RES = 224
-"""What networks with weights from elsewhere were most likely trained at."""
 
 
 def finetune(config: FinetuneConfig) -> None:
@@ -48,6 +52,9 @@ def finetune(config: FinetuneConfig) -> None:
         RunError: If the run cannot go on.
         Interrupted: If a signal has stopped it; it can be resumed.
     """
+    if config.dry_run:
+        dry_run_of_finetune(config)
+        return
     device = choose_device(config.device)
     with joined(device) as world:
         finetune_among(config, device, world)
@@ -71,14 +78,13 @@ def _finetune(
         dataset, built, start = resume(resumed, config, dataset, reporter)
     else:
         config, dataset, built, start = _begin(config, reporter, world)
-    schedule = Schedule((Phase(0, config.test_res),), config.ratio)
-    plan = training_plan(config, dataset, config.augmentation, schedule, world)
+    plan = tuning_plan(config, dataset, world)
     evaluation = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size, copies=config.copies)
     tested = sorted({Resolution(start.train_res, config.ratio), config.test_resolution})
     for resolution in tested:
         run_once(built.network, resolution)
     network = prepare(built.network, device, sync_bn=config.sync_bn)
-    anatomy, blocks, tuned = freeze_network(config, network)
+    anatomy, tuned, what_learns = freeze_network(config, network)
     with (
         run_folder(config, "finetune", resumed, start, dataset, world) as run,
         open_loader(config, dataset, built.normalisation, device) as loader,
@@ -94,7 +100,7 @@ def _finetune(
             world=world, run=run, reporter=reporter,
         )  # fmt: skip
         stage.announce(device, start)
-        reporter.line(_what_learns(config, anatomy, blocks, tuned))
+        reporter.line(what_learns)
         before = _before(stage, resumed, tested, start)
         state = _tune(stage, config, anatomy, start)
         after = [measure(stage, resolution, state) for resolution in tested]
@@ -113,20 +119,19 @@ def _begin(
     """Find checkpoint, data and network of a new run, and the state before its first epoch."""
     source = find_start(config, "train", reporter)
     if source is not None:
-        config = replace(config, checkpoint=source.path, crop_ratio=config.crop_ratio or source.checkpoint.crop_ratio)
-        if config.data is None:
-            config = replace(config, data=source.data, val_fraction=config.val_fraction or source.val_fraction)
+        config = continuing(config, source)
     dataset = open_dataset(config.data, config.val_fraction, reporter, world)
     if source is not None:
         spec, built = source.checkpoint.model, build_start(source, config, dataset.index)
-        trained_at = source.checkpoint.train_res
         if config.method == "frechet" and spec.frechet:
             raise CheckpointError(f"{source.path} has a Fréchet mapping already; start from the network before it")
     else:
-        assert config.model is not None, "find_start returns a checkpoint where there is no --model"
-        spec, built = build_named(config, config.model, dataset.index, reporter)
-        trained_at = USUAL_TRAIN_RES
-    state = untrained("finetune", config, config.train_res or trained_at, spec, built, dataset.index)
+        named = find_named(config, reporter)
+        config = replace(config, model=named.name)
+        spec, built = build_named(config, named, dataset.index, reporter)
+        if named.weights is None and not config.pretrained:
+            reporter.warn("a network that has not been trained is fixed; give --weights, --pretrained or --checkpoint")
+    state = untrained("finetune", config, trained_at(config, source), spec, built, dataset.index)
     return config, dataset, built, state
 
 
@@ -139,32 +144,18 @@ def _tune(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, start: Checkpo
     return run_stage(stage, start)[0]
 
 
-def freeze_network(config: FinetuneConfig, network: nn.Module) -> tuple[Anatomy, tuple[str, ...], Tuned]:
-    """Freeze all of a network but what is to be tuned; return its parts, last blocks that are tuned, and what learns.
+def freeze_network(config: FinetuneConfig, network: nn.Module) -> tuple[Anatomy, Tuned, str]:
+    """Freeze all of a network but what is to be tuned; return its parts, what learns, and what that is in words.
 
     Raises:
         ModelError: If it cannot take pictures of the test resolution, or not be tuned so.
     """
-    anatomy = dissect(network, config.test_resolution)
-    blocks: tuple[str, ...] = ()
-    if config.tuned == "last-block":
-        blocks = last_blocks(network, config.test_resolution, anatomy.classifier_name, config.blocks)
+    anatomy, tuned, what_learns = tune(network, config.test_resolution, config.tuned, config.blocks)
     if config.method in {"one-pass", "frechet"}:
         check_features(network, anatomy.classifier, config.test_resolution)
-    return anatomy, blocks, freeze_for_tuning(network, anatomy, config.tuned, blocks)
-
-
-def _what_learns(config: FinetuneConfig, anatomy: Anatomy, blocks: tuple[str, ...], tuned: Tuned) -> str:
-    """Say what the policy tunes in this network."""
     if config.method == "frechet":
-        return f"mapping what reaches {anatomy.classifier_name}; nothing learns"
-    policy = config.tuned
-    parts = ["all layers"] if policy == "all" else [anatomy.classifier_name, *reversed(blocks)]
-    if policy == "classifier+norm":
-        parts.append(anatomy.norm_name)
-    if policy in {"classifier+norm", "classifier+norm-stats"} and isinstance(anatomy.norm, _BatchNorm):
-        parts.append(f"the running statistics of {anatomy.norm_name}")
-    return f"tuning {', '.join(parts)}: {tuned.num_parameters} parameters"
+        what_learns = f"mapping what reaches {anatomy.classifier_name}; nothing learns"
+    return anatomy, tuned, what_learns
 
 
 def _before(stage: Stage, resumed: RunFolder | None, tested: list[Resolution], start: Checkpoint) -> list[Accuracy]:

@@ -24,7 +24,7 @@ from dali_fixres.commands.dataset import open_dataset
 from dali_fixres.commands.evaluate import evaluate_among
 from dali_fixres.commands.finetune import finetune_among, freeze_network
 from dali_fixres.commands.fixres_report import FixresFolder, best_resolution, write_report
-from dali_fixres.commands.network import Start, find_start
+from dali_fixres.commands.network import Start, find_named, find_start
 from dali_fixres.commands.resuming import how_to_go_on
 from dali_fixres.commands.train import DEFAULT_MODEL, train_among
 from dali_fixres.config import EvaluateConfig, FixresConfig, read_toml
@@ -57,7 +57,7 @@ def fixres(config: FixresConfig) -> None:
     with joined(device) as world:
         reporter = Reporter(quiet=not world.is_main)
         start = _start(config, reporter)
-        config = _complete(config, start)
+        config = _complete(config, start, reporter)
         trained_at = start.checkpoint.train_res if start else config.schedule.last.crop_px
         _check(config, start, trained_at, reporter, world)
         with _held(config, world) as folder, obeying_signals(world) as orders:
@@ -89,10 +89,12 @@ def _start(config: FixresConfig, reporter: Reporter) -> Start | None:
     return start
 
 
-def _complete(config: FixresConfig, start: Start | None) -> FixresConfig:
+def _complete(config: FixresConfig, start: Start | None, reporter: Reporter) -> FixresConfig:
     """Fill in what the stages will find out of their data and pictures, so that they are the same when resumed."""
     if start is None:
-        return replace(config, crop_ratio=config.ratio)
+        recognised = config.model is None and config.weights is not None
+        model = find_named(config, reporter).name if recognised else config.model
+        return replace(config, crop_ratio=config.ratio, model=model)
     config = replace(config, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
     if config.data is None:
         config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)

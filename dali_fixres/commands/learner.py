@@ -17,11 +17,11 @@ from dali_fixres.metrics import Tally
 from dali_fixres.models import BuiltModel, ModelSpec
 from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
 from dali_fixres.plan import AUGMENTATIONS, Augmentation, TrainPlan, step_seed
-from dali_fixres.resolution import Schedule
+from dali_fixres.resolution import Phase, Schedule
 from dali_fixres.runs import LAST
 from dali_fixres.training import Learner
 
-__all__ = ["augmentation", "build_learner", "prepare", "training_plan", "untrained"]
+__all__ = ["augmentation", "build_learner", "learning_rate", "prepare", "training_plan", "tuning_plan", "untrained"]
 
 
 def augmentation(config: TrainConfig | FinetuneConfig, name: str) -> Augmentation:
@@ -50,6 +50,12 @@ def training_plan(
         repeats=repeats,
         copies=config.copies,
     )
+
+
+def tuning_plan(config: FinetuneConfig, dataset: Dataset, world: World) -> TrainPlan:
+    """Plan the batches of a fine-tuning, all at the test resolution."""
+    schedule = Schedule((Phase(0, config.test_res),), config.ratio)
+    return training_plan(config, dataset, config.augmentation, schedule, world)
 
 
 def untrained(
@@ -116,22 +122,27 @@ def build_learner(
             optimizer.load_state_dict(start.optimizer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"the optimiser's state in {LAST} does not fit the network: {error}") from error
-    num_steps = plan.steps_before(config.epochs)
-    rate = LearningRate(
-        peaks=_peaks(config, plan),
-        num_steps=num_steps,
-        warmup_steps=round(config.warmup_ratio * num_steps),
-        decay=config.lr_decay,
-    )
     return Learner(
         network,
         world.wrap(network, device),
         optimizer,
-        rate,
+        learning_rate(config, plan),
         partial(step_seed, config.seed, world.rank),
         set_mode,
         config.label_smoothing,
         config.clip_grad,
+    )
+
+
+def learning_rate(config: TrainConfig | FinetuneConfig, plan: TrainPlan) -> LearningRate:
+    """Return the learning rate of every step of a stage."""
+    num_steps, every = plan.steps_before(config.epochs), config.decay_epochs
+    return LearningRate(
+        peaks=_peaks(config, plan),
+        num_steps=num_steps,
+        warmup_steps=round(config.warmup_ratio * num_steps),
+        decay=config.lr_decay,
+        drops=None if every is None else tuple(map(plan.steps_before, range(every, config.epochs, every))),
     )
 
 

@@ -1,6 +1,6 @@
-"""The network a command works on: a run's, a checkpoint's, or one by name with weights from a file or library."""
+"""The network a command works on: a run's, a checkpoint's, a weights file's, or one by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dali_fixres.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
@@ -8,12 +8,27 @@ from dali_fixres.classes import ClassMap, map_classes, read_names
 from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, NetworkConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.index import Index
-from dali_fixres.models import BuiltModel, ModelSpec, build_model, load_into, read_state_dict
+from dali_fixres.models import BuiltModel, ModelSpec, WeightsFile, build_model, load_into, read_weights, recognise
 from dali_fixres.models.build import num_parameters
 from dali_fixres.report.progress import Reporter
 from dali_fixres.runs import newest_run
 
-__all__ = ["Start", "build_named", "build_start", "build_to_test", "find_start"]
+__all__ = [
+    "Named",
+    "Start",
+    "build_named",
+    "build_start",
+    "build_to_test",
+    "check_classes",
+    "continuing",
+    "find_named",
+    "find_start",
+    "trained_at",
+]
+
+
+USUAL_TRAIN_RES = 224
+"""What networks with weights from elsewhere were most likely trained at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +57,21 @@ class Start:
         return self.checkpoint.config.get("val_fraction")
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A network by name, and the weights file it starts from, if it does."""
+
+    name: str
+    weights: WeightsFile | None
+
+
 def find_start(
     config: FinetuneConfig | EvaluateConfig | AnalyzeConfig, command: str | None, reporter: Reporter
 ) -> Start | None:
     """Return the checkpoint a command starts from, or None if it names a network instead.
 
     Args:
-        config: Its `checkpoint` and `model` decide.
+        config: Its `checkpoint`, `model` and `weights` decide.
         command: Whose runs to choose the newest of, if neither is given; None for any.
         reporter: Told which checkpoint it is.
 
@@ -56,10 +79,10 @@ def find_start(
         CheckpointError: If there is none, or it is of another network than ``--model``.
     """
     if config.checkpoint is None:
-        if config.model is not None:
+        if config.model is not None or config.weights is not None:
             return None
-        if config.weights is not None or config.pretrained:
-            raise ConfigError("--weights and --pretrained need --model NAME")
+        if config.pretrained:
+            raise ConfigError("--pretrained needs --model NAME")
     path = config.checkpoint or newest_run(command).path
     checkpoint = load_checkpoint(path)
     if config.model not in {None, checkpoint.model.name}:
@@ -73,15 +96,37 @@ def find_start(
     return start
 
 
+def continuing(config: FinetuneConfig, start: Start) -> FinetuneConfig:
+    """Return settings in which what is left out is the checkpoint's: its data and its crop ratio."""
+    config = replace(config, checkpoint=start.path, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
+    if config.data is None:
+        config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
+    return config
+
+
+def trained_at(config: FinetuneConfig, start: Start | None) -> int:
+    """Return the pixels that the network to fix was trained at."""
+    return config.train_res or (start.checkpoint.train_res if start is not None else USUAL_TRAIN_RES)
+
+
 def build_start(start: Start, config: NetworkConfig, index: Index) -> BuiltModel:
     """Rebuild a checkpoint's network, once it is certain that it knows the data's classes.
 
     Raises:
         CheckpointError: If the classes differ, or the tensors do not fit.
     """
+    check_classes(start, index)
+    return _rebuild(start, config)
+
+
+def check_classes(start: Start, index: Index) -> None:
+    """Make sure that a checkpoint's network knows the data's classes.
+
+    Raises:
+        CheckpointError: If they differ.
+    """
     if start.checkpoint.classes != index.classes:
         raise _other_classes(start, index, "give the data it was trained on")
-    return _rebuild(start, config)
 
 
 def _other_classes(start: Start, index: Index, advice: str) -> CheckpointError:
@@ -96,8 +141,8 @@ def _rebuild(start: Start, config: NetworkConfig) -> BuiltModel:
 
 def build_to_test(
     config: EvaluateConfig, start: Start | None, index: Index, reporter: Reporter
-) -> tuple[BuiltModel, ClassMap]:
-    """Build a network to test, and say which of its outputs is which class of the data.
+) -> tuple[str, BuiltModel, ClassMap]:
+    """Build a network to test, and say what it is called and which of its outputs is which class of the data.
 
     The data may have a part of a checkpoint's classes, or those that ``--class-map`` finds among the outputs.
 
@@ -108,13 +153,12 @@ def build_to_test(
     named, classes = str(config.class_map), index.classes
     names = read_names(config.class_map) if config.class_map is not None else None
     if start is None:
-        assert config.model is not None, "find_start returns a checkpoint where there is no --model"
         outputs = names or classes
-        _, built = build_named(config, config.model, index, reporter, len(outputs))
+        spec, built = build_named(config, find_named(config, reporter), index, reporter, len(outputs))
         if built.new_head or (not config.pretrained and config.weights is None):
             advice = "; for data of a part of the network's classes give --class-map" if built.new_head else ""
             reporter.warn(f"the classifier has not been trained: only the timing means something{advice}")
-        return built, map_classes(outputs, classes, named)
+        return spec.name, built, map_classes(outputs, classes, named)
     known = start.checkpoint.classes
     if names is None:
         if not set(classes) <= set(known):
@@ -128,35 +172,55 @@ def build_to_test(
         )
     else:
         class_map = map_classes(names, classes, named)
-    return _rebuild(start, config), class_map
+    return start.checkpoint.model.name, _rebuild(start, config), class_map
+
+
+def find_named(config: NetworkConfig, reporter: Reporter) -> Named:
+    """Read the weights file, if there is one, and say which network it is of where `--model` does not.
+
+    Args:
+        config: Its `model` and `weights` decide.
+        reporter: Told which network has been recognised.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or its network is not recognised.
+    """
+    weights = read_weights(config.weights) if config.weights is not None else None
+    if config.model is not None:
+        return Named(config.model, weights)
+    assert weights is not None, "callers have one of the two"
+    reporter.line(f"looking for the network that {config.weights} is of; --model NAME saves the time")
+    name = recognise(weights)
+    reporter.line(f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors")
+    return Named(name, weights)
 
 
 def build_named(
-    config: NetworkConfig, name: str, index: Index, reporter: Reporter, num_outputs: int | None = None
+    config: NetworkConfig, named: Named, index: Index, reporter: Reporter, num_outputs: int | None = None
 ) -> tuple[ModelSpec, BuiltModel]:
     """Build a network by name for the data's classes and load what ``--weights`` or ``--pretrained`` say.
 
     Args:
         config: What else is asked for.
-        name: Of the network.
+        named: The network, and its weights file.
         index: The data.
         reporter: Told what it is.
         num_outputs: Instead of one for each class of the data.
 
     Raises:
         ModelError: If it cannot be built.
-        CheckpointError: If the weights cannot be read, or are of another network.
+        CheckpointError: If the weights are of another network.
     """
-    spec = ModelSpec(name, num_outputs or len(index.classes), config.model_arg)
+    spec = ModelSpec(named.name, num_outputs or len(index.classes), config.model_arg)
     built = build_model(spec, pretrained=config.pretrained)
     start = "pretrained weights" if config.pretrained else "random weights"
     new_head = built.new_head
-    if config.weights is not None:
-        new_head = load_into(built.network, read_state_dict(config.weights), str(config.weights)).new_head
-        start = f"weights of {config.weights}"
+    if named.weights is not None:
+        new_head = load_into(built.network, named.weights.state, str(named.weights.path)).new_head
+        start = f"weights of {named.weights}"
     if new_head:
         start += f", with a new head for {spec.num_classes} classes ({', '.join(new_head)})"
-    reporter.line(f"network: {name}, {num_parameters(built.network) / 1e6:.2f} M parameters, {start}")
+    reporter.line(f"network: {named.name}, {num_parameters(built.network) / 1e6:.2f} M parameters, {start}")
     return spec, BuiltModel(built.network, config.normalisation(built.normalisation), new_head)
 
 

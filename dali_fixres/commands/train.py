@@ -8,8 +8,9 @@ import torch
 
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock, load_checkpoint
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
+from dali_fixres.commands.dry_run import dry_run_of_train
 from dali_fixres.commands.learner import build_learner, prepare, training_plan, untrained
-from dali_fixres.commands.network import build_named
+from dali_fixres.commands.network import build_named, find_named
 from dali_fixres.commands.resuming import resume, run_folder, run_to_go_on_with
 from dali_fixres.commands.stage import Stage, measure, run_stage
 from dali_fixres.commands.unreadable import Unreadable
@@ -40,6 +41,9 @@ def train(config: TrainConfig) -> None:
         RunError: If the run cannot go on.
         Interrupted: If a signal has stopped it; it can be resumed.
     """
+    if config.dry_run:
+        dry_run_of_train(config)
+        return
     device = choose_device(config.device)
     with joined(device) as world:
         train_among(config, device, world)
@@ -50,7 +54,7 @@ def train_among(config: TrainConfig, device: torch.device, world: World, orders:
     # From here on nothing is left to a default: the run folder says all.
     config = replace(
         config,
-        model=config.model or DEFAULT_MODEL,
+        model=config.model or (None if config.weights else DEFAULT_MODEL),
         test_res=config.test_resolution.crop_px,
         crop_ratio=config.ratio,
         base_lr=config.rate,
@@ -71,7 +75,7 @@ def _train(
     plan = training_plan(config, dataset, "train", config.schedule, world, config.repeats)
     evaluation = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size, copies=config.copies)
     if not resumed:
-        built, start = _begin(config, dataset, reporter)
+        config, built, start = _begin(config, dataset, reporter)
     for resolution in {config.test_resolution, *(config.schedule.at(epoch) for epoch in range(config.epochs))}:
         run_once(built.network, resolution)
     network = prepare(built.network, device, sync_bn=config.sync_bn)
@@ -99,12 +103,13 @@ def _train(
             _report(config, run, dataset, state, results, time.perf_counter() - started)
 
 
-def _begin(config: TrainConfig, dataset: Dataset, reporter: Reporter) -> tuple[BuiltModel, Checkpoint]:
+def _begin(config: TrainConfig, dataset: Dataset, reporter: Reporter) -> tuple[TrainConfig, BuiltModel, Checkpoint]:
     """Build the network of a new run, and the state before its first epoch."""
-    assert config.model is not None, "train fills it in"
-    spec, built = build_named(config, config.model, dataset.index, reporter)
+    named = find_named(config, reporter)
+    config = replace(config, model=named.name)
+    spec, built = build_named(config, named, dataset.index, reporter)
     state = untrained("train", config, config.schedule.last.crop_px, spec, built, dataset.index)
-    return built, state
+    return config, built, state
 
 
 def _report(

@@ -75,6 +75,8 @@ class FixresConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super(FixresConfig, self).__post_init__()
+        if self.dry_run:
+            raise ConfigError("--dry-run is of train and finetune, one stage at a time; leave it out")
         with said_by("--test-res"):
             if self.test_res != BEST_OF_SWEEP:
                 rule = f"a number of pixels, or {BEST_OF_SWEEP}"

@@ -23,7 +23,7 @@ OF_A_NETWORK = (
 )  # fmt: skip
 """Flags of `evaluate` that need a network to run."""
 
-NOT_KEPT = ("config", "json", "resume", "accept_changed_data", "out")
+NOT_KEPT = ("config", "json", "resume", "accept_changed_data", "out", "dry_run")
 """Fields about one call of the command, which say nothing about the run."""
 
 
@@ -43,7 +43,8 @@ class Config:
     """Share of each class to test on, where the data has no split of its own."""
 
     config: Path | None = None
-    """TOML file of flags without their dashes, as in train_res = "128"; flags on the command line win."""
+    """TOML file of flags without their dashes, as in train_res = "128", or a recipe's name (`dali-fixres recipes` lists
+    them); flags on the command line win."""
 
     def __post_init__(self) -> None:
         if self.val_fraction is not None:
@@ -60,13 +61,13 @@ class NetworkConfig(Config):
     """What every command that runs a network knows."""
 
     model: str | None = None
-    """A torchvision network (resnet50), or timm/NAME for one of timm's."""
+    """A torchvision network (resnet50), or timm/NAME for one of timm's; recognised from --weights if left out."""
 
     pretrained: bool = False
     """Start from the library's pretrained weights."""
 
     weights: Path | None = None
-    """Start from this file's weights (.pth or .safetensors)."""
+    """Start from this file's weights (.pth or .safetensors), averaged ones first."""
 
     model_arg: tuple[str, ...] = ()
     """KEY=VALUE for the network's constructor, as in pad_type=same; may be repeated."""

@@ -43,7 +43,10 @@ class StageConfig(OneCropConfig):
     """Learning rate for a global batch of 256 pictures; the command's own if left out."""
 
     lr_decay: Literal["cosine", "step"] = "cosine"
-    """How the learning rate falls: to 0 along a cosine, or to a tenth every third of the epochs."""
+    """How the learning rate falls: to 0 along a cosine, or in steps to a tenth."""
+
+    decay_epochs: int | None = None
+    """Epochs between the falls of --lr-decay step; a third of all if left out."""
 
     warmup_ratio: float = 0.0
     """Share of all steps over which the learning rate first rises."""
@@ -78,10 +81,18 @@ class StageConfig(OneCropConfig):
     accept_changed_data: bool = False
     """Go on with a run although pictures have been added, removed or changed since."""
 
+    dry_run: bool = False
+    """Say what would be done (network, what learns, steps, learning rates, work), and do none of it."""
+
     def __post_init__(self) -> None:
         super(StageConfig, self).__post_init__()
         _ = self.checkpoint_interval
         check(self.epochs >= 1, "--epochs", "at least 1", self.epochs)
+        check(self.decay_epochs is None or self.decay_epochs >= 1, "--decay-epochs", "at least 1", self.decay_epochs)
+        if self.decay_epochs is not None and self.lr_decay != "step":
+            raise ConfigError(f"--decay-epochs goes with --lr-decay step; found --lr-decay {self.lr_decay}")
+        if self.dry_run and self.resume:
+            raise ConfigError("--dry-run says what a new run would do; leave --resume out")
         check(0 <= self.warmup_ratio < 1, "--warmup-ratio", "from 0 to below 1", self.warmup_ratio)
         check(0 <= self.momentum < 1, "--momentum", "from 0 to below 1", self.momentum)
         check(0 <= self.label_smoothing < 1, "--label-smoothing", "from 0 to below 1", self.label_smoothing)

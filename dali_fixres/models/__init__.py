@@ -2,9 +2,10 @@
 
 from dali_fixres.models.anatomy import Anatomy, dissect
 from dali_fixres.models.blocks import last_blocks
-from dali_fixres.models.build import BuiltModel, ModelSpec, build_model
+from dali_fixres.models.build import BuiltModel, ModelSpec, build_model, outline
 from dali_fixres.models.frechet import FrechetMapping, insert_mapping
-from dali_fixres.models.weights import LoadedWeights, load_into, read_state_dict
+from dali_fixres.models.recognise import recognise
+from dali_fixres.models.weights import LoadedWeights, WeightsFile, compare, fit_or_fail, load_into, read_weights
 
 __all__ = [
     "Anatomy",
@@ -12,10 +13,15 @@ __all__ = [
     "FrechetMapping",
     "LoadedWeights",
     "ModelSpec",
+    "WeightsFile",
     "build_model",
+    "compare",
     "dissect",
+    "fit_or_fail",
     "insert_mapping",
     "last_blocks",
     "load_into",
-    "read_state_dict",
+    "outline",
+    "read_weights",
+    "recognise",
 ]

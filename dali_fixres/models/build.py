@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import nn
 
 from dali_fixres.colour import IMAGENET, Normalisation
@@ -16,9 +17,12 @@ from dali_fixres.errors import ModelError, did_you_mean
 from dali_fixres.models.frechet import insert_mapping
 from dali_fixres.models.weights import load_into
 
-__all__ = ["BuiltModel", "ModelSpec", "build_model", "num_parameters"]
+__all__ = ["RESNEXT_48D", "TIMM_PREFIX", "BuiltModel", "ModelSpec", "build_model", "num_parameters", "outline"]
 
 TIMM_PREFIX = "timm/"
+
+RESNEXT_48D = "resnext101_32x48d"
+"""The authors' largest network (829 M parameters): a torchvision ResNet that torchvision does not name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,19 @@ def _build(spec: ModelSpec, *, pretrained: bool) -> BuiltModel:
         ) from error
 
 
+def outline(spec: ModelSpec) -> BuiltModel:
+    """Build a network without its numbers, for names and shapes at no cost of memory (on torch's device ``meta``).
+
+    Raises:
+        ModelError: As `build_model`.
+    """
+    try:
+        with torch.device("meta"):
+            return build_model(spec)
+    except ModelError:
+        return build_model(spec)  # some compute their sizes with tensors, as torchvision's RegNets
+
+
 def _parse_argument(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
@@ -111,8 +128,7 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
 
 
 def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> BuiltModel:
-    if spec.name == "resnext101_32x48d":
-        # The authors' largest network (829 M parameters): a torchvision ResNet that torchvision does not name.
+    if spec.name == RESNEXT_48D:
         network = _resnext101_32x48d(spec.num_classes, arguments, pretrained=pretrained)
         return BuiltModel(network, IMAGENET)
     from torchvision import models as tv  # noqa: PLC0415

@@ -126,6 +126,21 @@ def test_frechet_learns_nothing(settings: dict[str, Any], flags: str) -> None:
     assert FINETUNE(method="frechet", jitter=0.1, statistics_images=100, batch_size=8).method == "frechet"
 
 
+def test_decay_epochs_go_with_steps() -> None:
+    """Falls every so many epochs are those of --lr-decay step; a cosine has none."""
+    assert TrainConfig(lr_decay="step", decay_epochs=30).decay_epochs == 30
+    with pytest.raises(ConfigError, match="--decay-epochs goes with --lr-decay step; found --lr-decay cosine"):
+        TrainConfig(decay_epochs=30)
+    with pytest.raises(ConfigError, match="--decay-epochs must be at least 1; found 0"):
+        TrainConfig(lr_decay="step", decay_epochs=0)
+
+
+def test_a_dry_run_is_of_a_new_run() -> None:
+    """What a resumed run would do is not said."""
+    with pytest.raises(ConfigError, match="--dry-run says what a new run would do; leave --resume out"):
+        TrainConfig(dry_run=True, resume=True)
+
+
 def test_blocks_go_with_their_policy() -> None:
     """A number of blocks that nothing would come of is refused."""
     assert FinetuneConfig(test_res=160, policy="last-block", blocks=3).blocks == 3

@@ -12,7 +12,7 @@ from torch import nn
 from dali_fixres.colour import IMAGENET
 from dali_fixres.config import Policy
 from dali_fixres.errors import CheckpointError, ModelError
-from dali_fixres.models import BuiltModel, ModelSpec, build_model, dissect, load_into, read_state_dict
+from dali_fixres.models import BuiltModel, ModelSpec, build_model, dissect, load_into, read_weights
 from dali_fixres.models.anatomy import count_gmacs, run_once
 from dali_fixres.models.build import num_parameters
 from dali_fixres.models.weights import strip_prefixes
@@ -158,7 +158,7 @@ def test_files_of_torch(tmp_path: Path, wrapper: str | None, prefix: str) -> Non
     path = tmp_path / "weights.pth"
     torch.save({wrapper: named, "epoch": 3, "optimizer": {"lr": 0.1}} if wrapper else named, path)
     network = _Tiny()
-    loaded = load_into(network, read_state_dict(path), str(path))
+    loaded = load_into(network, read_weights(path).state, str(path))
     assert (loaded.new_head, loaded.num_tensors) == ((), 14)
     assert _changed(state, network) == set()
 
@@ -170,7 +170,7 @@ def test_files_of_safetensors(tmp_path: Path, prefix: str) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({f"{prefix}{name}": tensor for name, tensor in state.items()}, path)
     network = _Tiny()
-    assert load_into(network, read_state_dict(path), str(path)).num_tensors == 14
+    assert load_into(network, read_weights(path).state, str(path)).num_tensors == 14
     assert _changed(state, network) == set()
 
 
@@ -253,7 +253,7 @@ def test_code_is_refused_and_not_run(tmp_path: Path, form: str) -> None:
     else:
         path.write_bytes(pickle.dumps(_Code(marker), protocol=2))
     with pytest.raises(CheckpointError, match=r"weights\.pth is no plain checkpoint: .*; save its state_dict with"):
-        read_state_dict(path)
+        read_weights(path)
     assert not marker.exists()
     # The trap itself works: unpickled with trust, it leaves its mark.
     pickle.loads(pickle.dumps(_Code(marker)))  # noqa: S301
@@ -271,7 +271,7 @@ def test_text_is_refused(tmp_path: Path, text: str) -> None:
         path = tmp_path / name
         path.write_text(text)
         with pytest.raises(CheckpointError) as caught:
-            read_state_dict(path)
+            read_weights(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -288,14 +288,14 @@ def test_cut_files_are_refused(tmp_path: Path, name: str) -> None:
     for length in (9, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError, match=r"weights\.(pth|safetensors)"):
-            read_state_dict(path)
+            read_weights(path)
 
 
 @pytest.mark.parametrize("name", ["none.pth", "none.safetensors"])
 def test_missing_files(tmp_path: Path, name: str) -> None:
     """A file that is not there is named."""
     with pytest.raises(CheckpointError, match=rf"[nN]o such file.*{name}|{name}: No such file"):
-        read_state_dict(tmp_path / name)
+        read_weights(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"a": 1}}, torch.zeros(3), {"model": {}}])
@@ -303,8 +303,8 @@ def test_files_without_tensors(tmp_path: Path, content: object) -> None:
     """A file without a state dict is refused, with the places that were looked in."""
     path = tmp_path / "weights.pth"
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"holds no state dict, neither bare nor under 'state_dict' or 'model'"):
-        read_state_dict(path)
+    with pytest.raises(CheckpointError, match=r"holds no state dict, neither bare nor under 'state_dict_ema'"):
+        read_weights(path)
 
 
 # Anatomy

@@ -51,6 +51,13 @@ def test_step_decay_after_a_warm_up() -> None:
     assert [rate.at(step) for step in range(11)] == pytest.approx(expected)
 
 
+def test_step_decay_at_given_steps() -> None:
+    """Where the falls are given, each is exactly at its step, whatever the warm-up and the number of steps."""
+    rate = LearningRate(peaks=((0, 1.0),), num_steps=9, warmup_steps=2, decay="step", drops=(3, 6))
+    expected = [0.5, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01]
+    assert [rate.at(step) for step in range(9)] == pytest.approx(expected)
+
+
 def test_peaks_of_phases() -> None:
     """From a phase's first step on the same curve runs below the phase's peak."""
     rate = LearningRate(peaks=((0, 1.0), (4, 2.0), (6, 0.5)), num_steps=8, warmup_steps=0, decay="cosine")

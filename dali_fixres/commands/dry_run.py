@@ -1,0 +1,185 @@
+"""`--dry-run` of `train` and `finetune`: what they would do, from the same plans, on a network without numbers."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from torch import nn
+
+from dali_fixres.commands.dataset import Dataset, open_dataset
+from dali_fixres.commands.learner import learning_rate, training_plan, tuning_plan
+from dali_fixres.commands.network import check_classes, continuing, find_named, find_start, trained_at
+from dali_fixres.config import FinetuneConfig, TrainConfig
+from dali_fixres.distributed import World
+from dali_fixres.errors import ConfigError
+from dali_fixres.index import VAL, Index
+from dali_fixres.models import ModelSpec, fit_or_fail, outline
+from dali_fixres.models.anatomy import count_gmacs
+from dali_fixres.models.build import num_parameters
+from dali_fixres.optim import LearningRate
+from dali_fixres.plan import TrainPlan
+from dali_fixres.processes import num_processes
+from dali_fixres.report.progress import Reporter
+from dali_fixres.report.tables import print_table
+from dali_fixres.resolution import Resolution
+from dali_fixres.runs import write_json
+from dali_fixres.tuning import tune
+
+__all__ = ["dry_run_of_finetune", "dry_run_of_train"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """What a stage would run.
+
+    Attributes:
+        spec: Its network.
+        network: The same, without numbers.
+        what_learns: In words.
+        num_learning: Parameters that learn.
+        tests: The resolution of each test.
+    """
+
+    spec: ModelSpec
+    network: nn.Module
+    what_learns: str
+    num_learning: int
+    tests: tuple[Resolution, ...]
+
+
+def dry_run_of_train(config: TrainConfig) -> None:
+    """Say what `train` would do.
+
+    Raises:
+        UserError: If something the user gave cannot be used.
+    """
+    reporter, world = _surroundings()
+    dataset = open_dataset(config.data, config.val_fraction, reporter)
+    spec, network = _named(config, dataset.index, reporter)
+    plan = training_plan(config, dataset, "train", config.schedule, world, config.repeats)
+    num_learning = num_parameters(network)
+    tests = (config.test_resolution,) * config.epochs
+    if config.schedule.last != config.test_resolution:
+        tests += (config.schedule.last,)
+    what_learns = f"training all layers: {num_learning} parameters"
+    _report(config, dataset, plan, _Outline(spec, network, what_learns, num_learning, tests), reporter)
+
+
+def dry_run_of_finetune(config: FinetuneConfig) -> None:
+    """Say what `finetune` would do.
+
+    Raises:
+        UserError: If something the user gave cannot be used.
+    """
+    if config.method != "sgd":
+        raise ConfigError(f"--dry-run is of --method sgd; {config.method} runs the network over the pictures once")
+    reporter, world = _surroundings()
+    start = find_start(config, "train", reporter)
+    if start is not None:
+        config = continuing(config, start)
+    dataset = open_dataset(config.data, config.val_fraction, reporter)
+    if start is not None:
+        check_classes(start, dataset.index)
+        spec = start.checkpoint.model
+        network = outline(spec).network
+    else:
+        spec, network = _named(config, dataset.index, reporter)
+    plan = tuning_plan(config, dataset, world)
+    _, tuned, what_learns = tune(network, config.test_resolution, config.tuned, config.blocks)
+    tests = sorted({Resolution(trained_at(config, start), config.ratio), config.test_resolution})
+    stage = _Outline(spec, network, what_learns, tuned.num_parameters, (*tests, *tests))
+    _report(config, dataset, plan, stage, reporter)
+
+
+def _surroundings() -> tuple[Reporter, World]:
+    """Return who reports, and how many processes there would be; they need not meet for this."""
+    rank = int(os.environ.get("RANK", "0"))
+    return Reporter(quiet=rank > 0), World(rank, num_processes())
+
+
+def _named(config: TrainConfig | FinetuneConfig, index: Index, reporter: Reporter) -> tuple[ModelSpec, nn.Module]:
+    """Build a network by name, without numbers, and make sure that the weights file fits it."""
+    named = find_named(config, reporter)
+    spec = ModelSpec(named.name, len(index.classes), config.model_arg)
+    network = outline(spec).network
+    start = "pretrained weights" if config.pretrained else "random weights"
+    if named.weights is not None:
+        fit_or_fail(network.state_dict(), named.weights.state, str(named.weights.path))
+        start = f"weights of {named.weights}"
+    reporter.line(f"network: {named.name}, {num_parameters(network) / 1e6:.2f} M parameters, {start}")
+    return spec, network
+
+
+def _report(
+    config: TrainConfig | FinetuneConfig, dataset: Dataset, plan: TrainPlan, stage: _Outline, reporter: Reporter
+) -> None:
+    """Print what a stage would do, and write it as JSON if that is asked for."""
+    if plan.rank > 0:
+        return
+    trained = {plan.schedule.at(epoch) for epoch in range(config.epochs)}
+    gmacs = {one.crop_px: count_gmacs(stage.network, one) for one in trained.union(stage.tests)}
+    phases = _phases(config.epochs, plan, learning_rate(config, plan), gmacs)
+    num_tested = len(dataset.index.rows(VAL)) * len(stage.tests)
+    reporter.line(stage.what_learns)
+    print_table(f"{stage.spec.name} on {dataset.title}: what would be done", _table(phases))
+    sides = ", ".join(f"{side} px" for side in sorted({one.crop_px for one in stage.tests}))
+    reporter.line(f"tests: {len(stage.tests)}, at {sides}, of {num_tested} pictures in all")
+    if config.json is not None:
+        content = {
+            "model": stage.spec.name,
+            "num_classes": stage.spec.num_classes,
+            "parameters": num_parameters(stage.network),
+            "learning_parameters": stage.num_learning,
+            "what_learns": stage.what_learns,
+            "processes": plan.world_size,
+            "phases": phases,
+            "tests": [{"test_res": one.crop_px, "gmacs": gmacs[one.crop_px]} for one in sorted(set(stage.tests))],
+            "test_images": num_tested,
+        }
+        write_json(config.json, content)
+
+
+def _phases(num_epochs: int, plan: TrainPlan, rate: LearningRate, gmacs: dict[int, float]) -> list[dict[str, Any]]:
+    """Describe runs of epochs with one resolution and batch size, between two falls of the rate where it has steps."""
+    falls = {epoch for epoch in range(1, num_epochs) if plan.steps_before(epoch) in (rate.drops or ())}
+    firsts = sorted(falls.union(phase.first_epoch for phase in plan.schedule.phases))
+    phases = []
+    for first, end in zip(firsts, [*firsts[1:], num_epochs], strict=True):
+        first_step, end_step = plan.steps_before(first), plan.steps_before(end)
+        side, batch = plan.schedule.at(first).crop_px, plan.global_batch(first)
+        phases.append(
+            {
+                "epochs": [first + 1, end],
+                "res": side,
+                "global_batch": batch,
+                "steps": end_step - first_step,
+                "first_lr": rate.at(first_step),
+                "last_lr": rate.at(end_step - 1),
+                "images": (end_step - first_step) * batch,
+                "gmacs": gmacs[side],
+            }
+        )
+    return phases
+
+
+def _table(phases: Sequence[dict[str, Any]]) -> Table:
+    table = Table()
+    headings = (
+        "epochs",
+        "px",
+        "global batch",
+        "steps",
+        "lr, first step",
+        "lr, last step",
+        "pictures",
+        "GMACs a picture",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for phase in phases:
+        first, last = phase["epochs"]
+        values = {**phase, "epochs": f"{first}-{last}"}
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values.values()))
+    return table

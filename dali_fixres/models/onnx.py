@@ -1,0 +1,92 @@
+"""A network as an ONNX file with a dynamic batch, compared with the network before it is used."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dali_fixres.errors import ConfigError, ModelError
+from dali_fixres.resolution import Resolution
+
+__all__ = ["TOLERANCE", "require_onnx", "write_onnx"]
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+TOLERANCE = 1e-4
+"""Largest difference of an answer (a logit) from the network's own."""
+
+BATCHES = (1, 3)
+"""Sizes of the batches that are compared; it is exported with another."""
+
+LARGE_BYTES = 1_900_000_000
+"""From here on the numbers go to a file of their own: protocol buffers end at 2 GiB."""
+
+
+def require_onnx() -> None:
+    """Make sure that the packages of the extra are there.
+
+    Raises:
+        ConfigError: If one is missing.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--onnx needs {', '.join(missing)}: pip install 'dali-fixres[onnx]' (in a clone: uv sync --extra onnx)"
+        )
+
+
+def write_onnx(network: nn.Module, resolution: Resolution, path: Path) -> float:
+    """Write a network for pictures of one size, (n, 3, side, side) to (n, classes), any n.
+
+    Args:
+        network: On the CPU; is put into evaluation mode.
+        resolution: Of its pictures.
+        path: The file; numbers of more than 1.9 GB go to a second one beside it, with ``.data`` behind its name.
+
+    Returns:
+        The largest difference of an answer from the network's own, over random pictures.
+
+    Raises:
+        ModelError: If torch cannot export it, or the file answers otherwise than the network.
+    """
+    network.eval()
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    try:
+        torch.onnx.export(
+            network,
+            (_pictures(2, resolution),),
+            path,
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=num_bytes > LARGE_BYTES,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"torch cannot export {type(network).__name__} as ONNX: {reason}") from error
+    difference = max(_difference(network, path, _pictures(number, resolution)) for number in BATCHES)
+    if not difference <= TOLERANCE:  # also where it is NaN
+        raise ModelError(
+            f"the ONNX file of {type(network).__name__} answers otherwise than the network, by up to {difference:.2g}, "
+            f"where {TOLERANCE} is allowed; it is not kept"
+        )
+    return difference
+
+
+def _pictures(number: int, resolution: Resolution) -> torch.Tensor:
+    """Return random pictures, as normalised ones are: of mean 0 and variance 1."""
+    side = resolution.crop_px
+    return torch.randn(number, 3, side, side, generator=torch.Generator().manual_seed(number))
+
+
+def _difference(network: nn.Module, path: Path, pictures: torch.Tensor) -> float:
+    """Return the largest difference of an answer."""
+    from onnxruntime import InferenceSession  # noqa: PLC0415 - of the extra
+
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    (answers,) = session.run(None, {"images": pictures.numpy()})
+    with torch.no_grad():
+        return float((network(pictures) - torch.from_numpy(answers)).abs().max())
