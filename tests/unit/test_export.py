@@ -18,7 +18,7 @@ from dali_fixres.colour import Normalisation
 from dali_fixres.commands.export import export
 from dali_fixres.config import ExportConfig
 from dali_fixres.errors import CheckpointError, ConfigError, ModelError
-from dali_fixres.metrics import Tally
+from dali_fixres.metrics import Accuracy, Tally
 from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.models.onnx import require_onnx, write_onnx
 from dali_fixres.resolution import Resolution
@@ -40,11 +40,9 @@ def run(folder: Path, name: str, args: tuple[str, ...] = (), side: int = 64) -> 
     )  # fmt: skip
     folder.mkdir()
     save_checkpoint(folder / "best.pt", checkpoint)
-    for epoch, test_res, top1 in ((0, 48, 10.0), (0, side, 20.0), (2, side, 50.0), (2, 48, 40.0)):
-        RunFolder(folder).record(
-            "evaluation", epoch=epoch, test_res=test_res, crop_ratio=0.9, top1=top1, top5=100.0, num_images=40,
-            num_unreadable=0, images_per_s=1.0,
-        )  # fmt: skip
+    for epoch, test_res, num_top1 in ((0, 48, 4), (0, side, 8), (2, side, 20), (2, 48, 16)):
+        accuracy = Accuracy(Resolution(test_res, 0.9), num_top1, 40, 40, 0, seconds=40.0)
+        RunFolder(folder).record("evaluation", epoch=epoch, **accuracy.as_json())
     return folder, network
 
 
