@@ -4,13 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dali_fixres.resolution import MIN_RESOLUTION_PX, Resolution
+from dali_fixres.resolution import MIN_RESOLUTION_PX, STRIDE_PX, Resolution
 from dali_fixres.windows import Floats, Ints, WindowFunction, centre_window, random_resized_window
 
 __all__ = ["SizeComparison", "apparent_sizes", "compare_sizes"]
-
-MULTIPLE_PX = 32
-"""Networks of the field halve the picture five times."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +29,7 @@ class SizeComparison:
     @property
     def matching_multiple_px(self) -> int:
         """The multiple of 32 nearest to `matching_px`."""
-        return max(MIN_RESOLUTION_PX, MULTIPLE_PX * round(self.matching_px / MULTIPLE_PX))
+        return max(MIN_RESOLUTION_PX, STRIDE_PX * round(self.matching_px / STRIDE_PX))
 
 
 def apparent_sizes(

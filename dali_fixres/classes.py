@@ -49,7 +49,7 @@ def map_classes(names: Sequence[str], classes: Sequence[str], source: str) -> Cl
         source: Where the names are from, for errors.
 
     Raises:
-        ConfigError: If a class is neither.
+        ConfigError: If a class is neither, or two are the same output.
     """
     by_name = {name: number for number, name in enumerate(names)}
     by_number = {str(number): number for number in range(len(names))}
@@ -60,7 +60,14 @@ def map_classes(names: Sequence[str], classes: Sequence[str], source: str) -> Cl
             f"{len(unknown)} of the {len(classes)} classes of the data are no outputs by {source}, which names "
             f"{len(names)}: {', '.join(unknown[:3])}{did_you_mean(unknown[0], names)}"
         )
-    return ClassMap(tuple(found[name] for name in classes), len(names))
+    outputs = tuple(found[name] for name in classes)
+    shared = next((number for number, count in Counter(outputs).items() if count > 1), None)
+    if shared is not None:
+        both = [name for name, number in zip(classes, outputs, strict=True) if number == shared]
+        raise ConfigError(
+            f"the classes {' and '.join(both)} of the data are both output {shared} by {source}; rename one"
+        )
+    return ClassMap(outputs, len(names))
 
 
 def read_names(path: Path) -> tuple[str, ...]:

@@ -145,8 +145,8 @@ def _percentages(name: str, num_right: int, num_images: int) -> dict[str, float 
 
 
 def best_of(results: Sequence[Accuracy]) -> Accuracy:
-    """Return the result with the highest top-1 accuracy; of equals the cheapest."""
-    return max(results, key=lambda result: (result.top1, -(result.gmacs or 0), result.images_per_s))
+    """Return the result with the highest top-1 accuracy; of equals the cheapest, of these the first."""
+    return max(results, key=lambda result: (result.top1, -(result.gmacs or 0)))
 
 
 def recommended_of(results: Sequence[Accuracy]) -> Accuracy:
@@ -157,7 +157,7 @@ def recommended_of(results: Sequence[Accuracy]) -> Accuracy:
     """
     low, _ = best_of(results).top1_interval
     near = [result for result in results if result.top1 >= low]
-    return min(near, key=lambda result: (result.gmacs or 0, -result.top1, -result.images_per_s))
+    return min(near, key=lambda result: (result.gmacs or 0, -result.top1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,7 @@ def find_outputs(folder: Path) -> list[SavedOutputs]:
             found.append(SavedOutputs(path.parent, Origin.from_json(content), Accuracy.from_json(content["accuracy"])))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise DataError(f"{path} is not as evaluate --save-outputs writes it: {error!r}") from error
-    if len({saved.origin.fingerprint for saved in found}) > 1:
-        raise DataError(f"{folder} holds outputs of several data sets; give one of its folders")
+    origins = [(one.origin.fingerprint, one.origin.model, one.origin.checkpoint, one.origin.class_map) for one in found]
+    if any(origin != origins[0] for origin in origins):
+        raise DataError(f"{folder} holds outputs of several networks or data sets; give one of its folders")
     return sorted(found, key=lambda saved: saved.accuracy.setting.order)

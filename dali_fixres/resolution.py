@@ -11,6 +11,7 @@ from dali_fixres.errors import ConfigError
 __all__ = [
     "DEFAULT_CROP_RATIO",
     "MIN_RESOLUTION_PX",
+    "STRIDE_PX",
     "Phase",
     "Resolution",
     "Schedule",
@@ -21,13 +22,13 @@ __all__ = [
 DEFAULT_CROP_RATIO = 224 / 256
 """Crop side over resize side of the usual test preprocessing (FixRes, section 2)."""
 
-MIN_RESOLUTION_PX = 32
-"""Networks of the field halve the picture five times; below 32 px nothing is left of it."""
+STRIDE_PX = 32
+"""Networks of the field halve the picture five times, so multiples of this leave no remainder."""
+
+MIN_RESOLUTION_PX = STRIDE_PX
+"""Below, nothing is left of the picture."""
 
 MAX_RESOLUTION_PX = 4096
-
-RISE_PX = 32
-"""Networks of the field halve the picture five times, so steps of a rise keep the last map whole."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -160,14 +161,14 @@ def _phases(match: re.Match[str]) -> Iterator[Phase]:
 def _rise(match: re.Match[str]) -> Iterator[tuple[int, int]]:
     """Yield first epoch and pixels of each resolution that a progressive rise goes through."""
     start_px, end_px, first, last = (int(match[name]) for name in ("start_px", "end_px", "start", "end"))
-    num_steps, rest = divmod(end_px - start_px, RISE_PX)
+    num_steps, rest = divmod(end_px - start_px, STRIDE_PX)
     if rest or not 0 < num_steps <= last - first:
         raise ConfigError(
-            f"a rise goes up in steps of {RISE_PX} px, each of an epoch at least, as in 96-192@0-16; "
+            f"a rise goes up in steps of {STRIDE_PX} px, each of an epoch at least, as in 96-192@0-16; "
             f"found {match.group()!r}"
         )
     for step in range(num_steps + 1):
-        yield first + math.ceil(step * (last - first) / num_steps), start_px + step * RISE_PX
+        yield first + math.ceil(step * (last - first) / num_steps), start_px + step * STRIDE_PX
 
 
 def parse_ratios(text: str) -> tuple[float, ...]:

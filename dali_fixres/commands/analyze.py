@@ -71,7 +71,9 @@ def _analyze(config: AnalyzeConfig, device: torch.device, world: World) -> None:
     activations, name = None, None
     if has_network:
         name, built = _build(config, start, dataset, reporter)
-        activations = _activations(config, built, dataset, (train_res, *test_resolutions), device, reporter, world)
+        jitter = start.checkpoint.config.get("jitter") if start is not None else None
+        resolutions = (train_res, *test_resolutions)
+        activations = _activations(config, built, dataset, resolutions, jitter, device, reporter, world)
     else:
         reporter.line("no --checkpoint, no --model and no runs/: sizes are analysed, activations are not")
     if not world.is_main:
@@ -125,11 +127,15 @@ def _activations(
     built: BuiltModel,
     dataset: Dataset,
     resolutions: tuple[Resolution, ...],
+    jitter: float | None,
     device: torch.device,
     reporter: Reporter,
     world: World,
 ) -> Activations:
-    """Look at the same pictures as in training, at the first of some resolutions, and as in testing at the others."""
+    """Look at the same pictures as in training, at the first of some resolutions, and as in testing at the others.
+
+    Colours are jittered as strongly as the network has seen it, if that is known.
+    """
     for resolution in resolutions:
         run_once(built.network, resolution)
     network = built.network.to(device).to(memory_format=torch.channels_last)
@@ -139,7 +145,10 @@ def _activations(
     tested = EvaluationPlan(
         dataset.index, config.batch_size, world.rank, world.size, copies=config.copies, split=split, every=every
     )
-    trained = replace(tested, augmentation=AUGMENTATIONS["train"], seed=config.seed)
+    as_trained = AUGMENTATIONS["train"]
+    if jitter is not None:
+        as_trained = replace(as_trained, jitter=jitter)
+    trained = replace(tested, augmentation=as_trained, seed=config.seed)
     looks = [Test(trained, resolutions[0]), *(Test(tested, resolution) for resolution in resolutions[1:])]
     unreadable = Unreadable(dataset, {}, strict=config.strict, reporter=reporter, listed_in=None)
     with open_loader(config, dataset, built.normalisation, device) as loader:

@@ -74,7 +74,7 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
         UserError: If something the user gave cannot be used.
     """
     if config.method != "sgd":
-        raise ConfigError(f"--dry-run is of --method sgd; {config.method} runs the network over the pictures once")
+        raise ConfigError(f"--dry-run is of --method sgd; {config.method} has no epochs that run the network")
     reporter, world = _surroundings()
     start = find_start(config, "train", reporter)
     if start is not None:

@@ -171,6 +171,8 @@ def _configuration(checkpoint: Checkpoint, loader: _Loader) -> Mapping[str, Any]
 
 def _results(path: Path, checkpoint: Checkpoint) -> list[Accuracy]:
     """Return the accuracies that the run has recorded of this very state, ascending by resolution."""
+    if checkpoint.num_done:  # in the middle of an epoch, where nothing is tested
+        return []
     folder = path if path.is_dir() else path.parent
     rows = [row for row in RunFolder(folder).records() if row["event"] == "evaluation"]
     tested = [Accuracy.from_json(row) for row in rows if row["epoch"] == checkpoint.epoch]

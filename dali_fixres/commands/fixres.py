@@ -137,13 +137,30 @@ def _held(config: FixresConfig, world: World) -> Iterator[Path]:
     run: RunFolder | None = None
     try:
         if world.is_main:
-            run = _go_on(config) if config.resume else create_run(config.out, FIXRES, config.stored())
+            run = _go_on(config) if config.resume else _new_story(config)
         (path, *_) = world.gather(run.path if run else None)
         assert path is not None, "the first process has it"
         yield path
     finally:
         if run is not None:
             run.release()
+
+
+def _new_story(config: FixresConfig) -> RunFolder:
+    """Make and hold the folder of a story, if nothing in it would be taken for one of its stages.
+
+    Raises:
+        ConfigError: If there is something, or it cannot be made.
+    """
+    if config.out is not None:
+        stages = FixresFolder(config.out, config)
+        places = (stages.train.path, stages.before, stages.finetune.path, stages.after, stages.against)
+        if there := [path.name for path in places if path.exists()]:
+            raise ConfigError(
+                f"{config.out} holds {', '.join(there)} already, which would be taken for this story's; give another "
+                "--out, or --resume to go on with a story"
+            )
+    return create_run(config.out, FIXRES, config.stored())
 
 
 def _go_on(config: FixresConfig) -> RunFolder:

@@ -110,11 +110,9 @@ def _story(folder: FixresFolder, trained_at: int, fixed_for: int) -> Story:
     results = {TRAINING: _read_if_there(folder.training.results), TUNING: tuned, **sweeps}
     found = {stage: content for stage, content in results.items() if content is not None}
     missing = [f"{stage}: {run.path} has no records" for stage, run in runs.items() if not run.records()]
-    if "top1_low" not in before["results"][0]:
-        missing.append("95 % intervals of accuracies")
     return Story(
         model=before["model"],
-        data=SYNTHETIC if before["synthetic"] else str(load_checkpoint(folder.finetune.last).config["data"]),
+        data=SYNTHETIC if before["synthetic"] else str(folder.config.data),
         synthetic=before["synthetic"],
         checkpoint=None if folder.config.checkpoint is None else str(folder.config.checkpoint),
         trained_at=trained_at,

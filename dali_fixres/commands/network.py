@@ -97,8 +97,10 @@ def find_start(
 
 
 def continuing(config: FinetuneConfig, start: Start) -> FinetuneConfig:
-    """Return settings in which what is left out is the checkpoint's: its data and its crop ratio."""
+    """Return settings in which what is left out is the checkpoint's: data, crop ratio, and for frechet the jitter."""
     config = replace(config, checkpoint=start.path, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
+    if config.method == "frechet" and config.jitter is None:
+        config = replace(config, jitter=start.checkpoint.config.get("jitter"))
     if config.data is None:
         config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
     return config

@@ -54,6 +54,8 @@ def report_sweep(
             "results": [accuracy.as_json() for accuracy in results],
             "best": best.as_json(),
             "recommended": recommended.as_json(),
+            "only_mapped": config.only_mapped,
+            "class_outputs": origin.class_map.outputs,
             "model": origin.model,
             "checkpoint": origin.checkpoint,
             "unreadable": list(origin.unreadable),

@@ -42,7 +42,7 @@ def train(config: TrainConfig) -> None:
         Interrupted: If a signal has stopped it; it can be resumed.
     """
     if config.dry_run:
-        dry_run_of_train(config)
+        dry_run_of_train(_without_defaults(config))
         return
     device = choose_device(config.device)
     with joined(device) as world:
@@ -51,16 +51,20 @@ def train(config: TrainConfig) -> None:
 
 def train_among(config: TrainConfig, device: torch.device, world: World, orders: Orders | None = None) -> None:
     """Train as one of the processes of `world`; `orders` are those of what this is a part of."""
-    # From here on nothing is left to a default: the run folder says all.
-    config = replace(
+    config = _without_defaults(config)
+    with run_to_go_on_with(config, "train", world) as resumed:
+        _train(config, resumed, device, world, orders)
+
+
+def _without_defaults(config: TrainConfig) -> TrainConfig:
+    """Return settings in which nothing is left to a default: the run folder says all."""
+    return replace(
         config,
         model=config.model or (None if config.weights else DEFAULT_MODEL),
         test_res=config.test_resolution.crop_px,
         crop_ratio=config.ratio,
         base_lr=config.rate,
     )
-    with run_to_go_on_with(config, "train", world) as resumed:
-        _train(config, resumed, device, world, orders)
 
 
 def _train(

@@ -7,16 +7,13 @@ from typing import Any, Literal
 
 from dali_fixres.config.checks import check, said_by
 from dali_fixres.config.network import EvaluateConfig, NetworkConfig
-from dali_fixres.config.stages import FinetuneConfig, Method, Policy, TrainConfig, TrainingConfig
+from dali_fixres.config.stages import FinetuneConfig, Policy, TrainConfig, TrainingConfig
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import MAX_RESOLUTION_PX, Resolution, parse_resolutions
+from dali_fixres.resolution import MAX_RESOLUTION_PX, STRIDE_PX, Resolution, parse_resolutions
 
 __all__ = ["BEST_OF_SWEEP", "FixresConfig"]
 
 BEST_OF_SWEEP = "best"
-
-STEP_PX = 32
-"""Networks of the field halve the picture five times, so multiples of this leave no remainder."""
 
 
 def _names(config: type[NetworkConfig]) -> set[str]:
@@ -58,7 +55,7 @@ class FixresConfig(TrainingConfig):
     against: Path | None = None
     """Folder of a finished `train` run at the test resolution, to compare with."""
 
-    method: Method = "sgd"
+    method: Literal["sgd", "one-pass"] = "sgd"
     """How tuning learns: the network runs over the pictures in every epoch (sgd), or once (one-pass)."""
 
     policy: Policy | None = None
@@ -106,8 +103,8 @@ class FixresConfig(TrainingConfig):
         """Return the resolutions to test at, for a network trained at `trained_at` pixels, as `evaluate` takes them."""
         sides = {trained_at, *([self.target] if self.target else [])}
         if self.sweep is None:
-            first = math.ceil(trained_at / STEP_PX) * STEP_PX
-            sides |= set(range(first, min(2 * trained_at, MAX_RESOLUTION_PX) + 1, STEP_PX))
+            first = math.ceil(trained_at / STRIDE_PX) * STRIDE_PX
+            sides |= set(range(first, min(2 * trained_at, MAX_RESOLUTION_PX) + 1, STRIDE_PX))
         else:
             sides |= {resolution.crop_px for resolution in parse_resolutions(self.sweep, self.ratio)}
         return ",".join(map(str, sorted(sides)))

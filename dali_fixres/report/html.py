@@ -207,8 +207,7 @@ def _distinct(values: Mapping[str, T]) -> list[tuple[str, T]]:
 
 
 def _top1(row: Row) -> str:
-    interval = f" ({row['top1_low']:.1f} to {row['top1_high']:.1f})" if "top1_low" in row else ""
-    return f"{row['top1']:.1f}{interval}"
+    return f"{row['top1']:.1f} ({row['top1_low']:.1f} to {row['top1_high']:.1f})"
 
 
 def _points(found: Gain) -> str:

@@ -53,7 +53,7 @@ def learning_cost(records: Sequence[Row]) -> Cost | None:
 def evaluation_cost(rows: Iterable[Row]) -> Cost:
     """Return the cost of evaluations, given their records or accuracy rows."""
     rows = list(rows)
-    seconds = sum(row["num_images"] / row["images_per_s"] for row in rows)
+    seconds = sum(row["seconds"] for row in rows)
     return Cost(round(seconds, 3), *_images([(row["num_images"], row["test_res"]) for row in rows]))
 
 

@@ -231,9 +231,19 @@ def test_what_cannot_end_well_does_not_begin(
     assert not (tmp_path / "story").exists()
 
 
+@pytest.mark.parametrize("stage", ["train", "before.json"])
+def test_stages_of_others_are_not_taken_over(config: FixresConfig, told: Path, tmp_path: Path, stage: str) -> None:
+    """A new story in a folder with another one's training or sweep would report that as its own."""
+    (tmp_path / "story").mkdir()
+    copy: Any = shutil.copytree if (told / stage).is_dir() else shutil.copyfile
+    copy(told / stage, tmp_path / "story" / stage)
+    with pytest.raises(ConfigError, match=f"holds {stage} already, which would be taken for this story's"):
+        fixres(replace(config, out=tmp_path / "story"))
+
+
 def test_a_story_is_told_once(config: FixresConfig, told: Path) -> None:
     """Its folder takes no other story, no other settings, and no other command's run; told again it stays as it is."""
-    with pytest.raises(ConfigError, match="already holds a run"):
+    with pytest.raises(ConfigError, match=r"holds train, before.json, finetune, after.json already"):
         fixres(replace(config, out=told))
     with pytest.raises(ConfigError, match="begun with seed = 0, sweep = 96,128; a resumed story keeps that"):
         fixres(replace(config, out=told, resume=True, seed=1, sweep="96"))

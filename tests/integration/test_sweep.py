@@ -232,6 +232,14 @@ def test_what_cannot_be_saved_or_read(config: EvaluateConfig, pictures: Path, tm
         evaluate(EvaluateConfig(from_outputs=folder))
 
 
+def test_outputs_of_two_networks(config: EvaluateConfig, trained: Path, tmp_path: Path) -> None:
+    """They are not put into one table under one name."""
+    evaluate(replace(config, save_outputs=tmp_path / "outputs" / "one"))
+    evaluate(replace(config, checkpoint=trained / "last.pt", save_outputs=tmp_path / "outputs" / "two"))
+    with pytest.raises(DataError, match="holds outputs of several networks or data sets"):
+        evaluate(EvaluateConfig(from_outputs=tmp_path / "outputs"))
+
+
 def test_classes_that_do_not_fit(config: EvaluateConfig, pictures: Path, tmp_path: Path) -> None:
     """A class that the checkpoint does not know, and a map of another network, are refused with numbers and names."""
     data = subset(pictures, tmp_path / "part", {"bee": "bee", "dog": "wolf"})

@@ -41,6 +41,12 @@ def test_an_unknown_class_is_named() -> None:
         map_classes(NAMES, ("4",), "names.txt")
 
 
+def test_two_classes_of_one_output_are_refused() -> None:
+    """A name and a number may mean the same output, and pictures of one would count as the other's."""
+    with pytest.raises(ConfigError, match=r"the classes n02 and 1 of the data are both output 1 by names.txt"):
+        map_classes(NAMES, ("n02", "1"), "names.txt")
+
+
 def test_labels_and_logits() -> None:
     """Labels become numbers of outputs; outputs without a class cannot be the answer if that is asked for."""
     class_map = ClassMap((3, 1), 4)

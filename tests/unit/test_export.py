@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models as tv
 
-from dali_fixres.checkpoint import Checkpoint, save_checkpoint
+from dali_fixres.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dali_fixres.colour import Normalisation
 from dali_fixres.commands.export import export
 from dali_fixres.config import ExportConfig
@@ -125,6 +126,14 @@ def test_the_card(tmp_path: Path) -> None:
     assert "| 48 | 40.00 | 100.00 | 40 |\n| 64 | 50.00 | 100.00 | 40 |\n" in card
     assert "10.00" not in card
     assert "/home/me" not in card
+
+
+def test_the_card_of_a_state_that_was_not_tested(tmp_path: Path) -> None:
+    """In the middle of an epoch the weights are not those that the last test was of."""
+    folder, _ = run(tmp_path / "run", "timm/test_resnet")
+    save_checkpoint(tmp_path / "run" / "last.pt", replace(load_checkpoint(folder), num_done=8))
+    export(ExportConfig(checkpoint=tmp_path / "run" / "last.pt", out=tmp_path / "out"))
+    assert "40.00" not in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -119,8 +119,15 @@ def test_an_unknown_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_dry_runs_are_of_sgd(many: Path) -> None:
     """Methods that run the network once have no steps to tell of, and are refused."""
     told = ["--config", "fixres-rn50-v1", "--data", str(many), "--dry-run", "--method", "one-pass"]
-    with pytest.raises(ConfigError, match="--dry-run is of --method sgd; one-pass runs the network"):
+    with pytest.raises(ConfigError, match="--dry-run is of --method sgd; one-pass has no epochs that run the network"):
         app(["finetune", *told], exit_on_error=False, result_action="return_value")
+
+
+def test_a_dry_run_without_a_network(many: Path, tmp_path: Path) -> None:
+    """It is of the network that `train` would take."""
+    told = ["train", "--data", str(many), "--dry-run", "--train-res", "64", "--json", str(tmp_path / "dry.json")]
+    app(told, exit_on_error=False, result_action="return_value")
+    assert json.loads((tmp_path / "dry.json").read_text())["model"] == "resnet50"
 
 
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
