@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,10 +22,18 @@ def environment() -> dict[str, str | int | float | None]:
         "usable_cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "driver": _driver(),
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
     }
+
+
+def _driver() -> str | None:
+    """Return the version of NVIDIA's driver, which the kernel module states, or None without one."""
+    stated = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\d+\.\d+(\.\d+)?", stated.read_text(encoding="utf-8")) if stated.exists() else None
+    return found.group() if found else None
 
 
 def _version(package: str) -> str | None:
