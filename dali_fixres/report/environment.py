@@ -2,7 +2,8 @@
 
 import os
 import platform
-import re
+import shutil
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -30,10 +31,14 @@ def environment() -> dict[str, str | int | float | None]:
 
 
 def _driver() -> str | None:
-    """Return the version of NVIDIA's driver, which the kernel module states, or None without one."""
-    stated = Path("/proc/driver/nvidia/version")
-    found = re.search(r"\d+\.\d+(\.\d+)?", stated.read_text(encoding="utf-8")) if stated.exists() else None
-    return found.group() if found else None
+    """Return the version of NVIDIA's driver, or None without one."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    asked = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - NVIDIA's own
+    lines = asked.stdout.splitlines()  # one per GPU
+    return lines[0].strip() if asked.returncode == 0 and lines else None
 
 
 def _version(package: str) -> str | None:
