@@ -45,7 +45,7 @@ def evaluate(
         if batch is not None:
             with forward_precision(batch.images.device):
                 logits = network(batch.images)
-            num_images = torch.tensor([len(batch)], device=logits.device)
+            num_images = torch.full((1,), len(batch), device=logits.device)  # a copy from the host would wait
             counts = counts.to(logits.device) + torch.cat([count_correct(logits, batch.labels), num_images])
         bar.update(number)
         if orders is not None:

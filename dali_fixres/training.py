@@ -120,8 +120,9 @@ class Meter:
     def add(self, loss: torch.Tensor, num_images: int, step: int) -> None:
         """Count a step, `step` of the stage (from 1)."""
         self._loss_sum = self._loss_sum.to(loss.device) + loss.double() * num_images
-        first_bad = (self._bad_step.to(loss.device) == 0) & ~torch.isfinite(loss)
-        self._bad_step = torch.where(first_bad, step, self._bad_step.to(loss.device))
+        bad_step = self._bad_step.to(loss.device)
+        # A product, because torch.where copies a number to the device, and waits for that.
+        self._bad_step = bad_step + ((bad_step == 0) & ~torch.isfinite(loss)) * step
         self._num_images += num_images
         self._num_steps += 1
         if time.perf_counter() - self._looked >= LOOK_EVERY_S:
