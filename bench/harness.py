@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from cyclopts import App, Parameter
@@ -176,7 +177,12 @@ def spread(row: Mapping[str, Any]) -> str:
 
 
 def report(
-    name: str, flags: Flags, opened: OpenedData, content: Mapping[str, Any], figure: Figure | None = None
+    name: str,
+    flags: Flags,
+    opened: OpenedData,
+    content: Mapping[str, Any],
+    figure: Figure | None = None,
+    about_data: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Write what a bench has found, with what it was measured on, and its plot; return the JSON file.
 
@@ -186,6 +192,7 @@ def report(
         opened: The data set.
         content: ``results`` (a list of rows) and whatever else was measured.
         figure: The plot.
+        about_data: What else there is to say of the data set.
     """
     index = opened.index
     machine = {"workers": usable_cores(), "threads": loader_threads(), "batch_size": flags.batch_size}
@@ -196,6 +203,7 @@ def report(
         "mean_kb": round(float(index.num_bytes.mean()) / 1000, 1),
         "mean_px": [round(float(side.mean())) for side in (index.heights, index.widths)],
         "fingerprint": index.fingerprint,
+        **about_data,
     }
     out = flags.json or RESULTS / f"{name}.json"
     write_json(out, {"bench": name, "environment": {**environment(), **machine}, "data": data, **content})

@@ -94,13 +94,12 @@ def main(bench: Bench) -> None:
             memory = _memory(copies_loader, copies, bench.resolutions[0], bench.batch_size)
     print_table(f"images/s of the loader alone on {index.root.name}, median of {effort.repeats}", _table(results))
     content = {
-        "copies": _described(bench, index, copies),
         "peers": {peer.name: peer.about for peer in running},
         "results": results,
         "prepare": preparing,
         "memory_mib": memory,
     }
-    out = report("prepared", bench, opened, content)
+    out = report("prepared", bench, opened, content, about_data=_about_copies(bench, index, copies))
     reporter.line(
         f"prepare: {preparing['images_per_s']} images/s, {preparing['share_of_limit']:.0%} of what can be encoded\n"
         f"memory after epochs 2 and {NUM_EPOCHS}: {memory[1]} and {memory[-1]} MiB; figures in {out}"
@@ -139,7 +138,7 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-def _described(bench: Bench, index: Index, copies: Index) -> dict[str, Any]:
+def _about_copies(bench: Bench, index: Index, copies: Index) -> dict[str, Any]:
     return {
         "rungs": bench.rungs,
         "max_side": bench.max_side,
