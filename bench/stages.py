@@ -76,7 +76,7 @@ class Stopwatch:
     """Measures from its making on.
 
     Args:
-        device: Waited for at both ends.
+        device: Waited for at both ends, but not at the end of CPU time: waiting may spin.
         clock: What seconds are counted by.
     """
 
@@ -98,7 +98,7 @@ class Stopwatch:
     def read(self, num_images: int) -> Repeat:
         """Return what a repeat over so many pictures has found."""
         on_gpu = self._device.type == "cuda"
-        if on_gpu:
+        if on_gpu and self._clock is time.perf_counter:
             torch.cuda.synchronize(self._device)
         seconds, wall = self._clock() - self._started, time.perf_counter() - self._wall
         return Repeat(
@@ -141,19 +141,18 @@ class Stages:
 
     def of(self, plan: TrainPlan) -> dict[str, Callable[[], Repeat]]:
         """Return the measures at a plan's resolution, by stage."""
-        batch = synthetic_batch(plan, self.device)
         null = learner_of(Null(len(plan.index.classes)).to(self.device))
         stages: dict[str, Callable[[], Repeat]] = {
             **{name: partial(self._partial, part, plan) for name, part in self.parts.items()},
             "loader": partial(self._loader_alone, plan),
-            "train step": lambda: self._timed(steps(self.learner, repeat(batch)), len(batch)),
+            "train step": partial(self._train_step, plan),
             "together": lambda: self._together(plan, self.learner),
-            "evaluation": partial(self._evaluation, batch),
+            "evaluation": partial(self._evaluation, plan),
             "python": lambda: self._together(plan, null, time.thread_time),
-            "null step": lambda: self._timed(bare_steps(null, batch), len(batch), time.thread_time),
+            "null step": lambda: self._bare_step(plan, null, time.thread_time),
         }
         if self.device.type == "cuda":
-            stages["bare step"] = lambda: self._timed(bare_steps(self.learner, batch), len(batch))
+            stages["bare step"] = lambda: self._bare_step(plan, self.learner)
         return stages
 
     def _partial(self, part: GraphPart, plan: TrainPlan) -> Repeat:
@@ -172,8 +171,16 @@ class Stages:
         with worked_off(self.loader.run, plan) as batches:
             return self._timed(steps(learner, batches), plan.batch_size, clock)
 
-    def _evaluation(self, batch: Batch) -> Repeat:
-        network, same = self.learner.network, repeat(batch)
+    def _train_step(self, plan: TrainPlan) -> Repeat:
+        batch = synthetic_batch(plan, self.device)
+        return self._timed(steps(self.learner, repeat(batch)), len(batch))
+
+    def _bare_step(self, plan: TrainPlan, learner: Learner, clock: Clock = time.perf_counter) -> Repeat:
+        batch = synthetic_batch(plan, self.device)
+        return self._timed(bare_steps(learner, batch), len(batch), clock)
+
+    def _evaluation(self, plan: TrainPlan) -> Repeat:
+        network, same = self.learner.network, repeat(synthetic_batch(plan, self.device))
         evaluate(network, islice(same, WARM_UP), WARM_UP, silent_bar())
         watch = Stopwatch(self.device)
         counts = evaluate(network, watch.some_of(same, self.limits), self.limits.num_batches, silent_bar())
@@ -238,14 +245,13 @@ def learner_of(network: nn.Module) -> Learner:
 
 
 def synthetic_batch(plan: TrainPlan, device: torch.device) -> Batch:
-    """Return noise that lies on the device, in the format that the loader hands over."""
-    side, generator = plan.schedule.last.crop_px, torch.Generator().manual_seed(0)
-    images = torch.randn(plan.batch_size, 3, side, side, generator=generator)
+    """Return a picture of noise, many times over, that lies on the device in the format that the loader hands over."""
+    side = plan.schedule.last.crop_px
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    labels = torch.randint(len(plan.index.classes), (plan.batch_size,), generator=generator)
+    noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     return Batch(
-        images.to(device, dtype, memory_format=torch.channels_last),
-        labels.to(device),
+        noise.expand(plan.batch_size, -1, -1, -1).contiguous(memory_format=torch.channels_last),
+        torch.arange(plan.batch_size, device=device) % len(plan.index.classes),
         np.arange(plan.batch_size),
         plan.schedule.last,
     )

@@ -113,7 +113,8 @@ def main(bench: Bench) -> None:
         "peak_host_mib": peak_host_mib(),
         "peak_device_mib": max(repeat.device_mib for repeats in found.values() for repeat in repeats),
     }
-    title = f"{model} on {device.type}, batches of {bench.batch_size}, {threads} loader threads"
+    split = f"{threads} loader threads, {torch.get_num_threads()} of torch"
+    title = f"{model} on {device.type}, batches of {bench.batch_size}, {split}"
     print_table(f"images/s, median and spread of {bench.effort.repeats}: {title}", speed_table(content))
     print_table("ms of wall time per image, each part by itself", parts_table(content))
     print_table("loader and step together", together_table(content))
