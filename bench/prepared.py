@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from cyclopts import App, Parameter
 from harness import Flags, Key, Measure, interleaved, open_bench_data, report, start
 from loaders import check_size, measure_ours, rows_of_repeat, training_plan
+from matplotlib.figure import Figure
 from peers import parse_peers, settings_of, started
 from rich.table import Table
 
@@ -99,10 +100,10 @@ def main(bench: Bench) -> None:
         "prepare": preparing,
         "memory_mib": memory,
     }
-    out = report("prepared", bench, opened, content, about_data=_about_copies(bench, index, copies))
+    out = report("prepared", bench, opened, content, _figure(results), about_data=_about_copies(bench, index, copies))
     reporter.line(
         f"prepare: {preparing['images_per_s']} images/s, {preparing['share_of_limit']:.0%} of what can be encoded\n"
-        f"memory after epochs 2 and {NUM_EPOCHS}: {memory[1]} and {memory[-1]} MiB; figures in {out}"
+        f"memory after epochs 2 and {NUM_EPOCHS}: {memory[1]} and {memory[-1]} MiB; figures in {out}, plot beside it"
     )
 
 
@@ -178,6 +179,19 @@ def _table(results: list[dict[str, Any]]) -> Table:
         ratios = [speeds[PREPARED, res] / speeds[name, res] for name in others]
         table.add_row(str(res), *(f"{speeds[name, res]:.0f}" for name in names), *(f"{ratio:.2f}" for ratio in ratios))
     return table
+
+
+def _figure(results: list[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row["loader"] for row in results):
+        rows = [row for row in results if row["loader"] == name]
+        axes.plot([row["res"] for row in rows], [row["images_per_s"] for row in rows], marker="o", label=name)
+    ticks = sorted({row["res"] for row in results})
+    axes.set(xlabel="resolution, px", ylabel="images/s, loader alone", xticks=ticks, ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 app = App(name="prepared.py", help=__doc__)
