@@ -93,7 +93,7 @@ def drawn(content: Content, title: str) -> Figure:
     ticks = [verdict["res"] for verdict in content["verdicts"]]
     axes.set(xlabel="resolution, px", ylabel="images/s", yscale="log", xticks=ticks)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
 
