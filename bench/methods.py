@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import App, Parameter
+from harness import start
 from matplotlib.figure import Figure
 from rich.table import Table
-from script import start
 
 from dali_fixres.errors import UserError
 from dali_fixres.report.environment import environment
