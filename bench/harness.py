@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
@@ -26,7 +26,22 @@ from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Resolution, parse_resolutions
 from dali_fixres.runs import write_json
 
-__all__ = ["Effort", "Flags", "Key", "Measure", "interleaved", "open_bench_data", "report", "row_of", "spread", "start"]
+__all__ = [
+    "Effort",
+    "Flags",
+    "Key",
+    "Measure",
+    "in_turns",
+    "interleaved",
+    "open_bench_data",
+    "report",
+    "row_of",
+    "spread",
+    "start",
+]
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -110,19 +125,43 @@ def open_bench_data(flags: Flags) -> OpenedData:
     return open_data(flags.data or bench_pictures(), val_fraction=flags.val_fraction)
 
 
+def in_turns(
+    measures: Mapping[K, Callable[[], V]],
+    repeats: int,
+    reporter: Reporter,
+    told: Callable[[K, V], str],
+    *,
+    warm_up: bool = True,
+) -> dict[K, list[V]]:
+    """Run every measure once, and again, …; return what each has found, in their order.
+
+    Args:
+        measures: Each is one repeat.
+        repeats: Recorded rounds.
+        reporter: Shows how far it is.
+        told: Says what a measure has found.
+        warm_up: Whether a round that is not recorded goes before.
+    """
+    found: dict[K, list[V]] = {key: [] for key in measures}
+    rounds = repeats + warm_up
+    with reporter.bar("measuring", total=rounds * len(measures)) as bar:
+        for number in range(rounds):
+            for position, (key, measure) in enumerate(measures.items(), start=1):
+                value = measure()
+                if number >= rounds - repeats:
+                    found[key].append(value)
+                bar.update(number * len(measures) + position, told(key, value))
+    return found
+
+
 def interleaved(measures: Mapping[Key, Measure], repeats: int, reporter: Reporter) -> list[dict[str, Any]]:
     """Run every measure once, and again, …; return one row per measure, in their order."""
-    samples: dict[Key, list[float]] = {key: [] for key in measures}
-    with reporter.bar("measuring", total=(repeats + 1) * len(measures)) as bar:
-        done = 0
-        for round_number in range(repeats + 1):
-            for key, measure in measures.items():
-                speed = measure()
-                if round_number > 0:
-                    samples[key].append(speed)
-                done += 1
-                bar.update(done, f"{key.stage}, {key.loader} at {key.res} px: {speed:.0f} img/s")
+    samples = in_turns(measures, repeats, reporter, _told)
     return [row_of(key, values) for key, values in samples.items()]
+
+
+def _told(key: Key, speed: float) -> str:
+    return f"{key.stage}, {key.loader} at {key.res} px: {speed:.0f} img/s"
 
 
 def row_of(key: Key, repeats: list[float]) -> dict[str, Any]:
