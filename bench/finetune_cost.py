@@ -15,7 +15,7 @@ network's width. The cost of an epoch is put together from these for the same nu
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
@@ -113,8 +113,6 @@ def main(bench: Bench) -> None:
         [int(epochs) for epochs in bench.epochs.split(",")],
         FinetuneConfig(test_res=bench.resolutions[-1].crop_px).statistics_images / bench.num_images,
     )
-    print_table(f"images/s of {bench.model} on {device.type}, batches in memory", _speed_table(results))
-    print_table("cost of an epoch of as many pictures, in training epochs", _cost_table(costs))
     content = {
         "device": device.type,
         "model": bench.model,
@@ -123,8 +121,9 @@ def main(bench: Bench) -> None:
         "results": results,
         "costs": costs,
     }
-    out = report("finetune_cost", bench, opened, content, _figure(costs))
-    reporter.line(f"figures in {out}")
+    for title, table in tables(content).items():
+        print_table(title, table)
+    reporter.line(f"figures in {report('finetune_cost', bench, opened, content, _figure(costs))}")
 
 
 def put_together(
@@ -229,6 +228,14 @@ def _classifier_steps(tuning: Tuning, bank: FeatureBank, number: int) -> None:
             pass
 
 
+def tables(content: Mapping[str, Any]) -> dict[str, Table]:
+    """Return the tables of a results file by their titles."""
+    return {
+        f"images/s of {content['model']}, batches in memory": _speed_table(content["results"]),
+        f"cost in training epochs of {content['num_images']:,} pictures": _cost_table(content["costs"]),
+    }
+
+
 def _speed_table(results: list[dict[str, Any]]) -> Table:
     sides = sorted({row["res"] for row in results})
     speeds = {(row["stage"], row["res"]): f"{row['images_per_s']:.0f}" for row in results}
@@ -242,11 +249,11 @@ def _speed_table(results: list[dict[str, Any]]) -> Table:
 
 def _cost_table(costs: list[dict[str, Any]]) -> Table:
     table = Table()
-    for heading in ("", "px", "epochs", "low epochs", "epochs at its own resolution"):
+    for heading in ("", "px", "epochs", "in epochs at the low resolution", "in epochs at its own"):
         table.add_column(heading, justify="right")
     for row in costs:
-        cells = (str(row["res"]), str(row["epochs"]), f"{row['low_epochs']:.2f}", f"{row['high_epochs']:.2f}")
-        table.add_row(row["method"], *cells)
+        figures = (f"{row[name]:.2f}" for name in ("low_epochs", "high_epochs"))
+        table.add_row(row["method"], str(row["res"]), str(row["epochs"]), *figures)
     return table
 
 

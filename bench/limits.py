@@ -11,7 +11,7 @@ multiplication and an addition are two.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -79,18 +79,25 @@ def main(bench: Bench) -> None:
         "model": bench.model,
         "network": network,
     }
+    for title, table in tables({**content, "environment": {"usable_cores": usable_cores()}}).items():
+        print_table(title, table)
+    reporter.line(f"figures in {report('limits', bench, opened, content)}")
+
+
+def tables(content: Mapping[str, Any]) -> dict[str, Table]:
+    """Return the table of a results file by its title."""
+    cores, (decode,) = content["environment"]["usable_cores"], content["results"]
     table = Table()
     for heading in ("", "", "median"):
         table.add_column(heading, justify="right")
     table.add_row("JPEG decoding", "images/s, one core", f"{decode['images_per_s']:.0f}")
-    table.add_row("", f"images/s, {usable_cores()} cores", f"{decode['images_per_s'] * usable_cores():.0f}")
+    table.add_row("", f"images/s, {cores} cores", f"{decode['images_per_s'] * cores:.0f}")
     table.add_row("memory copy", "GB/s, one core", f"{content['memory_gb_per_s']['median']:.1f}")
-    table.add_row("matrix product", f"GFLOP/s, {device.type}", f"{content['matmul_gflop_per_s']['median']:.0f}")
-    for row in network:
-        table.add_row(f"{bench.model}, {row['res']} px", "GFLOP a picture, forward", f"{row['forward_gflop']:.2f}")
+    table.add_row("matrix product", f"GFLOP/s, {content['device']}", f"{content['matmul_gflop_per_s']['median']:.0f}")
+    for row in content["network"]:
+        table.add_row(f"{content['model']}, {row['res']} px", "GFLOP a picture, forward", f"{row['forward_gflop']:.2f}")
         table.add_row("", "GFLOP a picture, train step", f"{row['step_gflop']:.2f}")
-    print_table("what the machine can do", table)
-    reporter.line(f"figures in {report('limits', bench, opened, content)}")
+    return {"what the machine can do": table}
 
 
 def _figures(values: list[float]) -> dict[str, Any]:

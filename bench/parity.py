@@ -123,11 +123,10 @@ def main(bench: Bench) -> None:
             answered = _sources(plan, built.normalisation, pool)
             for resolution in resolutions:
                 results += _accuracies(bench, built, answered, resolution, plan)
-    print_table(f"differences of {plan.num_pictures} test pictures, in 1/255", _difference_table(differences))
-    if answering:
-        print_table("answers on them", _answer_table(results))
     network = start.checkpoint.model.name if start else bench.model
     content = {"model": network, "num_pictures": plan.num_pictures, "differences": differences, "results": results}
+    for title, table in tables(content).items():
+        print_table(title, table)
     reporter.line(f"figures in {report('parity', bench, opened, content, _figure(differences))}")
 
 
@@ -232,6 +231,15 @@ def _accuracies(
         }
         for loader, given in answers.items()
     ]
+
+
+def tables(content: Mapping[str, Any]) -> dict[str, Table]:
+    """Return the tables of a results file by their titles."""
+    differences = _difference_table(content["differences"])
+    found = {f"differences of {content['num_pictures']} test pictures, in 1/255": differences}
+    if content["model"] is not None:
+        found[f"answers of {content['model']} on them"] = _answer_table(content["results"])
+    return found
 
 
 def _difference_table(rows: list[dict[str, Any]]) -> Table:

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,17 @@ from typing import Any
 # As the command line does, and for the same reason; it is read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from dataclasses import replace
-
 import torch
 from learners import build_tuning
 from loaders import TAIL, WARM_UP, training_plan
 
+from dali_fixres.batch import BatchPlan
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
 from dali_fixres.index import open_data
 from dali_fixres.metrics import Tally
 from dali_fixres.models import ModelSpec
+from dali_fixres.plan import TrainPlan
 from dali_fixres.processes import loader_threads
 from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Resolution
@@ -48,18 +49,22 @@ def main() -> None:
         found = {}
         with Loader(index, max_batch_size=size, device=device, num_threads=loader_threads()) as loader:
             for stage in ("loader", "loader and train step"):
-                plans = islice(chain.from_iterable(map(plan.epoch, count())), WARM_UP + number + TAIL)
-                batches = loader.run(plans)
+                batches = loader.run(endless(plan, WARM_UP + number + TAIL))
                 with Reporter(quiet=True).bar(stage, 1) as bar:
                     rounds: Iterator[object] = (
                         batches if stage == "loader" else train(tuning.learner, batches, 0, Meter(bar, Tally()))
                     )
-                    found[stage] = size * world.size * number / _seconds(rounds, number, world, device)
+                    found[stage] = size * world.size * number / seconds_of(rounds, number, device, world)
         if world.is_main:
             print(json.dumps(found), flush=True)  # noqa: T201 - the result
 
 
-def _seconds(rounds: Iterator[object], number: int, world: World, device: torch.device) -> float:
+def endless(plan: TrainPlan, num_batches: int) -> Iterator[BatchPlan]:
+    """Yield the plans of one epoch after the other, as many as are asked for."""
+    return islice(chain.from_iterable(map(plan.epoch, count())), num_batches)
+
+
+def seconds_of(rounds: Iterator[object], number: int, device: torch.device, world: World) -> float:
     """Return how long some rounds take all processes, with others before and after them."""
     for _ in islice(rounds, WARM_UP):
         pass

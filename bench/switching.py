@@ -13,7 +13,7 @@ fine-tunes high, several times over. Each batch's size is compared with the orde
 
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -89,12 +89,10 @@ def main(bench: Bench) -> None:
         "num_batches": sum(len(visit.batch_ms) for visit in visits),
         "batches_at_wrong_resolution": sum(visit.num_wrong for visit in visits),
     }
-    print_table("first batch after a change ÷ steady batch, from row to column", _matrix(rows))
-    print_table(f"all {len(route) - 1} changes, medians of {repeats} repeats", _summary_table(content["summary"]))
-    print_table("one stream through three stages", _stage_table(stage_rows))
+    for title, table in tables(content).items():
+        print_table(title, table)
     out = report("switching", bench, opened, content, _figure(rows))
-    wrong = content["batches_at_wrong_resolution"]
-    reporter.line(f"batches at a wrong resolution: {wrong} of {content['num_batches']}; figures in {out}")
+    reporter.line(f"figures in {out}")
 
 
 def _told(loader: str, visits: list[Visit]) -> str:
@@ -147,6 +145,24 @@ def _summary(loader: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "worst_second_ratio": max(seconds),
         "first_extra_ms": round(statistics.median(extra_ms), 2),
     }
+
+
+def tables(content: Mapping[str, Any]) -> dict[str, Table]:
+    """Return the tables of a results file by their titles."""
+    switches = [row for row in content["results"] if row["stage"] == "switch"]
+    stages = [row for row in content["results"] if row["stage"] != "switch"]
+    return {
+        "first batch after a change ÷ steady batch, from row to column, dali-fixres": _matrix(switches),
+        "all changes, medians": _summary_table(content["summary"]),
+        "one stream through three stages": _stage_table(stages),
+        "sizes": _sizes_table(content),
+    }
+
+
+def _sizes_table(content: Mapping[str, Any]) -> Table:
+    table = Table("batches", "of a wrong resolution")
+    table.add_row(str(content["num_batches"]), str(content["batches_at_wrong_resolution"]))
+    return table
 
 
 def _matrix(rows: list[dict[str, Any]]) -> Table:
