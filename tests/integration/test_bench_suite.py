@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_a_circuit_goes_from_each_resolution_to_each_other() -> None:
     """Of four resolutions it makes the twelve ordered pairs neighbours, each once."""
     sides = [Resolution(side) for side in (32, 64, 96, 128)]
     route = circuit(sides)
-    pairs = list(zip(route[:-1], route[1:], strict=True))
+    pairs = list(pairwise(route))
     assert len(pairs) == len(set(pairs)) == 12
     assert all(one != two for one, two in pairs)
 
@@ -144,7 +145,7 @@ def test_differences_are_summed_up() -> None:
 def test_scaling_varies_one_thing_at_a_time(run: Run, tmp_path: Path) -> None:
     """The loader by threads, batch size, prefetch and processes, a train step under torchrun, plans by size."""
     out = tmp_path / "out.json"
-    flags = ("--batch-sizes", "2,4", "--prefetches", "1", "--processes", "1", "--sizes", "2000,4000")
+    flags = ("--batch-sizes", "2,4", "--prefetches", "1", "--processes", "1", "--sizes", "2000")
     content = figures(run("scaling", "--res", "32", "--batch-size", 4, *flags, *NETWORK, "--json", out), out)
     cores = content["environment"]["usable_cores"]
     rows = content["results"]
@@ -155,7 +156,7 @@ def test_scaling_varies_one_thing_at_a_time(run: Run, tmp_path: Path) -> None:
     assert [row["prefetch"] for row in rows if row["stage"] == "loader by prefetch"] == [1]
     stages = [(row["stage"], row["processes"]) for row in rows if "processes" in row]
     assert stages == [("loader", 1), ("loader and train step", 1)]
-    assert [row["num_images"] for row in content["plan"]] == [2000, 4000]
+    assert [row["num_images"] for row in content["plan"]] == [2000]
     assert all(row[key] > 0 for row in content["plan"] for key in ("build_s", "epoch_start_ms", "plan_ms", "feed_ms"))
 
 
@@ -170,7 +171,7 @@ def test_run_all_names_results_and_keeps_them(run: Run, pictures: Path, tmp_path
     network = {row["res"]: row for row in content["network"]}
     # Multiplications and additions of MobileNetV2: 0.3 billion each at 224 px (Sandler et al., 2018, table 4).
     assert network[224]["forward_gflop"] == pytest.approx(0.6, rel=0.05)
-    assert network[224]["step_gflop"] == pytest.approx(3 * network[224]["forward_gflop"], rel=0.1)
+    assert network[224]["step_gflop"] == pytest.approx(1.8, rel=0.05)
     second = run("run_all", *flags)
     assert f"limits: kept {out}" in second.stderr
 
@@ -217,5 +218,5 @@ def test_the_page_takes_the_newest_file_of_each_machine(tmp_path: Path) -> None:
     made = page(tmp_path, "{{table throughput}}\n{{table switching}}\n{{throughput:results.0.images_per_s|.1f}}\n")
     assert "| dali-fixres | 20 |\n| other | 40 |\n| dali-fixres ÷ other | 0.50 |" in made
     assert "Not measured yet; `uv run python bench/switching.py` does.\n20.0\n" in made
-    with pytest.raises(UserError, match="has no results.5, which"):
+    with pytest.raises(UserError, match=r"has no results\.5, which"):
         page(tmp_path, "{{throughput:results.5|}}")
