@@ -28,6 +28,11 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 TEMPLATE = HERE / "performance.md.in"
 
+LOADER = "loader"
+"""The stage that other loaders are measured at, too; the only one of old results."""
+
+OVERLAPS = ("overlap_efficiency", "shared_efficiency")
+
 Tables = Mapping[str, Table]
 """By their titles."""
 
@@ -84,7 +89,10 @@ def _about(command: str, kept: Kept) -> str:
     link = f"[{kept.path.name}](../bench/results/{kept.path.name})"
     data = kept.content.get("data", {})
     pictures = data if isinstance(data, str) else data.get("name") or data.get("title") or "none"
-    return f"`{command}` on {machine}, {kept.date}; pictures: {pictures}; {named}; {link}."
+    peers = kept.content.get("peers") or {"ffcv": env.get("ffcv") or {}}
+    told = ", ".join(f"{peer} {about[peer]}" for peer, about in peers.items() if about.get(peer))
+    others = f"; beside it {told}" if told else ""
+    return f"`{command}` on {machine}, {kept.date}; pictures: {pictures}; {named}{others}; {link}."
 
 
 def _gpus(kept: list[Kept]) -> str:
@@ -123,26 +131,45 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
 
 
 def _speeds(content: Any, limits: Any, names: Mapping[str, str]) -> Tables:
-    """Return images/s by loader and resolution, a table for each stage, with ratios and physical limits below."""
-    tables = {}
-    for stage in dict.fromkeys(row.get("stage", "loader") for row in content["results"]):
-        rows = [row for row in content["results"] if row.get("stage", "loader") == stage]
-        speeds = {(row["loader"], row["res"]): row["images_per_s"] for row in rows}
-        sides, loaders = sorted({res for _, res in speeds}), list(dict.fromkeys(loader for loader, _ in speeds))
-        ours = "prepared" if "prepared" in loaders else loaders[0]
-        lines = [[names.get(one, one), *(_cell(speeds.get((one, res))) for res in sides)] for one in loaders]
-        for other in loaders:
-            if other != ours:
-                pairs = ((speeds.get((ours, res)), speeds.get((other, res))) for res in sides)
-                ratios = (f"{one / two:.2f}" if one and two else "" for one, two in pairs)
-                lines.append([f"{ours} ÷ {names.get(other, other).partition(',')[0]}", *ratios])
-        if limits is not None and "step" not in stage:
-            lines += _loader_limits(limits, sides)
-        repeats = len(rows[0]["repeats"])
-        tables[f"{stage}, images/s, medians of {repeats} repeats, resolutions in px"] = _table(
-            ["", *map(str, sides)], lines
-        )
-    return tables
+    """Return images/s by stage, loader and resolution, with ratios of the loaders and physical limits below."""
+    rows = [row for row in content["results"] if row.get("stage") != "overhead"]  # which is no throughput
+    speeds = {(row.get("stage", LOADER), row["loader"], row["res"]): row["images_per_s"] for row in rows}
+    sides = sorted({res for *_, res in speeds})
+    stages = list(dict.fromkeys(stage for stage, *_ in speeds))
+    loaders = list(dict.fromkeys(loader for stage, loader, _ in speeds if stage == LOADER))
+    ours = "prepared" if "prepared" in loaders else loaders[0]
+    lines = []
+    for stage in stages:
+        for one in loaders if stage == LOADER else [ours]:
+            label = names.get(one, one) if len(loaders) > 1 and stage == LOADER else stage
+            lines.append([label, *(_cell(speeds.get((stage, one, res))) for res in sides)])
+    for other in loaders:
+        if other != ours:
+            pairs = ((speeds.get((LOADER, ours, res)), speeds.get((LOADER, other, res))) for res in sides)
+            ratios = (f"{one / two:.2f}" if one and two else "" for one, two in pairs)
+            lines.append([f"{ours} ÷ {names.get(other, other).partition(',')[0]}", *ratios])
+    lines += _loader_limits(limits, sides) if limits is not None else []
+    title = f"images/s, medians of {len(rows[0]['repeats'])} repeats, resolutions in px"
+    return {title: _table(["", *map(str, sides)], lines)}
+
+
+def _throughput(content: Any, limits: Any) -> Tables:
+    """Return images/s, and what limits a training, where that was measured."""
+    tables = _speeds(content, limits, {})
+    if "verdicts" not in content:
+        return tables
+    lines = [
+        [
+            str(verdict["res"]),
+            verdict["limit"],
+            *(f"{ms:.2f}" for ms in verdict["ms_per_image"].values()),
+            *("" if verdict[name] is None else f"{verdict[name]:.2f}" for name in OVERLAPS),
+        ]
+        for verdict in content["verdicts"]
+    ]
+    parts = (f"{part}, ms" for part in content["verdicts"][0]["ms_per_image"])
+    headings = ["res, px", "limit", *parts, "overlap", "of shared cores"]
+    return {**tables, f"what limits a training of {content['model']}": _table(headings, lines)}
 
 
 def _cell(speed: float | None) -> str:
@@ -207,13 +234,13 @@ _PREPARED = {"torchvision": "torchvision, originals", "ffcv": "FFCV"}
 
 SHOWN: Mapping[str, Shown] = {
     "limits": Shown("uv run python bench/limits.py", lambda content, _: limits.tables(content)),
-    "throughput": Shown("uv run python bench/throughput.py", lambda content, limits: _speeds(content, limits, {})),
+    "throughput": Shown("uv run python bench/throughput.py", _throughput),
     "prepared": Shown(
-        "uv run python bench/prepared.py --ffcv FFCV_ENV/bin/python",
+        "uv run python bench/prepared.py --repeats 5 --peers torchvision,ffcv=FFCV_ENV/bin/python",
         lambda content, limits: _speeds(content, limits, _PREPARED),
     ),
     "prepared-grocery": Shown(
-        "uv run python bench/prepared.py --data grocery --repeats 3 --ffcv FFCV_ENV/bin/python",
+        "uv run python bench/prepared.py --data grocery --repeats 3 --peers torchvision,ffcv=FFCV_ENV/bin/python",
         lambda content, _: _speeds(content, None, _PREPARED),  # limits are of the pictures made for benches
     ),
     "operators": Shown("uv run python bench/operators.py", _operators),

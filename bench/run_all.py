@@ -63,8 +63,8 @@ class Bench:
     checkpoint: Path | None = None
     """A run on --data, for the accuracies of parity.py."""
 
-    ffcv: Path | None = None
-    """Python of an environment with FFCV, for benches that compare with it."""
+    peers: str | None = None
+    """Other loaders to measure beside ours, as for throughput.py."""
 
     recipe: Path | None = None
     """For methods.py, which is left out without it; it needs --data, too."""
@@ -97,11 +97,11 @@ def commands(bench: Bench) -> dict[str, list[str]]:
     effort = "quick" if bench.quick else "full" if bench.full else ""
     shared = [*data, *([f"--{effort}"] if effort else [])]
     repeats = [f"--repeats={REPEATS[effort]}"] if effort else []
-    ffcv = [f"--ffcv={bench.ffcv}"] if bench.ffcv else []
+    peers = [f"--peers={bench.peers}"] if bench.peers else []
     found = {
         "limits": shared,
-        "throughput": [*shared, *ffcv],
-        "prepared": [*data, *repeats, *ffcv],
+        "throughput": [*shared, *peers],
+        "prepared": [*shared, *peers],
         "operators": [*data, *repeats],
         "switching": shared,
         "finetune_cost": shared,
