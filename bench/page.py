@@ -42,11 +42,11 @@ class Shown(NamedTuple):
 
     Attributes:
         command: That gives them.
-        tables: From a file's content, and that of the same machine's physical limits, if there is one.
+        tables: From a file's content, and what `limits.py` has found on the same machine.
     """
 
     command: str
-    tables: Callable[[Any, Any], Tables]
+    tables: Callable[[Any, list[Any]], Tables]
 
 
 def page(results: Path = HERE / "results", template: str | None = None) -> str:
@@ -71,10 +71,12 @@ def _section(name: str, kept: list[Kept]) -> str:
     found = [one for one in kept if one.what == name or (one.what not in SHOWN and one.what.startswith(f"{name}-"))]
     if not found:
         return f"Not measured yet; `{shown.command}` does."
-    limits_of = {one.machine: one.content for one in kept if one.what == "limits"}
     parts = []
     for one in found:
-        tables = shown.tables(one.content, limits_of.get(one.machine))
+        of_machine = [
+            other.content for other in kept if other.content.get("bench") == "limits" and other.machine == one.machine
+        ]
+        tables = shown.tables(one.content, of_machine)
         parts.append(_about(shown.command, one))
         parts += [f"{title[:1].upper()}{title[1:]}:\n\n{_markdown(table)}" for title, table in tables.items()]
     return "\n\n".join(parts)
@@ -130,7 +132,7 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     return table
 
 
-def _speeds(content: Any, limits: Any, names: Mapping[str, str]) -> Tables:
+def _speeds(content: Any, limits: list[Any], names: Mapping[str, str]) -> Tables:
     """Return images/s by stage, loader and resolution, with ratios of the loaders and physical limits below."""
     rows = [row for row in content["results"] if row.get("stage") != "overhead"]  # which is no throughput
     speeds = {(row.get("stage", LOADER), row["loader"], row["res"]): row["images_per_s"] for row in rows}
@@ -148,12 +150,12 @@ def _speeds(content: Any, limits: Any, names: Mapping[str, str]) -> Tables:
             pairs = ((speeds.get((LOADER, ours, res)), speeds.get((LOADER, other, res))) for res in sides)
             ratios = (f"{one / two:.2f}" if one and two else "" for one, two in pairs)
             lines.append([f"{ours} ÷ {names.get(other, other).partition(',')[0]}", *ratios])
-    lines += _loader_limits(limits, sides) if limits is not None else []
+    lines += _loader_limits(content, limits, sides)
     title = f"images/s, medians of {len(rows[0]['repeats'])} repeats, resolutions in px"
     return {title: _table(["", *map(str, sides)], lines)}
 
 
-def _throughput(content: Any, limits: Any) -> Tables:
+def _throughput(content: Any, limits: list[Any]) -> Tables:
     """Return images/s, and what limits a training, where that was measured."""
     tables = _speeds(content, limits, {})
     if "verdicts" not in content:
@@ -176,23 +178,27 @@ def _cell(speed: float | None) -> str:
     return "" if speed is None else f"{speed:.0f}"
 
 
-def _loader_limits(limits: Any, sides: list[int]) -> list[list[str]]:
-    """Return what decoding and memory allow at most."""
-    decode = limits["results"][0]["images_per_s"] * limits["environment"]["usable_cores"]
-    memory = 1e9 * limits["memory_gb_per_s"]["median"]
+def _loader_limits(content: Any, limits: list[Any], sides: list[int]) -> list[list[str]]:
+    """Return what decoding the same pictures and memory allow, if that was measured."""
+    same = [one for one in limits if one["data"]["fingerprint"] == content["data"]["fingerprint"]]
+    if not same:
+        return []
+    decode = same[0]["results"][0]["images_per_s"] * same[0]["environment"]["usable_cores"]
+    memory = 1e9 * same[0]["memory_gb_per_s"]["median"]
     return [
         ["*limit:* whole pictures decoded by Pillow, all cores", *(f"{decode:.0f}" for _ in sides)],
         ["*limit:* float32 batches written to memory, one core", *(f"{memory / (12 * res**2):.0f}" for res in sides)],
     ]
 
 
-def _steps_beside_limits(content: Any, limits: Any) -> Tables:
+def _steps_beside_limits(content: Any, limits: list[Any]) -> Tables:
     """Return the tables of the FixRes stage's cost, and how near a train step is to what arithmetic allows."""
     tables = finetune_cost.tables(content)
-    if limits is None or limits["model"] != content["model"]:
+    same = [one for one in limits if (one["model"], one["device"]) == (content["model"], content["device"])]
+    if not same:
         return tables
-    gflop = {row["res"]: row["step_gflop"] for row in limits["network"]}
-    peak = limits["matmul_gflop_per_s"]["median"]
+    gflop = {row["res"]: row["step_gflop"] for row in same[0]["network"]}
+    peak = same[0]["matmul_gflop_per_s"]["median"]
     rows = [row for row in content["results"] if row["stage"] == finetune_cost.TRAIN and row["res"] in gflop]
     lines = [
         [f"{row['res']}", f"{row['images_per_s']:.0f}", f"{peak / gflop[row['res']]:.0f}",
@@ -241,7 +247,7 @@ SHOWN: Mapping[str, Shown] = {
     ),
     "prepared-grocery": Shown(
         "uv run python bench/prepared.py --data grocery --repeats 3 --peers torchvision,ffcv=FFCV_ENV/bin/python",
-        lambda content, _: _speeds(content, None, _PREPARED),  # limits are of the pictures made for benches
+        lambda content, limits: _speeds(content, limits, _PREPARED),
     ),
     "operators": Shown("uv run python bench/operators.py", _operators),
     "switching": Shown("uv run python bench/switching.py", lambda content, _: switching.tables(content)),

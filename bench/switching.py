@@ -155,7 +155,7 @@ def tables(content: Mapping[str, Any]) -> dict[str, Table]:
         "first batch after a change ÷ steady batch, from row to column, dali-fixres": _matrix(switches),
         "all changes, medians": _summary_table(content["summary"]),
         "one stream through three stages": _stage_table(stages),
-        "sizes": _sizes_table(content),
+        "all batches that were timed": _sizes_table(content),
     }
 
 
