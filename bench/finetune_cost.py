@@ -10,7 +10,8 @@ network's width. The cost of an epoch is put together from these for the same nu
 * a training epoch: a train step for each picture;
 * sgd: in each epoch a step for each picture, with the policy classifier+norm;
 * one-pass: the last norm's statistics over some pictures, features of each picture once, and in each epoch a step of
-  the classifier on them.
+  the classifier on them;
+* frechet: the network once over some pictures as in training, low, and as in testing; the fit itself is not counted.
 """
 
 import os
@@ -138,25 +139,25 @@ def put_together(
     """
     low = min(res for stage, res in speeds if stage == TRAIN)
     rows = []
-    for res in sorted(res for stage, res in speeds if stage == FEATURES):
+    share = min(1.0, statistics_share)
+    for res in sorted(res for stage, res in speeds if stage == SGD):
         seconds = {stage: 1 / speed for (stage, side), speed in speeds.items() if side == res}
-        once = seconds[FEATURES] + min(1.0, statistics_share) * seconds.get(STATISTICS, 0.0)
+        once = seconds[FEATURES] + share * seconds.get(STATISTICS, 0.0)
+        ways = {("frechet", 0): share * (1 / speeds[FEATURES, low] + seconds[FEATURES])}
         for number in epochs:
-            ways = {
-                "train": number * seconds[TRAIN],
-                "sgd": number * seconds[SGD],
-                "one-pass": once + number * seconds[CLASSIFIER],
+            ways["train", number] = number * seconds[TRAIN]
+            ways["sgd", number] = number * seconds[SGD]
+            ways["one-pass", number] = once + number * seconds[CLASSIFIER]
+        rows += [
+            {
+                "method": method,
+                "res": res,
+                "epochs": number,
+                "low_epochs": round(cost * speeds[TRAIN, low], 4),
+                "high_epochs": round(cost / seconds[TRAIN], 4),
             }
-            rows += [
-                {
-                    "method": method,
-                    "res": res,
-                    "epochs": number,
-                    "low_epochs": round(cost * speeds[TRAIN, low], 4),
-                    "high_epochs": round(cost / seconds[TRAIN], 4),
-                }
-                for method, cost in ways.items()
-            ]
+            for (method, number), cost in ways.items()
+        ]
     return rows
 
 
@@ -171,11 +172,11 @@ def _measures(bench: Bench, index: Index, device: torch.device) -> dict[Key, Mea
             plan = training_plan(index, resolution, size)
             batches = list(loader.run(islice(plan.epoch(0), MADE_BEFORE)))
             of_stage: dict[str, Callable[[], object]] = {TRAIN: partial(_steps, whole.learner, batches, number)}
+            of_stage[FEATURES] = partial(_features, frozen, batches, number, index.num_train)
             if resolution != bench.resolutions[0]:
                 of_stage[SGD] = partial(_steps, tuned.learner, batches, number)
                 if isinstance(frozen.anatomy.norm, _BatchNorm):
                     of_stage[STATISTICS] = partial(_statistics, frozen, frozen.anatomy.norm, batches, number)
-                of_stage[FEATURES] = partial(_features, frozen, batches, number, index.num_train)
                 of_stage[CLASSIFIER] = partial(_classifier_steps, frozen, _random_bank(frozen, number * size), number)
             works |= {Key(stage, "batches in memory", resolution.crop_px): work for stage, work in of_stage.items()}
     return {key: partial(_speed, work, number * size, device) for key, work in works.items()}
@@ -261,7 +262,7 @@ def _figure(costs: list[dict[str, Any]]) -> Figure:
     """Draw cost against epochs, a line for each way and resolution."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    styles = {"train": ":", "sgd": "-", "one-pass": "--"}
+    styles = {"train": ":", "sgd": "-", "one-pass": "--", "frechet": ""}
     for method, res in dict.fromkeys((row["method"], row["res"]) for row in costs):
         same = [row for row in costs if (row["method"], row["res"]) == (method, res)]
         points = [row["epochs"] for row in same], [row["low_epochs"] for row in same]

@@ -24,7 +24,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from cyclopts import App, Parameter
 from harness import Flags, Key, in_turns, open_bench_data, report, row_of, start
-from loaders import check_size
 from matplotlib.figure import Figure
 from rich.table import Table
 from visits import STAGES, Batches, Visit, circuit, in_one_stream, new_dataloaders, rebuilt, through_stages
@@ -66,7 +65,11 @@ def main(bench: Bench) -> None:
     if opened.index.in_shards:
         raise UserError("torchvision's side of this bench reads single files; give --data a folder or a manifest")
     repeats, num_batches = bench.effort
-    check_size(opened.index, bench.batch_size, num_batches)
+    if opened.index.num_train < FEWEST_BATCHES * bench.batch_size:
+        raise UserError(
+            f"{opened.index.root} has {opened.index.num_train} training pictures, fewer than {FEWEST_BATCHES} batches; "
+            "lower --batch-size"
+        )
     batches = Batches(opened.index, choose_device(bench.device), bench.batch_size, num_batches)
     route = circuit(bench.resolutions)
     with worker_pool(1) as pool:

@@ -4,14 +4,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
 from loaders import PilPictures, training_plan
 from nvidia.dali import backend
+from rank import endless
 from torch.utils.data import DataLoader
 
+from dali_fixres.batch import BatchPlan
 from dali_fixres.commands.dataset import Dataset
 from dali_fixres.commands.stream import Epoch, Stream, Test
 from dali_fixres.commands.unreadable import Unreadable
@@ -86,11 +88,10 @@ def circuit(resolutions: Sequence[Resolution]) -> list[Resolution]:
 def in_one_stream(batches: Batches, route: Sequence[Resolution], *, prewarm: bool) -> list[Visit]:
     """Go a route with one loader; pre-warmed, a batch at the largest resolution is made and thrown away before."""
     _backend.ReleaseUnusedMemory()  # pools never shrink by themselves: the round before would have warmed them
-    plans = {resolution: training_plan(batches.index, resolution, batches.size) for resolution in route}
-    orders = [(resolution, step) for resolution in route for step in range(batches.number)]
-    first = [(max(route), 0)] if prewarm else []
+    orders = chain.from_iterable(_orders(batches, resolution) for resolution in route)
+    first = list(islice(_orders(batches, max(route)), 1 if prewarm else 0))
     with _loader(batches) as loader:
-        stream = loader.run(plans[resolution].at(0, step) for resolution, step in (*first, *orders))
+        stream = loader.run(chain(first, orders))
         for _ in first:
             next(stream)
         return _visits(route, lambda _: (batch.images for batch in islice(stream, batches.number)), batches.device)
@@ -100,9 +101,8 @@ def rebuilt(batches: Batches, route: Sequence[Resolution]) -> list[Visit]:
     """Go a route with a pipeline built for every visit: of our graph, as if it knew one resolution only."""
 
     def pictures(resolution: Resolution) -> Iterator[torch.Tensor]:
-        plan = training_plan(batches.index, resolution, batches.size)
         with _loader(batches) as loader:
-            for batch in loader.run(islice(plan.epoch(0), batches.number)):
+            for batch in loader.run(_orders(batches, resolution)):
                 yield batch.images
 
     return _visits(route, pictures, batches.device)
@@ -115,8 +115,7 @@ def new_dataloaders(batches: Batches, route: Sequence[Resolution]) -> list[Visit
     """
 
     def pictures(resolution: Resolution) -> Iterator[torch.Tensor]:
-        plan = training_plan(batches.index, resolution, batches.size)
-        rows = [row for step in range(batches.number) for row in plan.at(0, step).ids.tolist()]
+        rows = [row for order in _orders(batches, resolution) for row in order.ids.tolist()]
         dataset = PilPictures(batches.index, rows, resolution.crop_px)
         for images, _ in DataLoader(dataset, batches.size, num_workers=usable_cores(), multiprocessing_context="fork"):
             yield images
@@ -137,7 +136,7 @@ def through_stages(
     # Training pictures, looked at as in an evaluation: the pictures made for benches have few others.
     every = max(1, index.num_train // (batches.number * batches.size))
     test = EvaluationPlan(index, batches.size, split=TRAIN, every=every)
-    num_done = (train.num_steps(0) - batches.number) * batches.size
+    num_done = max(0, train.num_steps(0) - batches.number) * batches.size
     parts = [
         part
         for number in range(rounds)
@@ -148,6 +147,11 @@ def through_stages(
     with _loader(batches) as loader:
         stream = Stream(loader, parts, unreadable)
         return _visits((low, high, high) * rounds, lambda _: (batch.images for batch in stream.part()), batches.device)
+
+
+def _orders(batches: Batches, resolution: Resolution) -> Iterator[BatchPlan]:
+    """Yield the plans of a visit."""
+    return endless(training_plan(batches.index, resolution, batches.size), batches.number)
 
 
 def _loader(batches: Batches) -> Loader:
