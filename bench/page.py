@@ -143,7 +143,8 @@ def _speeds(content: Any, limits: list[Any], names: Mapping[str, str]) -> Tables
     lines = []
     for stage in stages:
         for one in loaders if stage == LOADER else [ours]:
-            label = names.get(one, one) if len(loaders) > 1 and stage == LOADER else stage
+            name = names.get(one, one) if len(stages) == 1 else f"loader, {one}"
+            label = name if stage == LOADER else stage
             lines.append([label, *(_cell(speeds.get((stage, one, res))) for res in sides)])
     for other in loaders:
         if other != ours:

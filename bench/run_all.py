@@ -101,7 +101,8 @@ def commands(bench: Bench) -> dict[str, list[str]]:
     found = {
         "limits": shared,
         "throughput": [*shared, *peers],
-        "prepared": [*shared, *peers],
+        # The pictures made from a seed are too few for the batches that --full has.
+        "prepared": [*shared, *(["--num-batches=16"] if bench.full else []), *peers],
         "operators": [*data, *repeats],
         "switching": shared,
         "finetune_cost": shared,
