@@ -28,16 +28,16 @@ import torch
 from cyclopts import App, Parameter
 from harness import Flags, Key, interleaved, open_bench_data, report, row_of, start
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from reference import torchvision_test_picture
 from rich.table import Table
 
 from dali_fixres.colour import Normalisation
 from dali_fixres.commands.learner import prepare
-from dali_fixres.commands.network import Start, build_named, build_start, find_start
+from dali_fixres.commands.network import build_to_test, find_start
 from dali_fixres.config import Device, EvaluateConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.errors import UserError
-from dali_fixres.index import Index
 from dali_fixres.models import BuiltModel
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.precision import forward_precision
@@ -67,13 +67,16 @@ class Bench(Flags):
     """A run or checkpoint to answer, and its data set if --data is left out."""
 
     model: str | None = None
-    """Or a network by name, as for `dali-fixres evaluate`; so are the next five."""
+    """Or a network by name, as for `dali-fixres evaluate`; so are the next six."""
 
     pretrained: bool = False
     """The library's weights."""
 
     weights: Path | None = None
     """Weights from a file."""
+
+    class_map: Path | None = None
+    """Names of the network's outputs."""
 
     model_arg: tuple[str, ...] = ()
     """KEY=VALUE for the network's constructor."""
@@ -90,14 +93,14 @@ class Bench(Flags):
     @property
     def network(self) -> EvaluateConfig:
         """What says which network it is."""
-        names = ("checkpoint", "model", "pretrained", "weights", "model_arg", "mean", "std")
+        names = ("checkpoint", "model", "pretrained", "weights", "class_map", "model_arg", "mean", "std")
         return EvaluateConfig(**{name: getattr(self, name) for name in names})
 
 
 def main(bench: Bench) -> None:
     """Compare, print the tables, write JSON and the plot."""
     reporter = Reporter()
-    answering = bench.checkpoint is not None or bench.model is not None
+    answering = any(given is not None for given in (bench.checkpoint, bench.model, bench.weights))
     start = find_start(bench.network, None, reporter) if answering else None
     if start is not None and bench.data is None:
         bench = replace(bench, data=start.data, val_fraction=bench.val_fraction or start.val_fraction)
@@ -105,7 +108,7 @@ def main(bench: Bench) -> None:
     index = opened.index
     if index.in_shards:
         raise UserError("PIL's side of this bench reads single files; give --data a folder or a manifest")
-    plan = EvaluationPlan(index, bench.batch_size)
+    plan, network = EvaluationPlan(index, bench.batch_size), None
     resolutions = parse_resolutions(bench.res, start.checkpoint.crop_ratio if start else DEFAULT_CROP_RATIO)
     with ThreadPoolExecutor(usable_cores()) as pool:
         sources = _sources(plan, PLAIN, pool)
@@ -119,25 +122,15 @@ def main(bench: Bench) -> None:
         }
         results = interleaved(measures, bench.effort.repeats, reporter)
         if answering:
-            built = _network(bench, start, index, reporter)
+            network, built, class_map = build_to_test(bench.network, start, index, reporter)
+            labels = class_map.right_outputs(torch.from_numpy(index.labels[plan.rows])).numpy()
             answered = _sources(plan, built.normalisation, pool)
             for resolution in resolutions:
-                results += _accuracies(bench, built, answered, resolution, plan)
-    network = start.checkpoint.model.name if start else bench.model
+                results += _accuracies(bench, built, answered, resolution, labels)
     content = {"model": network, "num_pictures": plan.num_pictures, "differences": differences, "results": results}
     for title, table in tables(content).items():
         print_table(title, table)
     reporter.line(f"figures in {report('parity', bench, opened, content, _figure(differences))}")
-
-
-def _network(bench: Bench, start: Start | None, index: Index, reporter: Reporter) -> BuiltModel:
-    if start is not None:
-        return build_start(start, bench.network, index)
-    assert bench.model is not None, "a network is named where there is no checkpoint"
-    built = build_named(bench.network, bench.model, index, reporter)[1]
-    if built.new_head or (bench.weights is None and not bench.pretrained):
-        reporter.warn("the classifier has not been trained: the accuracies mean nothing")
-    return built
 
 
 def _sources(plan: EvaluationPlan, normalisation: Normalisation, pool: ThreadPoolExecutor) -> dict[str, Source]:
@@ -207,12 +200,11 @@ def _speed(source: Source, resolution: Resolution, num_batches: int) -> float:
 
 @torch.inference_mode()
 def _accuracies(
-    bench: Bench, built: BuiltModel, sources: Mapping[str, Source], resolution: Resolution, plan: EvaluationPlan
+    bench: Bench, built: BuiltModel, sources: Mapping[str, Source], resolution: Resolution, labels: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
     """Return a row for each way to the pictures: how the network answers."""
     device = choose_device(bench.device)
     network = prepare(built.network, device, sync_bn=False).eval()
-    labels = plan.index.labels[plan.rows]
     answers, speeds = {}, {}
     for loader, source in sources.items():
         started = time.perf_counter()

@@ -9,6 +9,7 @@ from drawing import natural_picture
 from numpy.typing import NDArray
 from PIL import Image
 from reference import torchvision_test_picture
+from torchvision.transforms.v2 import functional
 
 from dali_fixres.batch import BatchPlan
 from dali_fixres.colour import IMAGENET, Normalisation, jitter_and_normalise
