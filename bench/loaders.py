@@ -1,42 +1,34 @@
-"""What the benches measure loaders with: ours, and torchvision's DataLoader on the same pictures.
+"""What the benches measure loaders with: ours, and the same pictures as torchvision's ImageFolder gives them.
 
 Both crop, resize, mirror and normalise as in training, into float32 batches on the CPU.
 """
 
-import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
-from itertools import islice
+from itertools import chain, count, islice
 from typing import Any
 
 import torch
+from harness import Measure
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision import transforms
 
 from dali_fixres.colour import IMAGENET
 from dali_fixres.errors import UserError
 from dali_fixres.index import TRAIN, Index
 from dali_fixres.plan import AUGMENTATIONS, TrainPlan
-from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Phase, Resolution, Schedule
 from pipelines import Loader
 
-__all__ = ["Measure", "check_size", "interleaved", "measure_ours", "measure_torchvision", "training_plan"]
+__all__ = ["PilPictures", "check_size", "measure_ours", "rows_of_repeat", "training_plan"]
 
 WARM_UP = 4
 """Batches before the clock starts: what a loader has made ahead is used up by then."""
 
 TAIL = 3
 """Batches after the clock stops, so that to its end a loader works ahead as it does in the middle."""
-
-Measure = Callable[[], float]
-"""One repeat: returns images/s."""
-
-Key = tuple[str, Resolution]
-"""A loader and what it is measured at."""
 
 
 class PilPictures(Dataset[tuple[torch.Tensor, int]]):
@@ -87,20 +79,10 @@ def measure_ours(loader: Loader, plan: TrainPlan, num_batches: int) -> Measure:
     return lambda: _time(loader.run(islice(plan.epoch(0), batches)), plan.batch_size, num_batches)
 
 
-def measure_torchvision(plan: TrainPlan, num_batches: int, workers: int) -> Measure:
-    """Return what measures torchvision's loader; its processes stay alive between the repeats."""
-    steps = range(WARM_UP + num_batches + TAIL)
-    rows = [row for step in steps for row in plan.at(0, step).ids.tolist()]
-    batches = DataLoader(
-        PilPictures(plan.index, rows, plan.schedule.last.crop_px),
-        plan.batch_size,
-        shuffle=True,
-        num_workers=workers,
-        persistent_workers=True,
-        # DALI has threads by now, which a forked process would inherit locked.
-        multiprocessing_context="forkserver",
-    )
-    return partial(_time, batches, plan.batch_size, num_batches)
+def rows_of_repeat(plan: TrainPlan, num_batches: int) -> list[int]:
+    """Return the pictures that a peer takes in a repeat, warm-up and tail included; the data again if it is smaller."""
+    epochs = chain.from_iterable(plan.epoch(epoch) for epoch in count())
+    return [row for one in islice(epochs, WARM_UP + num_batches + TAIL) for row in one.ids.tolist()]
 
 
 def _time(batches: Iterable[Any], batch_size: int, num_batches: int) -> float:
@@ -108,36 +90,9 @@ def _time(batches: Iterable[Any], batch_size: int, num_batches: int) -> float:
     for _ in islice(source, WARM_UP):
         pass
     started = time.perf_counter()
-    count = sum(1 for _ in islice(source, num_batches))
+    done = sum(1 for _ in islice(source, num_batches))
     seconds = time.perf_counter() - started
-    assert count == num_batches, f"timed {count} batches instead of {num_batches}"
+    assert done == num_batches, f"timed {done} batches instead of {num_batches}"
     for _ in source:
         pass
-    return count * batch_size / seconds
-
-
-def interleaved(measures: Mapping[Key, Measure], repeats: int, reporter: Reporter) -> list[dict[str, Any]]:
-    """Run every measure once, and again, …; the first, unrecorded round starts processes and fills caches.
-
-    Returns:
-        One row per measure: ``loader``, ``res`` (px), ``images_per_s`` (the median) and ``repeats`` (images/s).
-    """
-    samples: dict[Key, list[float]] = {key: [] for key in measures}
-    with reporter.bar("measuring", total=(repeats + 1) * len(measures)) as bar:
-        done = 0
-        for round_number in range(repeats + 1):
-            for key, measure in measures.items():
-                speed = measure()
-                if round_number > 0:
-                    samples[key].append(speed)
-                done += 1
-                bar.update(done, f"{key[0]} at {key[1].crop_px} px: {speed:.0f} img/s")
-    return [
-        {
-            "loader": name,
-            "res": resolution.crop_px,
-            "images_per_s": round(statistics.median(values), 1),
-            "repeats": [round(value, 1) for value in values],
-        }
-        for (name, resolution), values in samples.items()
-    ]
+    return done * batch_size / seconds

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import App, Parameter
+from harness import start
 from matplotlib.figure import Figure
 from rich.table import Table
-from script import start
 
 from dali_fixres.errors import UserError
 from dali_fixres.report.environment import environment
@@ -84,8 +84,8 @@ def main(bench: Bench) -> None:
             high = bench.folder / f"high-{res}-{seed}"
             _train(bench, high, seed, ["--train-res", str(res)], reporter)
             rows.append(_trained(f"trained at {res} px", high, seed))
-    print_table(f"top-1 %, mean ± std over seeds {bench.seeds}", _accuracy_table(rows))
-    print_table("what it took, means over seeds", _cost_table(rows))
+    print_table(f"top-1 %, mean ± std over seeds {bench.seeds}", accuracy_table(rows))
+    print_table("what it took, means over seeds", cost_table(rows))
     out = bench.json or Path(__file__).parent / "results" / "methods.json"
     content = {
         "environment": environment(),
@@ -167,7 +167,8 @@ def _stages(rows: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["stage"] for row in rows))
 
 
-def _accuracy_table(rows: list[dict[str, Any]]) -> Table:
+def accuracy_table(rows: list[dict[str, Any]]) -> Table:
+    """Return top-1 by way and resolution."""
     sides = sorted({row["res"] for row in rows})
     table = Table()
     for heading in ("", *(f"{side} px" for side in sides)):
@@ -185,7 +186,8 @@ def _mean_and_spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f}{spread}"
 
 
-def _cost_table(rows: list[dict[str, Any]]) -> Table:
+def cost_table(rows: list[dict[str, Any]]) -> Table:
+    """Return what each way has taken."""
     table = Table()
     for heading in ("", "res, px", "s before the first epoch", "s an epoch", "minutes"):
         table.add_column(heading, justify="right")

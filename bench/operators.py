@@ -11,8 +11,9 @@ for bytes on one thread, as a measure of what is possible. For prepared data, gi
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 from cyclopts import App, Parameter
+from graphs import OPERATORS, GraphPart, Operator
+from harness import start
 from loaders import training_plan
-from nvidia.dali import fn as _fn
-from nvidia.dali import types
-from nvidia.dali.pipeline import pipeline_def
 from pictures import bench_pictures
 from rich.table import Table
-from script import start
 
 from dali_fixres.colour import IMAGENET
 from dali_fixres.index import open_data
@@ -39,11 +38,6 @@ from dali_fixres.report.tables import print_table
 from dali_fixres.resolution import parse_resolutions
 from dali_fixres.runs import write_json
 from pipelines.feed import GraphInputs, graph_inputs
-
-fn: Any = _fn
-
-OPERATORS = ("read", "decode", "resize", "normalise")
-"""In the graph's order."""
 
 TORCH_RESIZE = "torch resize"
 
@@ -99,11 +93,11 @@ def main(bench: Bench) -> None:
 
 
 def _milliseconds(inputs: list[GraphInputs], in_shards: bool, repeats: int) -> dict[str, float]:
-    graphs = {last: _graph(last, inputs, in_shards) for last in OPERATORS}
-    windows = _decoded(graphs["decode"])
+    parts = {last: _part(last, inputs, in_shards) for last in OPERATORS}
+    windows = _windows(next(parts["decode"]))
     size = int(inputs[0].size[0, 0])
     measures: dict[str, Callable[[], object]] = {
-        **{last: graph.run for last, graph in graphs.items()},
+        **{last: partial(next, part) for last, part in parts.items()},
         TORCH_RESIZE: lambda: [_torch_resize(window, size) for window in windows],
     }
     spent: dict[str, list[float]] = {name: [] for name in measures}
@@ -122,47 +116,16 @@ def _milliseconds(inputs: list[GraphInputs], in_shards: bool, repeats: int) -> d
     return {name: round(value, 3) for name, value in own.items()}
 
 
-def _graph(last: str, inputs: list[GraphInputs], in_shards: bool) -> Any:
-    """Build the loader's CPU graph up to one of its operators."""
-    source = cycle(inputs)
-    kinds = [types.DALIDataType.UINT8, *[types.DALIDataType.INT32] * 2, *[types.DALIDataType.FLOAT] * 3]
-
-    def define() -> Any:
-        files, *window = fn.external_source(
-            source=lambda: next(source)[:6], num_outputs=6, dtype=kinds, ndim=[1] * 6, batch=True
-        )
-        read = files if in_shards else fn.io.file.read(files, dont_use_mmap=True)
-        if last == "read":
-            return read
-        start, end, window_start, window_end, size = window
-        decoded = fn.decoders.image_slice(read, start=start, end=end, axes=[0, 1], adjust_orientation=False)
-        if last == "decode":
-            return decoded
-        resized = fn.resize(
-            decoded,
-            size=size,
-            roi_start=window_start,
-            roi_end=window_end,
-            interp_type=types.DALIInterpType.INTERP_LINEAR,
-            antialias=True,
-            subpixel_scale=False,
-        )
-        if last == "resize":
-            return resized
-        mean, std = ([255 * value for value in values] for values in (IMAGENET.mean, IMAGENET.std))
-        return fn.crop_mirror_normalize(
-            resized, dtype=types.DALIDataType.FLOAT, mean=mean, std=std, output_layout="HWC"
-        )
-
-    settings: Any = {"batch_size": BATCH_SIZE, "num_threads": loader_threads(), "device_id": None}
-    pipeline: Any = pipeline_def(define)(**settings)
-    pipeline.build()
-    return pipeline
+def _part(last: Operator, inputs: list[GraphInputs], in_shards: bool) -> Iterator[Any]:
+    """Run the loader's CPU graph up to one of its operators on the same batches again and again."""
+    part = GraphPart(
+        last, in_shards=in_shards, batch_size=BATCH_SIZE, num_threads=loader_threads(), device=torch.device("cpu")
+    )
+    return part.run(cycle(inputs))
 
 
-def _decoded(graph: Any) -> list[torch.Tensor]:
+def _windows(outputs: Any) -> list[torch.Tensor]:
     """Return a batch of decoded windows as torch's resize takes them, channels last."""
-    (outputs,) = graph.run()
     return [torch.from_numpy(outputs.at(row).copy()).permute(2, 0, 1)[None] for row in range(BATCH_SIZE)]
 
 

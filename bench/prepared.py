@@ -2,24 +2,21 @@
 
     uv run python bench/prepared.py
     uv run python bench/prepared.py --data DIR --rungs 160,256 --json out.json
-    uv run python bench/prepared.py --ffcv FFCV_ENV/bin/python
+    uv run python bench/prepared.py --peers torchvision,ffcv=FFCV_ENV/bin/python
 
 All crop, resize, mirror and normalise as in training, into float32 batches on the CPU, with the same batch size on the
-same cores; torchvision reads the originals, FFCV its own file with pictures of the longest side and JPEG quality of our
+same cores; peers read the originals, FFCV its own file with pictures of the longest side and JPEG quality of our
 full copies. Repeats are interleaved and medians shown: read ratios of one run, not absolute figures. Beside it: how
 fast `dali-fixres prepare` is, against what the cores can encode at all, and whether the loader's memory stays flat.
 """
 
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,23 +25,21 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from cyclopts import App, Parameter
-from loaders import Measure, check_size, interleaved, measure_ours, measure_torchvision, training_plan
-from pictures import bench_pictures
+from harness import Flags, Key, Measure, interleaved, open_bench_data, report, start
+from loaders import check_size, measure_ours, rows_of_repeat, training_plan
+from matplotlib.figure import Figure
+from peers import parse_peers, settings_of, started
 from rich.table import Table
-from script import start
 
-from dali_fixres.colour import IMAGENET
 from dali_fixres.errors import UserError
-from dali_fixres.index import TRAIN, Index, open_data
-from dali_fixres.processes import loader_threads, usable_cores
-from dali_fixres.report.environment import environment
+from dali_fixres.index import Index, Rung, open_data
+from dali_fixres.processes import loader_threads
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.resolution import Resolution, parse_resolutions
-from dali_fixres.runs import write_json
+from dali_fixres.resolution import Resolution
 from pipelines import Loader
 
-ORIGINALS, PREPARED, TORCHVISION, FFCV = "originals", "prepared", "torchvision", "ffcv"
+ORIGINALS, PREPARED = "originals", "prepared"
 
 NUM_EPOCHS = 20
 """Over which the loader's memory is watched."""
@@ -52,11 +47,8 @@ NUM_EPOCHS = 20
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class Bench(Flags):
     """Flags."""
-
-    data: Path | None = None
-    """Data set of single files; pictures of ImageNet's sizes, made from a seed, if left out."""
 
     res: str = "128,160,224,288,320"
     """Pixels of the crops, with commas between."""
@@ -70,68 +62,48 @@ class Bench:
     quality: int = 90
     """As for `dali-fixres prepare`; FFCV's pictures too."""
 
-    batch_size: int = 64
-    """Pictures per batch."""
-
-    repeats: int = 5
-    """Interleaved repeats; the table shows their medians."""
-
-    num_batches: int = 16
-    """Timed batches per repeat."""
-
-    ffcv: Path | None = None
-    """Python of an environment with FFCV; left out of the comparison if left out here."""
-
-    json: Path | None = None
-    """Write the figures here; bench/results/prepared.json if left out."""
+    peers: str = "torchvision"
+    """Other loaders beside ours, as for `throughput.py`; they read the originals."""
 
 
 def main(bench: Bench) -> None:
     """Prepare, measure, print the tables and write JSON."""
     reporter = Reporter()
-    data = bench.data or bench_pictures()
-    index = open_data(data).index
-    if index.in_shards:
-        raise UserError("torchvision and FFCV read single files here; give --data a folder or a manifest")
-    check_size(index, bench.batch_size, bench.num_batches)
-    resolutions = parse_resolutions(bench.res)
+    peers = parse_peers(bench.peers)
+    opened = open_bench_data(bench)
+    index, effort = opened.index, bench.effort
+    plans = [training_plan(index, resolution, bench.batch_size) for resolution in bench.resolutions]
+    check_size(index, bench.batch_size, effort.num_batches)
+    rows = rows_of_repeat(plans[0], effort.num_batches)
+    settings = settings_of(index, rows, bench.batch_size, effort.num_batches, bench.max_side, bench.quality)
     with tempfile.TemporaryDirectory() as scratch:
-        preparing = _preparing(bench, data, Path(scratch), reporter)
+        preparing = _preparing(bench, bench.data or index.root, Path(scratch), reporter)
         copies = open_data(Path(scratch) / "prepared-0").index
         with (
             Loader(index, max_batch_size=bench.batch_size, num_threads=loader_threads()) as loader,
             Loader(copies, max_batch_size=bench.batch_size, num_threads=loader_threads()) as copies_loader,
-            _ffcv(bench, index, resolutions, Path(scratch)) as (peer, about_ffcv),
+            started(peers, settings) as running,
         ):
-            measures: dict[tuple[str, Resolution], Measure] = {}
-            for resolution in resolutions:
-                plan, copies_plan = (training_plan(some, resolution, bench.batch_size) for some in (index, copies))
-                measures[ORIGINALS, resolution] = measure_ours(loader, plan, bench.num_batches)
-                measures[PREPARED, resolution] = measure_ours(copies_loader, copies_plan, bench.num_batches)
-                measures[TORCHVISION, resolution] = measure_torchvision(plan, bench.num_batches, usable_cores())
-                if peer is not None:
-                    measures[FFCV, resolution] = partial(_ask, peer, {"res": resolution.crop_px})
-            results = interleaved(measures, bench.repeats, reporter)
-            memory = _memory(copies_loader, copies, resolutions[0], bench.batch_size)
-    content: dict[str, Any] = {
-        "environment": {
-            **environment(),
-            "workers": usable_cores(),
-            "threads": loader_threads(),
-            "batch_size": bench.batch_size,
-            "ffcv": about_ffcv,
-        },
-        "data": _described(bench, data, index, copies),
+            measures: dict[Key, Measure] = {}
+            for plan in plans:
+                res = plan.schedule.last.crop_px
+                measures[Key("loader", ORIGINALS, res)] = measure_ours(loader, plan, effort.num_batches)
+                of_copies = measure_ours(copies_loader, replace(plan, index=copies), effort.num_batches)
+                measures[Key("loader", PREPARED, res)] = of_copies
+                measures |= {Key("loader", peer.name, res): partial(peer.measure, res) for peer in running}
+            results = interleaved(measures, effort.repeats, reporter)
+            memory = _memory(copies_loader, copies, bench.resolutions[0], bench.batch_size)
+    print_table(f"images/s of the loader alone on {index.root.name}, median of {effort.repeats}", _table(results))
+    content = {
+        "peers": {peer.name: peer.about for peer in running},
         "results": results,
         "prepare": preparing,
         "memory_mib": memory,
     }
-    out = bench.json or Path(__file__).parent / "results" / "prepared.json"
-    write_json(out, content)
-    print_table(f"images/s of the loader alone on {data.name}, median of {bench.repeats}", _table(results))
+    out = report("prepared", bench, opened, content, _figure(results), about_data=_about_copies(bench, index, copies))
     reporter.line(
         f"prepare: {preparing['images_per_s']} images/s, {preparing['share_of_limit']:.0%} of what can be encoded\n"
-        f"memory after epochs 2 and {NUM_EPOCHS}: {memory[1]} and {memory[-1]} MiB; figures in {out}"
+        f"memory after epochs 2 and {NUM_EPOCHS}: {memory[1]} and {memory[-1]} MiB; figures in {out}, plot beside it"
     )
 
 
@@ -167,66 +139,21 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-def _described(bench: Bench, data: Path, index: Index, copies: Index) -> dict[str, Any]:
-    megabytes = {str(rung.side_px): round(float(rung.num_bytes.sum()) / 1e6, 1) for rung in copies.rungs}
+def _about_copies(bench: Bench, index: Index, copies: Index) -> dict[str, Any]:
     return {
-        "name": data.name,
-        "synthetic": bench.data is None,
-        "num_images": len(index),
-        "mean_kb": round(float(index.num_bytes.mean()) / 1000, 1),
-        "mean_px": [round(float(side.mean())) for side in (index.heights, index.widths)],
-        "fingerprint": index.fingerprint,
         "rungs": bench.rungs,
         "max_side": bench.max_side,
         "quality": bench.quality,
         "megabytes": {
-            "originals": round(float(index.num_bytes.sum()) / 1e6, 1),
-            **megabytes,
-            "full": round(float(copies.num_bytes.sum()) / 1e6, 1),
+            "originals": _megabytes(index),
+            **{str(rung.side_px): _megabytes(rung) for rung in copies.rungs},
+            "full": _megabytes(copies),
         },
     }
 
 
-@contextmanager
-def _ffcv(
-    bench: Bench, index: Index, resolutions: tuple[Resolution, ...], scratch: Path
-) -> Iterator[tuple["subprocess.Popen[str] | None", Any]]:
-    """Start FFCV in its own environment and let it write its file; yields its versions, too."""
-    if bench.ffcv is None:
-        yield None, None
-        return
-    rows = index.rows(TRAIN).tolist()
-    settings = {
-        "files": [[str(index.path(row)), int(index.labels[row])] for row in rows],
-        "file": str(scratch / "ffcv.beton"),
-        "max_side": bench.max_side,
-        "quality": bench.quality,
-        "batch_size": bench.batch_size,
-        "num_batches": bench.num_batches,
-        "workers": usable_cores(),
-        "resolutions": [resolution.crop_px for resolution in resolutions],
-        "mean": IMAGENET.mean,
-        "std": IMAGENET.std,
-    }
-    command = [str(bench.ffcv), str(Path(__file__).with_name("ffcv_peer.py"))]
-    with subprocess.Popen(  # noqa: S603 - named by the user
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as peer:
-        yield peer, _ask(peer, settings)
-        assert peer.stdin is not None, "it is a pipe"
-        peer.stdin.close()
-
-
-def _ask(peer: "subprocess.Popen[str]", request: dict[str, Any]) -> Any:
-    """Send FFCV's side a line and return its answer."""
-    assert peer.stdin is not None, "it is a pipe"
-    assert peer.stdout is not None, "it is a pipe"
-    peer.stdin.write(json.dumps(request) + "\n")
-    peer.stdin.flush()
-    answer = peer.stdout.readline()
-    if not answer:
-        raise UserError("FFCV has stopped, and has said why above")
-    return json.loads(answer)
+def _megabytes(place: Index | Rung) -> float:
+    return round(float(place.num_bytes.sum()) / 1e6, 1)
 
 
 def _memory(loader: Loader, index: Index, resolution: Resolution, batch_size: int) -> list[int]:
@@ -243,15 +170,28 @@ def _memory(loader: Loader, index: Index, resolution: Resolution, batch_size: in
 
 def _table(results: list[dict[str, Any]]) -> Table:
     speeds = {(row["loader"], row["res"]): row["images_per_s"] for row in results}
-    names = [name for name in (ORIGINALS, PREPARED, TORCHVISION, FFCV) if any(row["loader"] == name for row in results)]
+    names = list(dict.fromkeys(row["loader"] for row in results))
+    others = [name for name in names if name != PREPARED]
     table = Table()
-    for heading in ("res", *names, *(f"÷ {name}" for name in names if name != PREPARED)):
+    for heading in ("res", *names, *(f"÷ {name}" for name in others)):
         table.add_column(heading, justify="right")
     for res in sorted({row["res"] for row in results}):
-        ratios = [speeds[PREPARED, res] / speeds[name, res] for name in names if name != PREPARED]
-        cells = (f"{speeds[name, res]:.0f}" for name in names)
-        table.add_row(str(res), *cells, *(f"{ratio:.2f}" for ratio in ratios))
+        ratios = [speeds[PREPARED, res] / speeds[name, res] for name in others]
+        table.add_row(str(res), *(f"{speeds[name, res]:.0f}" for name in names), *(f"{ratio:.2f}" for ratio in ratios))
     return table
+
+
+def _figure(results: list[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row["loader"] for row in results):
+        rows = [row for row in results if row["loader"] == name]
+        axes.plot([row["res"] for row in rows], [row["images_per_s"] for row in rows], marker="o", label=name)
+    ticks = sorted({row["res"] for row in results})
+    axes.set(xlabel="resolution, px", ylabel="images/s, loader alone", xticks=ticks, ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 app = App(name="prepared.py", help=__doc__)

@@ -1,210 +1,223 @@
-"""Images/s of the loader alone at each resolution, beside torchvision's DataLoader with PIL on the same files.
+"""What limits a training at each resolution: reading, decoding, the loader, the network, and both together.
 
     uv run python bench/throughput.py
-    uv run python bench/throughput.py --data DIR --res 128,224 --repeats 5 --json out.json
+    uv run python bench/throughput.py --quick --data DIR --res 128,224 --model resnet50
+    uv run python bench/throughput.py --peers torchvision,torchvision-v2,timm,ffcv=FFCV_ENV/bin/python
 
-Both crop, resize, mirror and normalise as in training, into float32 batches on the CPU, with the same batch size on
-the same cores. Repeats are interleaved, so that a noisy
-machine disturbs both alike: read the ratio of the medians, not the absolute figures. A last part times every
-batch of one stream of plans that changes its resolution on the way, and counts batches of a wrong one.
+Each part is measured by itself, on the machine's own terms, and in turn with the others, so that a noisy machine
+disturbs all alike: read ratios of one run, not absolute figures. Ten minutes on two cores, two with --quick; peers
+come on top. On a CPU, loader and network want the same cores; the table says how well they share them.
 """
 
 import os
 import statistics
-import time
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 # As the command line does, and for the same reason; it is read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import torch
 from cyclopts import App, Parameter
-from loaders import Measure, check_size, interleaved, measure_ours, measure_torchvision, training_plan
-from matplotlib.figure import Figure
-from rich.table import Table
-from script import start
+from graphs import GraphPart, Operator
+from harness import Flags, Key, in_turns, open_bench_data, report, row_of, start
+from loaders import rows_of_repeat, training_plan
+from peers import Peer, parse_peers, settings_of, started
+from stages import OURS, SHOWN, Limits, Repeat, Stages, learner_of, peak_host_mib
+from throughput_tables import conclusion, drawn, parts_table, speed_table, together_table
+from torch import nn
+from verdict import crossover, judge
 
-from dali_fixres.commands.dataset import open_dataset
+from dali_fixres.commands.learner import prepare
+from dali_fixres.config import Device
+from dali_fixres.devices import choose_device
 from dali_fixres.errors import UserError
+from dali_fixres.index import Index
+from dali_fixres.models import ModelSpec, build_model
+from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import TrainPlan
-from dali_fixres.processes import loader_threads, usable_cores
-from dali_fixres.report.environment import environment
-from dali_fixres.report.plots import save_figure
+from dali_fixres.processes import loader_threads
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.resolution import Resolution, parse_resolutions
-from dali_fixres.runs import write_json
 from pipelines import Loader
 
-OURS, TORCHVISION = "dali-fixres", "torchvision"
+PEERS_MAX_SIDE, PEERS_QUALITY = 500, 90
+"""Of FFCV's copies; those of its recipe for ImageNet."""
+
+Found = dict[Key, list[Repeat]]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class Bench(Flags):
     """Flags."""
 
-    data: Path | None = None
-    """Data set, as for `dali-fixres train`; the synthetic demo if left out."""
+    model: str | None = None
+    """As for `dali-fixres train`; if left out resnet50 on a GPU, timm/mobilenetv3_small_050 on a CPU."""
 
-    val_fraction: float | None = None
+    device: Device = "auto"
     """As for `dali-fixres train`."""
 
-    res: str = "128,160,224,288,320,384"
-    """Pixels of the crops, with commas between."""
+    loader_threads: int | None = None
+    """DALI's threads; one more than cores if left out, as for `dali-fixres train`."""
 
-    batch_size: int = 64
-    """Pictures per batch."""
+    torch_threads: int | None = None
+    """torch's threads on a CPU; its own choice, which is one per core, if left out."""
 
-    workers: int | None = None
-    """DALI threads, and DataLoader processes; if left out, what each does best with: a thread more than cores, and a
-    process per core."""
-
-    repeats: int = 3
-    """Interleaved repeats; the table shows their medians."""
-
-    num_batches: int = 16
-    """Timed batches per repeat."""
-
-    json: Path | None = None
-    """Write the figures here; bench/results/throughput.json if left out."""
-
-    plot: Path | None = None
-    """Write the plot here; beside the JSON if left out."""
+    peers: str = ""
+    """Other loaders to measure beside ours, with commas between: torchvision, torchvision-v2, timm, ffcv, spdl; with
+    =ENV/bin/python those of another environment."""
 
     def __post_init__(self) -> None:
-        least = {
-            "--batch-size": (self.batch_size, 1),
-            "--repeats": (self.repeats, 1),
-            "--num-batches": (self.num_batches, 2),
-        }
-        if self.workers is not None:
-            least["--workers"] = (self.workers, 1)
-        for flag, (found, minimum) in least.items():
-            if found < minimum:
-                raise UserError(f"{flag} must be at least {minimum}; found {found}")
+        super(Bench, self).__post_init__()
+        for flag, found in (("--loader-threads", self.loader_threads), ("--torch-threads", self.torch_threads)):
+            if found is not None and found < 1:
+                raise UserError(f"{flag} must be at least 1; found {found}")
+
+    @property
+    def limits(self) -> Limits:
+        """When a repeat of our own measures has lasted long enough."""
+        return Limits(self.effort.num_batches, 1.0 if self.quick else 5.0 if self.full else 2.0)
 
 
 def main(bench: Bench) -> None:
-    """Measure, print the tables, write JSON and plot."""
+    """Measure, say what limits what, write JSON and plot."""
     reporter = Reporter()
-    dataset = open_dataset(bench.data, bench.val_fraction, reporter)
-    if dataset.index.in_shards:
-        raise UserError("torchvision's side of this bench reads single files; give --data a folder or a manifest")
-    resolutions = parse_resolutions(bench.res)
-    workers = bench.workers or usable_cores()
-    threads = bench.workers or loader_threads()
-    check_size(dataset.index, bench.batch_size, bench.num_batches)
-    plans = {r: training_plan(dataset.index, r, bench.batch_size) for r in resolutions}
-    with Loader(dataset.index, max_batch_size=bench.batch_size, num_threads=threads) as loader:
-        measures: dict[tuple[str, Resolution], Measure] = {}
-        for resolution, plan in plans.items():
-            measures[OURS, resolution] = measure_ours(loader, plan, bench.num_batches)
-            measures[TORCHVISION, resolution] = measure_torchvision(plan, bench.num_batches, workers)
-        results = interleaved(measures, bench.repeats, reporter)
-        switches, num_wrong = _switches(loader, list(plans.values()), bench)
-
-    content: dict[str, Any] = {
-        "environment": {**environment(), "workers": workers, "threads": threads, "batch_size": bench.batch_size},
-        "data": {"title": dataset.title, "synthetic": dataset.synthetic, "fingerprint": dataset.index.fingerprint},
-        "results": results,
-        "switches": switches,
-        "batches_at_wrong_resolution": num_wrong,
+    device, peers = choose_device(bench.device), parse_peers(bench.peers)
+    opened = open_bench_data(bench)
+    plans = [training_plan(opened.index, resolution, bench.batch_size) for resolution in bench.resolutions]
+    model = bench.model or ("resnet50" if device.type == "cuda" else "timm/mobilenetv3_small_050")
+    if bench.torch_threads:
+        torch.set_num_threads(bench.torch_threads)
+    threads = bench.loader_threads or loader_threads()
+    settings = _peer_settings(bench, plans[0]) if peers else {}
+    with (
+        Loader(opened.index, max_batch_size=bench.batch_size, device=device, num_threads=threads) as loader,
+        started(peers, settings) as running,
+    ):
+        parts = _parts(opened.index, bench.batch_size, threads, device)
+        stages = Stages(loader, parts, learner_of(_network(model, plans, device)), device, bench.limits)
+        found = in_turns(_measures(stages, plans, running), bench.effort.repeats, reporter, _told)
+    verdicts = [_verdict(found, plan.schedule.last.crop_px, device) for plan in plans]
+    content = {
+        "model": model,
+        "device": device.type,
+        "loader_threads": threads,
+        "torch_threads": torch.get_num_threads(),
+        "peers": {peer.name: peer.about for peer in running},
+        "results": _results(found, bench.batch_size),
+        "verdicts": verdicts,
+        "crossover_px": _crossover(found, verdicts),
+        "peak_host_mib": peak_host_mib(),
+        "peak_device_mib": max(repeat.device_mib for repeats in found.values() for repeat in repeats),
     }
-    print_table(f"loader alone on {dataset.title}, {workers} workers, median of {bench.repeats}", _table(results))
-    print_table("first batch after a change of resolution, in one stream", _switch_table(switches))
-    out = bench.json or Path(__file__).parent / "results" / "throughput.json"
-    write_json(out, content)
-    plot = bench.plot or out.with_suffix(".png")
-    _plot(plot, results, dataset.title)
-    reporter.line(f"batches at a wrong resolution: {num_wrong}; figures in {out}, plot in {plot}")
+    split = f"{threads} loader threads, {torch.get_num_threads()} of torch"
+    title = f"{model} on {device.type}, batches of {bench.batch_size}, {split}"
+    print_table(f"images/s, median and spread of {bench.effort.repeats}: {title}", speed_table(content))
+    print_table("ms of wall time per image, each part by itself", parts_table(content))
+    print_table("loader and step together", together_table(content))
+    out = report("throughput", bench, opened, content, drawn(content, title))
+    reporter.line(f"{conclusion(content)}\nfigures in {out}, plot in {out.with_suffix('.png')}")
 
 
-def _switches(loader: Loader, plans: list[TrainPlan], bench: Bench) -> tuple[list[dict[str, Any]], int]:
-    """Time every batch of one stream: up and down through the resolutions, so that every leg is a switch."""
-    route = [*plans, *plans[-2:0:-1]] * bench.repeats
-    stream = [plan.at(0, step) for plan in route for step in range(bench.num_batches)]
-    times_ms: list[float] = []
-    num_wrong = 0
-    asked = time.perf_counter()
-    for ordered, batch in zip(stream, loader.run(stream), strict=True):
-        got = time.perf_counter()
-        times_ms.append(1000 * (got - asked))
-        asked = got
-        num_wrong += batch.images.shape[-1] != ordered.resolution.crop_px
-    firsts: dict[tuple[int, int], list[float]] = {}
-    others: dict[tuple[int, int], list[float]] = {}
-    for leg, (before, after) in enumerate(pairwise(route), start=1):
-        if before is after:
-            continue  # a single resolution: nothing is switched
-        start = leg * bench.num_batches
-        switch = before.schedule.last.crop_px, after.schedule.last.crop_px
-        firsts.setdefault(switch, []).append(times_ms[start])
-        others.setdefault(switch, []).extend(times_ms[start + 1 : start + bench.num_batches])
-    rows = [_switch_row(switch, times, others[switch]) for switch, times in firsts.items()]
-    return rows, num_wrong
+def _peer_settings(bench: Bench, plan: TrainPlan) -> dict[str, Any]:
+    num_batches = bench.effort.num_batches
+    rows = rows_of_repeat(plan, num_batches)
+    return settings_of(plan.index, rows, bench.batch_size, num_batches, PEERS_MAX_SIDE, PEERS_QUALITY)
 
 
-def _switch_row(switch: tuple[int, int], firsts: list[float], others: list[float]) -> dict[str, Any]:
-    first_ms, median_ms = statistics.median(firsts), statistics.median(others)
+def _parts(index: Index, batch_size: int, num_threads: int, device: torch.device) -> dict[str, GraphPart]:
+    names: tuple[Operator, ...] = ("read", "decode")
     return {
-        "from": switch[0],
-        "to": switch[1],
-        "first_ms": round(first_ms, 2),
-        "median_ms": round(median_ms, 2),
-        "ratio": round(first_ms / median_ms, 3),
-        "repeats": [round(value, 2) for value in firsts],
+        name: GraphPart(name, in_shards=index.in_shards, batch_size=batch_size, num_threads=num_threads, device=device)
+        for name in names
     }
 
 
-def _table(results: list[dict[str, Any]]) -> Table:
-    table = Table()
-    for heading in ("res", f"{OURS} img/s", "min-max", f"{TORCHVISION} img/s", "min-max", "ratio"):
-        table.add_column(heading, justify="right")
-    by_key = {(row["loader"], row["res"]): row for row in results}
-    for res in sorted({row["res"] for row in results}):
-        ours, theirs = by_key[OURS, res], by_key[TORCHVISION, res]
-        ratio = ours["images_per_s"] / theirs["images_per_s"]
-        cells = (ours["images_per_s"], _spread(ours), theirs["images_per_s"], _spread(theirs), f"{ratio:.2f}")
-        table.add_row(str(res), *map(str, cells))
-    return table
+def _network(model: str, plans: Sequence[TrainPlan], device: torch.device) -> nn.Module:
+    """Build the network as `dali-fixres train` does, and make sure that it takes every resolution."""
+    network = build_model(ModelSpec(model, len(plans[0].index.classes)), pretrained=False).network
+    for plan in plans:
+        run_once(network, plan.schedule.last)
+    return prepare(network, device, sync_bn=False)
 
 
-def _spread(row: dict[str, Any]) -> str:
-    return f"{min(row['repeats']):.0f}-{max(row['repeats']):.0f}"
+def _measures(stages: Stages, plans: Sequence[TrainPlan], peers: Sequence[Peer]) -> dict[Key, Callable[[], Repeat]]:
+    measures: dict[Key, Callable[[], Repeat]] = {}
+    for plan in plans:
+        res = plan.schedule.last.crop_px
+        measures |= {Key(stage, OURS, res): measure for stage, measure in stages.of(plan).items()}
+        measures |= {Key("loader", peer.name, res): partial(_of_peer, peer, res) for peer in peers}
+    return measures
 
 
-def _switch_table(switches: list[dict[str, Any]]) -> Table:
-    table = Table()
-    headings = ("from", "to", "first_ms", "median_ms", "ratio")
-    for heading in headings:
-        table.add_column(heading.replace("_", " "), justify="right")
-    for row in switches:
-        table.add_row(*(str(row[heading]) for heading in headings))
-    return table
+def _of_peer(peer: Peer, res: int) -> Repeat:
+    """Let a peer measure itself; what its processes take is not known."""
+    return Repeat(peer.measure(res), cores=0, host_mib=0, device_mib=0)
 
 
-def _plot(path: Path, results: list[dict[str, Any]], title: str) -> None:
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for name in (OURS, TORCHVISION):
-        rows = [row for row in results if row["loader"] == name]
-        axes.plot([row["res"] for row in rows], [row["images_per_s"] for row in rows], marker="o", label=name)
-    ticks = sorted({row["res"] for row in results})
-    axes.set(xlabel="resolution, px", ylabel="images/s, loader alone", xticks=ticks, ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.suptitle(title)
-    save_figure(figure, path)
+def _told(key: Key, repeat: Repeat) -> str:
+    return f"{key.stage}, {key.loader} at {key.res} px: {repeat.images_per_s:.0f} img/s"
+
+
+def _speeds(found: Found, stage: str, res: int) -> list[float]:
+    return [repeat.images_per_s for repeat in found.get(Key(stage, OURS, res), [])]
+
+
+def _results(found: Found, batch_size: int) -> list[dict[str, Any]]:
+    """Return the documented rows; what Python takes is a row ``overhead`` of its own."""
+    rows = []
+    for key, repeats in found.items():
+        if key.stage in SHOWN:
+            row = row_of(key, [repeat.images_per_s for repeat in repeats])
+            if key.loader == OURS:
+                row["cores"] = round(statistics.median(repeat.cores for repeat in repeats), 2)
+            if key.stage == "together":
+                row["host_mib"] = max(repeat.host_mib for repeat in repeats)
+                row["device_mib"] = max(repeat.device_mib for repeat in repeats)
+            rows.append(row)
+        if key.stage == "python":
+            rows.append(_overhead(found, key.res, batch_size))
+    return rows
+
+
+def _overhead(found: Found, res: int, batch_size: int) -> dict[str, Any]:
+    """Return what Python takes between the steps: that of a network that costs nothing, less its bare steps."""
+    rounds = zip(_speeds(found, "python", res), _speeds(found, "null step", res), strict=True)
+    seconds = [max(batch_size / whole - batch_size / bare, 1e-6) for whole, bare in rounds]
+    step_s = batch_size / statistics.median(_speeds(found, "train step", res))
+    median_s = statistics.median(seconds)
+    row = {
+        **row_of(Key("overhead", OURS, res), [batch_size / value for value in seconds]),
+        "ms_per_step": round(1000 * median_s, 3),
+        "share_of_step": round(median_s / step_s, 5),
+    }
+    if bare := _speeds(found, "bare step", res):
+        not_hidden_s = step_s - batch_size / statistics.median(bare)
+        row |= {"not_hidden_ms": round(1000 * not_hidden_s, 3), "not_hidden_share": round(not_hidden_s / step_s, 5)}
+    return row
+
+
+def _verdict(found: Found, res: int, device: torch.device) -> dict[str, Any]:
+    speeds = {stage: _speeds(found, stage, res) for stage in SHOWN}
+    return {"res": res, **asdict(judge(speeds, shares_cores=device.type == "cpu"))}
+
+
+def _crossover(found: Found, verdicts: Sequence[dict[str, Any]]) -> int | None:
+    points = []
+    for verdict in verdicts:
+        loader, step = (statistics.median(_speeds(found, stage, verdict["res"])) for stage in ("loader", "train step"))
+        points.append((verdict["res"], loader, step))
+    return crossover(points)
 
 
 app = App(name="throughput.py", help=__doc__)
 
 
 @app.default
-def _run(bench: Bench = Bench()) -> None:
+def _run_app(bench: Bench = Bench()) -> None:
     main(bench)
 
 

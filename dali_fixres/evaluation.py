@@ -42,7 +42,7 @@ def evaluate(
     """
     counts = torch.zeros(3, dtype=torch.int64)
     for batch, logits in _answers(network, batches, range(1, num_rounds + 1), bar, orders):
-        num_images = torch.tensor([len(batch)], device=logits.device)
+        num_images = torch.full((1,), len(batch), device=logits.device)  # a copy from the host would wait
         counts = counts.to(logits.device) + torch.cat([count_correct(logits, batch.labels), num_images])
     return counts.cpu()
 

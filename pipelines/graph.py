@@ -1,7 +1,7 @@
 """The one DALI graph: read → decode → resize the window → colour and normalise.
 
 It knows no stage and no resolution; both arrive with each batch. This is the only file with DALI operators,
-and the casts that their untyped results need.
+and the casts that their untyped results need. Each step is a function, so that the benches can run a part of the graph.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from nvidia.dali.pipeline import pipeline_def
 
 from dali_fixres.colour import Normalisation
 
-__all__ = ["build_graph", "build_probe"]
+__all__ = ["build_graph", "build_probe", "decoded", "inputs", "normalised", "read", "resized"]
 
 fn: Any = _fn
 """DALI's operators; its stubs lack some, and type the results of others as unions that no operator takes."""
@@ -81,30 +81,49 @@ def build_probe(*, from_shards: bool) -> Any:
 def _probe(from_shards: bool) -> Any:
     files = fn.external_source(name="file", dtype=types.DALIDataType.UINT8, ndim=1)
     start, end = (fn.external_source(name=name, dtype=types.DALIDataType.INT32, ndim=1) for name in ("start", "end"))
-    # The same reading and decoding as below, so that it finds what fails there.
-    if not from_shards:
-        files = fn.io.file.read(files, dont_use_mmap=True)
-    return fn.decoders.image_slice(files, start=start, end=end, axes=[0, 1], adjust_orientation=False)
+    return decoded(read(files, from_shards), start, end, on_gpu=False)
 
 
 @pipeline_def(enable_conditionals=True)
 def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Normalisation, from_shards: bool) -> Any:
-    files, decode_start, decode_end, window_start, window_end, size, jittered, colour = fn.external_source(
+    files, decode_start, decode_end, window_start, window_end, size, jittered, colour = inputs(source)
+    pictures = decoded(read(files, from_shards), decode_start, decode_end, on_gpu)
+    squares = resized(pictures, window_start, window_end, size)
+    # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
+    if jittered:
+        images = fn.coord_transform(squares, MT=colour, dtype=types.DALIDataType.FLOAT)
+        if on_gpu:
+            images = fn.cast(images, dtype=_output_type(on_gpu))  # coord_transform has no float16 output of its own
+    else:
+        images = normalised(squares, normalisation, on_gpu)
+    return images
+
+
+def inputs(source: Callable[[], Sequence[Any]]) -> Any:
+    """Take the `GraphInputs` that a function returns, one batch per call, as the nodes of a graph."""
+    return fn.external_source(
         source=source, num_outputs=len(_INPUT_TYPES), dtype=_INPUT_TYPES, ndim=_INPUT_NDIMS, batch=True
     )
-    output_type = types.DALIDataType.FLOAT16 if on_gpu else types.DALIDataType.FLOAT
-    if not from_shards:
-        # Memory-mapped reading turns an empty file into an error that names nothing.
-        files = fn.io.file.read(files, dont_use_mmap=True)
+
+
+def read(files: Any, from_shards: bool) -> Any:
+    """Return the encoded pictures."""
+    # Memory-mapped reading turns an empty file into an error that names nothing.
+    return files if from_shards else fn.io.file.read(files, dont_use_mmap=True)
+
+
+def decoded(encoded: Any, start: Any, end: Any, on_gpu: bool) -> Any:
+    """Return the region of each picture that is decoded; on a GPU the whole picture."""
     # PIL does not rotate by EXIF, and neither does ImageFolder: nor do we, on any device.
     if on_gpu:
         # Decoding only a window may crash nvImageCodec 0.9 on hardware decoders, so decode all.
-        pictures = fn.decoders.image(files, device="mixed", adjust_orientation=False, jpeg_fancy_upsampling=True)
-    else:
-        pictures = fn.decoders.image_slice(
-            files, start=decode_start, end=decode_end, axes=[0, 1], adjust_orientation=False
-        )
-    squares = fn.resize(
+        return fn.decoders.image(encoded, device="mixed", adjust_orientation=False, jpeg_fancy_upsampling=True)
+    return fn.decoders.image_slice(encoded, start=start, end=end, axes=[0, 1], adjust_orientation=False)
+
+
+def resized(pictures: Any, window_start: Any, window_end: Any, size: Any) -> Any:
+    """Return the windows of the pictures, resized."""
+    return fn.resize(
         pictures,
         size=size,
         roi_start=window_start,
@@ -113,17 +132,18 @@ def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Nor
         antialias=True,
         subpixel_scale=False,
     )
-    # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
-    if jittered:
-        images = fn.coord_transform(squares, MT=colour, dtype=types.DALIDataType.FLOAT)
-        if on_gpu:
-            images = fn.cast(images, dtype=output_type)  # coord_transform has no float16 output of its own
-    else:
-        images = fn.crop_mirror_normalize(
-            squares,
-            dtype=output_type,
-            mean=[255 * value for value in normalisation.mean],
-            std=[255 * value for value in normalisation.std],
-            output_layout="HWC",
-        )
-    return images
+
+
+def normalised(squares: Any, normalisation: Normalisation, on_gpu: bool) -> Any:
+    """Return the network's input, of pictures whose colours are not jittered."""
+    return fn.crop_mirror_normalize(
+        squares,
+        dtype=_output_type(on_gpu),
+        mean=[255 * value for value in normalisation.mean],
+        std=[255 * value for value in normalisation.std],
+        output_layout="HWC",
+    )
+
+
+def _output_type(on_gpu: bool) -> types.DALIDataType:
+    return types.DALIDataType.FLOAT16 if on_gpu else types.DALIDataType.FLOAT

@@ -84,9 +84,14 @@ class Index:
         """Return the number of samples of all splits."""
         return len(self.labels)
 
+    def span(self, split: str) -> range:
+        """Return the row numbers of a split (`TRAIN` or `VAL`) without laying them out, however many there are."""
+        return range(self.num_train, len(self)) if split == VAL else range(self.num_train)
+
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the row numbers of a split (`TRAIN` or `VAL`), ascending."""
-        return np.arange(self.num_train, len(self)) if split == VAL else np.arange(self.num_train)
+        span = self.span(split)
+        return np.arange(span.start, span.stop)
 
     def relative_path(self, row: int) -> bytes:
         """Return a sample's path below `root` as bytes: absolute from a manifest, ``SHARD/MEMBER`` in a shard."""

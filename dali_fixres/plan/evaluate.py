@@ -50,7 +50,7 @@ class EvaluationPlan:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size must be at least 1; found {self.batch_size}")
-        if len(self.index.rows(self.split)) == 0:
+        if len(self.index.span(self.split)) == 0:
             raise DataError(
                 f"{self.index.root} has no pictures to {'test' if self.split == VAL else 'train'} on; give data with "
                 "both, or --val-fraction 0.1 for data without a split"
@@ -59,7 +59,7 @@ class EvaluationPlan:
     @property
     def num_pictures(self) -> int:
         """Pictures of all ranks, unreadable ones included."""
-        return len(self.index.rows(self.split)[:: self.every])
+        return len(self._taken)
 
     @property
     def num_rounds(self) -> int:
@@ -69,20 +69,33 @@ class EvaluationPlan:
     @property
     def num_dealt(self) -> int:
         """Pictures of this rank, unreadable ones included."""
-        return len(range(self.rank, self.num_pictures, self.world_size))
+        return len(self._dealt)
 
     @property
     def rows(self) -> NDArray[np.int64]:
         """This rank's rows of the index, without unreadable ones."""
-        rows = self.index.rows(self.split)[:: self.every][self.rank :: self.world_size]
+        dealt = self._dealt
+        rows = np.arange(dealt.start, dealt.stop, dealt.step)
         if not self.unreadable:
             return rows
         return rows[~np.isin(rows, np.fromiter(self.unreadable, dtype=np.int64, count=len(self.unreadable)))]
 
     @property
     def num_batches(self) -> int:
-        """Batches of this rank, a short last one included."""
-        return -(-len(self.rows) // self.batch_size)
+        """Batches of this rank, a short last one included; asked before each of them, so no rows are laid out."""
+        dealt = self._dealt
+        num_readable = len(dealt) - sum(int(row) in dealt for row in self.unreadable)
+        return -(-num_readable // self.batch_size)
+
+    @property
+    def _taken(self) -> range:
+        """Rows of all ranks."""
+        return self.index.span(self.split)[:: self.every]
+
+    @property
+    def _dealt(self) -> range:
+        """This rank's rows, unreadable ones included."""
+        return self._taken[self.rank :: self.world_size]
 
     def batches(self, resolution: Resolution, first_batch: int = 0) -> Iterator[BatchPlan]:
         """Yield this rank's batches at a resolution, from one on."""

@@ -8,6 +8,7 @@ import torch
 from drawing import natural_picture
 from numpy.typing import NDArray
 from PIL import Image
+from reference import torchvision_test_picture
 from torchvision.transforms.v2 import functional
 
 from dali_fixres.batch import BatchPlan
@@ -25,13 +26,6 @@ def run(index: Index, plans: list[BatchPlan], normalisation: Normalisation = PLA
     """Return each plan's pictures on the 0-255 scale, (n, h, w, 3)."""
     with Loader(index, max_batch_size=max(map(len, plans)), normalisation=normalisation) as loader:
         return [255 * batch.images.permute(0, 2, 3, 1).numpy() for batch in loader.run(plans)]
-
-
-def torchvision_test_picture(path: Path, resolution: Resolution) -> NDArray[np.float32]:
-    """Return what torchvision makes of a file: resize the shorter side, then centre-crop, on PIL's picture."""
-    with Image.open(path) as image:
-        resized = functional.resize(image.convert("RGB"), [resolution.resize_px])
-        return np.asarray(functional.center_crop(resized, [resolution.crop_px])).astype(np.float32)
 
 
 @pytest.mark.parametrize("side", [96, 128, 224, 320])

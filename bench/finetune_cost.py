@@ -1,0 +1,285 @@
+"""What the FixRes stage costs, by method and epochs, against a full training epoch at low and at high resolution.
+
+    uv run python bench/finetune_cost.py
+    uv run python bench/finetune_cost.py --model resnet50 --res 128,224,320 --epochs 1,8,30 --json out.json
+
+The first of --res is the low resolution. Timed are the steps of the package's own loops, a few batches of each in
+turn, on batches that the loader has made before, so loading costs nothing here; features are random numbers of the
+network's width. The cost of an epoch is put together from these for the same number of pictures:
+
+* a training epoch: a train step for each picture;
+* sgd: in each epoch a step for each picture, with the policy classifier+norm;
+* one-pass: the last norm's statistics over some pictures, features of each picture once, and in each epoch a step of
+  the classifier on them;
+* frechet: the network once over some pictures as in training, low, and as in testing; the fit itself is not counted.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+from typing import Any
+
+# As the command line does, and for the same reason; it is read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+from cyclopts import App, Parameter
+from harness import Flags, Key, Measure, interleaved, open_bench_data, report, start
+from learners import Tuning, build_tuning
+from loaders import training_plan
+from matplotlib.figure import Figure
+from rich.table import Table
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dali_fixres.batch import Batch
+from dali_fixres.config import Device, FinetuneConfig, Policy
+from dali_fixres.devices import choose_device
+from dali_fixres.distributed import World
+from dali_fixres.errors import UserError
+from dali_fixres.features import (
+    FeatureBank,
+    FeatureEpoch,
+    Rounds,
+    collect_features,
+    learn_from_features,
+    measure_statistics,
+)
+from dali_fixres.index import Index
+from dali_fixres.interruption import Orders
+from dali_fixres.metrics import Tally
+from dali_fixres.models import ModelSpec
+from dali_fixres.report.progress import Reporter
+from dali_fixres.report.tables import print_table
+from dali_fixres.training import Learner, Meter, train
+from pipelines import Loader
+
+TRAIN, SGD, STATISTICS, FEATURES, CLASSIFIER = "train step", "sgd step", "statistics", "features", "classifier step"
+
+POLICIES: tuple[Policy, ...] = ("all", "classifier+norm", "classifier")
+"""Of training, of sgd, and of the classifier that learns from features."""
+
+QUIET = Reporter(quiet=True)
+
+MADE_BEFORE = 2
+"""Batches per resolution that are kept in memory and gone over again and again."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench(Flags):
+    """Flags."""
+
+    res: str = "128,160,224"
+    """Pixels: the low resolution, and those to fix for, with commas between."""
+
+    batch_size: int = 32
+    """Pictures per batch."""
+
+    model: str = "timm/mobilenetv2_100"
+    """The network, with random weights."""
+
+    num_classes: int = 1000
+    """Outputs of its classifier."""
+
+    epochs: str = "1,2,4,8"
+    """Of fine-tuning, with commas between."""
+
+    num_images: int = 1_281_167
+    """Pictures of an epoch; ImageNet's if left out."""
+
+    device: Device = "auto"
+    """Where to compute."""
+
+    def __post_init__(self) -> None:
+        Flags.__post_init__(self)
+        if len(self.resolutions) < 2:
+            raise UserError(f"--res must name a low resolution and at least one to fix for; found {self.res}")
+
+
+def main(bench: Bench) -> None:
+    """Measure, put the costs together, print the tables, write JSON and the plot of cost against epochs."""
+    reporter = Reporter()
+    opened = open_bench_data(bench)
+    device = choose_device(bench.device)
+    if len(opened.index.classes) > bench.num_classes:
+        raise UserError(f"{opened.index.root} has {len(opened.index.classes)} classes; raise --num-classes")
+    results = interleaved(_measures(bench, opened.index, device), bench.effort.repeats, reporter)
+    speeds = {(row["stage"], row["res"]): row["images_per_s"] for row in results}
+    costs = put_together(
+        speeds,
+        [int(epochs) for epochs in bench.epochs.split(",")],
+        FinetuneConfig(test_res=bench.resolutions[-1].crop_px).statistics_images / bench.num_images,
+    )
+    content = {
+        "device": device.type,
+        "model": bench.model,
+        "num_classes": bench.num_classes,
+        "num_images": bench.num_images,
+        "results": results,
+        "costs": costs,
+    }
+    for title, table in tables(content).items():
+        print_table(title, table)
+    reporter.line(f"figures in {report('finetune_cost', bench, opened, content, _figure(costs))}")
+
+
+def put_together(
+    speeds: dict[tuple[str, int], float], epochs: list[int], statistics_share: float
+) -> list[dict[str, Any]]:
+    """Return what each way costs, in training epochs at the low and at its own resolution.
+
+    Args:
+        speeds: Images/s by stage and resolution.
+        epochs: Numbers of epochs.
+        statistics_share: Pictures that statistics are measured over, of those of an epoch.
+    """
+    low = min(res for stage, res in speeds if stage == TRAIN)
+    rows = []
+    share = min(1.0, statistics_share)
+    for res in sorted(res for stage, res in speeds if stage == SGD):
+        seconds = {stage: 1 / speed for (stage, side), speed in speeds.items() if side == res}
+        once = seconds[FEATURES] + share * seconds.get(STATISTICS, 0.0)
+        ways = {("frechet", 0): share * (1 / speeds[FEATURES, low] + seconds[FEATURES])}
+        for number in epochs:
+            ways["train", number] = number * seconds[TRAIN]
+            ways["sgd", number] = number * seconds[SGD]
+            ways["one-pass", number] = once + number * seconds[CLASSIFIER]
+        rows += [
+            {
+                "method": method,
+                "res": res,
+                "epochs": number,
+                "low_epochs": round(cost * speeds[TRAIN, low], 4),
+                "high_epochs": round(cost / seconds[TRAIN], 4),
+            }
+            for (method, number), cost in ways.items()
+        ]
+    return rows
+
+
+def _measures(bench: Bench, index: Index, device: torch.device) -> dict[Key, Measure]:
+    """Return what measures each kind of step at each resolution."""
+    number, size = bench.effort.num_batches, bench.batch_size
+    spec, highest = ModelSpec(bench.model, bench.num_classes), bench.resolutions[-1]
+    whole, tuned, frozen = (build_tuning(spec, policy, highest, device) for policy in POLICIES)
+    works: dict[Key, Callable[[], object]] = {}
+    with Loader(index, max_batch_size=size, device=device) as loader:
+        for resolution in bench.resolutions:
+            plan = training_plan(index, resolution, size)
+            batches = list(loader.run(islice(plan.epoch(0), MADE_BEFORE)))
+            of_stage: dict[str, Callable[[], object]] = {TRAIN: partial(_steps, whole.learner, batches, number)}
+            of_stage[FEATURES] = partial(_features, frozen, batches, number, index.num_train)
+            if resolution != bench.resolutions[0]:
+                of_stage[SGD] = partial(_steps, tuned.learner, batches, number)
+                if isinstance(frozen.anatomy.norm, _BatchNorm):
+                    of_stage[STATISTICS] = partial(_statistics, frozen, frozen.anatomy.norm, batches, number)
+                of_stage[CLASSIFIER] = partial(_classifier_steps, frozen, _random_bank(frozen, number * size), number)
+            works |= {Key(stage, "batches in memory", resolution.crop_px): work for stage, work in of_stage.items()}
+    return {key: partial(_speed, work, number * size, device) for key, work in works.items()}
+
+
+def _speed(work: Callable[[], object], num_images: int, device: torch.device) -> float:
+    """Return images/s of a piece of work, done when the device is."""
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return num_images / (time.perf_counter() - started)
+
+
+def _random_bank(tuning: Tuning, num_pictures: int) -> FeatureBank:
+    """Return random features of the width that the classifier takes."""
+    weight = next(tuning.anatomy.classifier.parameters())
+    features = torch.randn(1, num_pictures, weight.shape[1], device=weight.device).half()
+    labels = torch.randint(weight.shape[0], (num_pictures,), device=weight.device)
+    return FeatureBank(features, labels, torch.arange(num_pictures)[None])
+
+
+def _steps(learner: Learner, batches: list[Batch], number: int) -> None:
+    with QUIET.bar("", number) as bar:
+        for _ in train(learner, islice(cycle(batches), number), 0, Meter(bar, Tally())):
+            pass
+
+
+def _statistics(tuning: Tuning, norm: _BatchNorm, batches: list[Batch], number: int) -> None:
+    with QUIET.bar("", number) as bar:
+        rounds = Rounds(number, bar, Orders(World()))
+        measure_statistics(tuning.network, norm, islice(cycle(batches), number), rounds, World())
+
+
+def _features(tuning: Tuning, batches: list[Batch], number: int, num_rows: int) -> None:
+    num_pictures = sum(map(len, batches))
+    with QUIET.bar("", number) as bar:
+        rounds = Rounds(number, bar, Orders(World()))
+        views: list[Iterator[Batch]] = [islice(cycle(batches), number)]
+        size = (num_pictures, num_rows)
+        collect_features(tuning.network, tuning.anatomy.classifier, views, size, rounds, limit_gib=8)
+
+
+def _classifier_steps(tuning: Tuning, bank: FeatureBank, number: int) -> None:
+    rows = np.random.default_rng(0).permutation(len(bank.labels))
+    with QUIET.bar("", number) as bar:
+        epoch = FeatureEpoch(0, 0, iter(np.split(rows, number)))
+        meter = Meter(bar, Tally())
+        for _ in learn_from_features(tuning.learner, tuning.anatomy.classifier, bank, epoch, meter, World()):
+            pass
+
+
+def tables(content: Mapping[str, Any]) -> dict[str, Table]:
+    """Return the tables of a results file by their titles."""
+    return {
+        f"images/s of {content['model']}, batches in memory": _speed_table(content["results"]),
+        f"cost in training epochs of {content['num_images']:,} pictures": _cost_table(content["costs"]),
+    }
+
+
+def _speed_table(results: list[dict[str, Any]]) -> Table:
+    sides = sorted({row["res"] for row in results})
+    speeds = {(row["stage"], row["res"]): f"{row['images_per_s']:.0f}" for row in results}
+    table = Table()
+    for heading in ("", *(f"{side} px" for side in sides)):
+        table.add_column(heading, justify="right")
+    for stage in dict.fromkeys(row["stage"] for row in results):
+        table.add_row(stage, *(speeds.get((stage, side), "") for side in sides))
+    return table
+
+
+def _cost_table(costs: list[dict[str, Any]]) -> Table:
+    table = Table()
+    for heading in ("", "px", "epochs", "in epochs at the low resolution", "in epochs at its own"):
+        table.add_column(heading, justify="right")
+    for row in costs:
+        figures = (f"{row[name]:.2f}" for name in ("low_epochs", "high_epochs"))
+        table.add_row(row["method"], str(row["res"]), str(row["epochs"]), *figures)
+    return table
+
+
+def _figure(costs: list[dict[str, Any]]) -> Figure:
+    """Draw cost against epochs, a line for each way and resolution."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    styles = {"train": ":", "sgd": "-", "one-pass": "--", "frechet": ""}
+    for method, res in dict.fromkeys((row["method"], row["res"]) for row in costs):
+        same = [row for row in costs if (row["method"], row["res"]) == (method, res)]
+        points = [row["epochs"] for row in same], [row["low_epochs"] for row in same]
+        axes.plot(*points, styles[method], marker=".", label=f"{method} at {res} px")
+    axes.set(xlabel="epochs", ylabel="cost, training epochs at the low resolution", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+app = App(name="finetune_cost.py", help=__doc__)
+
+
+@app.default
+def _run(bench: Bench = Bench()) -> None:
+    main(bench)
+
+
+if __name__ == "__main__":
+    start(app)

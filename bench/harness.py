@@ -1,0 +1,221 @@
+"""What all benches share: flags, measures that take turns, what a figure was measured on, and where it goes.
+
+A bench is a dictionary of measures. `interleaved` runs every one of them once, and again, so that a noisy machine
+disturbs all alike; the first round, which fills caches and starts threads, is not recorded. Read ratios of medians of
+one run, not absolute figures.
+"""
+
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+from matplotlib.figure import Figure
+from pictures import bench_pictures
+
+from dali_fixres.errors import UserError
+from dali_fixres.index import OpenedData, open_data
+from dali_fixres.processes import loader_threads, usable_cores
+from dali_fixres.report.environment import environment
+from dali_fixres.report.plots import save_figure
+from dali_fixres.report.progress import Reporter
+from dali_fixres.resolution import Resolution, parse_resolutions
+from dali_fixres.runs import write_json
+
+__all__ = [
+    "Effort",
+    "Flags",
+    "Key",
+    "Measure",
+    "in_turns",
+    "interleaved",
+    "open_bench_data",
+    "report",
+    "row_of",
+    "spread",
+    "start",
+]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+RESULTS = Path(__file__).parent / "results"
+
+Measure = Callable[[], float]
+"""One repeat: returns images/s."""
+
+
+class Key(NamedTuple):
+    """What a measure is of: a stage (``loader``, ``train step``, …), whose loader it uses, and at which resolution."""
+
+    stage: str
+    loader: str
+    res: int
+
+
+class Effort(NamedTuple):
+    """How often a measure is repeated, and how many batches a repeat has."""
+
+    repeats: int
+    num_batches: int
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What every bench can be told."""
+
+    data: Path | None = None
+    """Data set, as for `dali-fixres train`; pictures of ImageNet's sizes, made from a seed, if left out."""
+
+    val_fraction: float | None = None
+    """As for `dali-fixres train`."""
+
+    res: str = "128,160,224,288,320,384"
+    """Pixels of the crops, with commas between."""
+
+    batch_size: int = 64
+    """Pictures per batch."""
+
+    repeats: int | None = None
+    """Interleaved repeats, whose medians are shown; 3 if left out, 1 with --quick, 7 with --full."""
+
+    num_batches: int | None = None
+    """Timed batches per repeat; 16 if left out, 4 with --quick, 32 with --full."""
+
+    quick: bool = False
+    """A first look: short and rough."""
+
+    full: bool = False
+    """For figures that are to be kept: long."""
+
+    json: Path | None = None
+    """Write the figures here; bench/results/NAME.json if left out. The plot goes beside it."""
+
+    def __post_init__(self) -> None:
+        least = {
+            "--batch-size": (self.batch_size, 1),
+            "--repeats": (self.repeats, 1),
+            "--num-batches": (self.num_batches, 2),
+        }
+        for flag, (found, minimum) in least.items():
+            if found is not None and found < minimum:
+                raise UserError(f"{flag} must be at least {minimum}; found {found}")
+        if self.quick and self.full:
+            raise UserError("--quick and --full are opposites; give one of them")
+
+    @property
+    def effort(self) -> Effort:
+        """Repeats and batches per repeat."""
+        usual = Effort(1, 4) if self.quick else Effort(7, 32) if self.full else Effort(3, 16)
+        return Effort(self.repeats or usual.repeats, self.num_batches or usual.num_batches)
+
+    @property
+    def resolutions(self) -> tuple[Resolution, ...]:
+        """What is measured at, ascending."""
+        return parse_resolutions(self.res)
+
+
+def open_bench_data(flags: Flags) -> OpenedData:
+    """Open the data set given, or make one."""
+    return open_data(flags.data or bench_pictures(), val_fraction=flags.val_fraction)
+
+
+def in_turns(
+    measures: Mapping[K, Callable[[], V]],
+    repeats: int,
+    reporter: Reporter,
+    told: Callable[[K, V], str],
+    *,
+    warm_up: bool = True,
+) -> dict[K, list[V]]:
+    """Run every measure once, and again, …; return what each has found, in their order.
+
+    Args:
+        measures: Each is one repeat.
+        repeats: Recorded rounds.
+        reporter: Shows how far it is.
+        told: Says what a measure has found.
+        warm_up: Whether a round that is not recorded goes before.
+    """
+    found: dict[K, list[V]] = {key: [] for key in measures}
+    rounds = repeats + warm_up
+    with reporter.bar("measuring", total=rounds * len(measures)) as bar:
+        for number in range(rounds):
+            for position, (key, measure) in enumerate(measures.items(), start=1):
+                value = measure()
+                if number >= rounds - repeats:
+                    found[key].append(value)
+                bar.update(number * len(measures) + position, told(key, value))
+    return found
+
+
+def interleaved(measures: Mapping[Key, Measure], repeats: int, reporter: Reporter) -> list[dict[str, Any]]:
+    """Run every measure once, and again, …; return one row per measure, in their order."""
+    samples = in_turns(measures, repeats, reporter, _told)
+    return [row_of(key, values) for key, values in samples.items()]
+
+
+def _told(key: Key, speed: float) -> str:
+    return f"{key.stage}, {key.loader} at {key.res} px: {speed:.0f} img/s"
+
+
+def row_of(key: Key, repeats: list[float]) -> dict[str, Any]:
+    """Return a row of ``results``: ``stage``, ``loader``, ``res``, ``images_per_s`` (the median) and ``repeats``."""
+    median = round(statistics.median(repeats), 1)
+    return {**key._asdict(), "images_per_s": median, "repeats": [round(value, 1) for value in repeats]}
+
+
+def spread(row: Mapping[str, Any]) -> str:
+    """Return the least and the most of a row's repeats."""
+    return f"{min(row['repeats']):.0f}-{max(row['repeats']):.0f}"
+
+
+def report(
+    name: str,
+    flags: Flags,
+    opened: OpenedData,
+    content: Mapping[str, Any],
+    figure: Figure | None = None,
+    about_data: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
+    """Write what a bench has found, with what it was measured on, and its plot; return the JSON file.
+
+    Args:
+        name: Of the bench.
+        flags: As given.
+        opened: The data set.
+        content: ``results`` (a list of rows) and whatever else was measured.
+        figure: The plot.
+        about_data: What else there is to say of the data set.
+    """
+    index = opened.index
+    machine = {"workers": usable_cores(), "threads": loader_threads(), "batch_size": flags.batch_size}
+    data = {
+        "name": index.root.name,
+        "synthetic": flags.data is None,
+        "num_images": len(index),
+        "mean_kb": round(float(index.num_bytes.mean()) / 1000, 1),
+        "mean_px": [round(float(side.mean())) for side in (index.heights, index.widths)],
+        "fingerprint": index.fingerprint,
+        **about_data,
+    }
+    out = flags.json or RESULTS / f"{name}.json"
+    write_json(out, {"bench": name, "environment": {**environment(), **machine}, "data": data, **content})
+    if figure is not None:
+        save_figure(figure, out.with_suffix(".png"))
+    return out
+
+
+def start(app: App) -> None:
+    """Run a bench with the flags of the command line; exit with 2 if they or the data cannot be used."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except (CycloptsError, UserError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

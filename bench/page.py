@@ -1,0 +1,263 @@
+"""docs/performance.md from results files: the prose is in performance.md.in, every figure comes from bench/results.
+
+    python bench/run_all.py --page
+
+The template has two kinds of places. `{{table NAME}}`, on a line of its own, becomes what a results file of that name
+shows, of each machine the newest one, under its command, machine and versions; or a line that says that it has not been
+measured. `{{NAME:KEY.KEY|FORMAT}}` becomes one figure of the newest file of that name.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import finetune_cost
+import limits
+import parity
+import scaling
+import switching
+from kept import Kept, kept_in
+from rich.table import Table
+
+from dali_fixres.errors import UserError
+
+__all__ = ["PAGE", "page"]
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+TEMPLATE = HERE / "performance.md.in"
+
+LOADER = "loader"
+"""The stage that other loaders are measured at, too; the only one of old results."""
+
+OVERLAPS = ("overlap_efficiency", "shared_efficiency")
+
+Tables = Mapping[str, Table]
+"""By their titles."""
+
+
+class Shown(NamedTuple):
+    """How results of a bench are shown.
+
+    Attributes:
+        command: That gives them.
+        tables: From a file's content, and what `limits.py` has found on the same machine.
+    """
+
+    command: str
+    tables: Callable[[Any, list[Any]], Tables]
+
+
+def page(results: Path = HERE / "results", template: str | None = None) -> str:
+    """Return the page that a folder of results files and a template give.
+
+    Raises:
+        UserError: If the template names what is not known.
+    """
+    kept = kept_in(results)
+    text = template if template is not None else TEMPLATE.read_text(encoding="utf-8")
+    text = re.sub(r"\{\{table ([\w-]+)\}\}", lambda match: _section(match[1], kept), text)
+    text = text.replace("{{gpus}}", _gpus(kept))
+    return re.sub(r"\{\{([\w-]+):([^|}]+)\|([^}]*)\}\}", lambda match: _figure(match, kept), text)
+
+
+def _section(name: str, kept: list[Kept]) -> str:
+    """Return the tables of a bench, one machine after the other."""
+    if name not in SHOWN:
+        raise UserError(f"{TEMPLATE} names {name}, which is none of {', '.join(SHOWN)}")
+    shown = SHOWN[name]
+    # A bench's results on other data stand here too, unless the template has another place for them.
+    found = [one for one in kept if one.what == name or (one.what not in SHOWN and one.what.startswith(f"{name}-"))]
+    if not found:
+        return f"Not measured yet; `{shown.command}` does."
+    parts = []
+    for one in found:
+        of_machine = [
+            other.content for other in kept if other.content.get("bench") == "limits" and other.machine == one.machine
+        ]
+        tables = shown.tables(one.content, of_machine)
+        parts.append(_about(shown.command, one))
+        parts += [f"{title[:1].upper()}{title[1:]}:\n\n{_markdown(table)}" for title, table in tables.items()]
+    return "\n\n".join(parts)
+
+
+def _about(command: str, kept: Kept) -> str:
+    """Return what was run on which machine with which versions, and where the file is."""
+    env = kept.content["environment"]
+    machine = f"{env['usable_cores']} cores of {env['cpu']}" + (f" and {env['gpu']}" if env["gpu"] else "")
+    versions = ("torch", "torchvision", "nvidia-dali-cuda120", "timm", "pillow", "python")
+    named = ", ".join(f"{name.removesuffix('-cuda120')} {env[name]}" for name in versions)
+    link = f"[{kept.path.name}](../bench/results/{kept.path.name})"
+    data = kept.content.get("data", {})
+    pictures = data if isinstance(data, str) else data.get("name") or data.get("title") or "none"
+    peers = kept.content.get("peers") or {"ffcv": env.get("ffcv") or {}}
+    told = ", ".join(f"{peer} {about[peer]}" for peer, about in peers.items() if about.get(peer))
+    others = f"; beside it {told}" if told else ""
+    return f"`{command}` on {machine}, {kept.date}; pictures: {pictures}; {named}{others}; {link}."
+
+
+def _gpus(kept: list[Kept]) -> str:
+    gpus = sorted({one.content["environment"]["gpu"] for one in kept if one.content.get("environment", {}).get("gpu")})
+    return f"GPUs that were measured: {', '.join(gpus)}." if gpus else "The GPU path has not been measured yet."
+
+
+def _figure(place: re.Match[str], kept: list[Kept]) -> str:
+    """Return one figure of the newest file of a bench."""
+    name, keys, form = place.groups()
+    found = sorted((one for one in kept if one.what == name), key=lambda one: one.date)
+    if not found:
+        return "(not measured yet)"
+    value = found[-1].content
+    try:
+        for key in keys.split("."):
+            value = value[int(key) if isinstance(value, list) else key]
+    except (KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{found[-1].path} has no {keys}, which {TEMPLATE} asks for") from error
+    return format(value, form)
+
+
+def _markdown(table: Table) -> str:
+    """Return a table of rich as Markdown."""
+    headings = [str(column.header) for column in table.columns]
+    rows = zip(*(list(column.cells) for column in table.columns), strict=True)
+    lines = [headings, ["---"] * len(headings), *([str(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _speeds(content: Any, limits: list[Any], names: Mapping[str, str]) -> Tables:
+    """Return images/s by stage, loader and resolution, with ratios of the loaders and physical limits below."""
+    rows = [row for row in content["results"] if row.get("stage") != "overhead"]  # which is no throughput
+    speeds = {(row.get("stage", LOADER), row["loader"], row["res"]): row["images_per_s"] for row in rows}
+    sides = sorted({res for *_, res in speeds})
+    stages = list(dict.fromkeys(stage for stage, *_ in speeds))
+    loaders = list(dict.fromkeys(loader for stage, loader, _ in speeds if stage == LOADER))
+    ours = "prepared" if "prepared" in loaders else loaders[0]
+    lines = []
+    for stage in stages:
+        for one in loaders if stage == LOADER else [ours]:
+            name = names.get(one, one) if len(stages) == 1 else f"loader, {one}"
+            label = name if stage == LOADER else stage
+            lines.append([label, *(_cell(speeds.get((stage, one, res))) for res in sides)])
+    for other in loaders:
+        if other != ours:
+            pairs = ((speeds.get((LOADER, ours, res)), speeds.get((LOADER, other, res))) for res in sides)
+            ratios = (f"{one / two:.2f}" if one and two else "" for one, two in pairs)
+            lines.append([f"{ours} ÷ {names.get(other, other).partition(',')[0]}", *ratios])
+    lines += _loader_limits(content, limits, sides)
+    title = f"images/s, medians of {len(rows[0]['repeats'])} repeats, resolutions in px"
+    return {title: _table(["", *map(str, sides)], lines)}
+
+
+def _throughput(content: Any, limits: list[Any]) -> Tables:
+    """Return images/s, and what limits a training, where that was measured."""
+    tables = _speeds(content, limits, {})
+    if "verdicts" not in content:
+        return tables
+    lines = [
+        [
+            str(verdict["res"]),
+            verdict["limit"],
+            *(f"{ms:.2f}" for ms in verdict["ms_per_image"].values()),
+            *("" if verdict[name] is None else f"{verdict[name]:.2f}" for name in OVERLAPS),
+        ]
+        for verdict in content["verdicts"]
+    ]
+    parts = (f"{part}, ms" for part in content["verdicts"][0]["ms_per_image"])
+    headings = ["res, px", "limit", *parts, "overlap", "of shared cores"]
+    return {**tables, f"what limits a training of {content['model']}": _table(headings, lines)}
+
+
+def _cell(speed: float | None) -> str:
+    return "" if speed is None else f"{speed:.0f}"
+
+
+def _loader_limits(content: Any, limits: list[Any], sides: list[int]) -> list[list[str]]:
+    """Return what decoding the same pictures and memory allow, if that was measured."""
+    same = [one for one in limits if one["data"]["fingerprint"] == content["data"]["fingerprint"]]
+    if not same:
+        return []
+    decode = same[0]["results"][0]["images_per_s"] * same[0]["environment"]["usable_cores"]
+    memory = 1e9 * same[0]["memory_gb_per_s"]["median"]
+    return [
+        ["*limit:* whole pictures decoded by Pillow, all cores", *(f"{decode:.0f}" for _ in sides)],
+        ["*limit:* float32 batches written to memory, one core", *(f"{memory / (12 * res**2):.0f}" for res in sides)],
+    ]
+
+
+def _steps_beside_limits(content: Any, limits: list[Any]) -> Tables:
+    """Return the tables of the FixRes stage's cost, and how near a train step is to what arithmetic allows."""
+    tables = finetune_cost.tables(content)
+    same = [one for one in limits if (one["model"], one["device"]) == (content["model"], content["device"])]
+    if not same:
+        return tables
+    gflop = {row["res"]: row["step_gflop"] for row in same[0]["network"]}
+    peak = same[0]["matmul_gflop_per_s"]["median"]
+    rows = [row for row in content["results"] if row["stage"] == finetune_cost.TRAIN and row["res"] in gflop]
+    lines = [
+        [f"{row['res']}", f"{row['images_per_s']:.0f}", f"{peak / gflop[row['res']]:.0f}",
+         f"{row['images_per_s'] * gflop[row['res']] / peak:.0%}"]
+        for row in rows
+    ]  # fmt: skip
+    beside = _table(["res, px", "train step, images/s", "*limit:* matrix products, images/s", "share"], lines)
+    return {**tables, "train steps beside what arithmetic allows": beside}
+
+
+def _operators(content: Any, _: Any) -> Tables:
+    rows = content["milliseconds"]
+    lines = [[name, *(f"{row[name]:.2f}" for row in rows)] for name in rows[0] if name != "res"]
+    headings = ["resolution, px", *(str(row["res"]) for row in rows)]
+    return {"CPU milliseconds per picture": _table(headings, lines)}
+
+
+def _methods(content: Any, _: Any) -> Tables:
+    from methods import accuracy_table, cost_table  # noqa: PLC0415 - its module is a bench of its own
+
+    return {
+        "top-1 %, mean ± std over seeds": accuracy_table(content["results"]),
+        "cost": cost_table(content["results"]),
+    }
+
+
+def _copies_accuracy(content: Any, _: Any) -> Tables:
+    sides = list(dict.fromkeys(row["res"] for row in content["results"]))
+    headings = ["trained on", *(heading for side in sides for heading in (f"at {side} px", "mean ± std"))]
+    lines = []
+    for loader in dict.fromkeys(row["loader"] for row in content["results"]):
+        same = [row for row in content["results"] if row["loader"] == loader]
+        cells = ((", ".join(map(str, row["top1"])), f"{row['mean']} ± {row['std']}") for row in same)
+        lines.append([loader, *(cell for pair in cells for cell in pair)])
+    return {"top-1 in %": _table(headings, lines)}
+
+
+_PREPARED = {"torchvision": "torchvision, originals", "ffcv": "FFCV"}
+
+SHOWN: Mapping[str, Shown] = {
+    "limits": Shown("uv run python bench/limits.py", lambda content, _: limits.tables(content)),
+    "throughput": Shown("uv run python bench/throughput.py", _throughput),
+    "prepared": Shown(
+        "uv run python bench/prepared.py --repeats 5 --peers torchvision,ffcv=FFCV_ENV/bin/python",
+        lambda content, limits: _speeds(content, limits, _PREPARED),
+    ),
+    "prepared-grocery": Shown(
+        "uv run python bench/prepared.py --data grocery --repeats 3 --peers torchvision,ffcv=FFCV_ENV/bin/python",
+        lambda content, limits: _speeds(content, limits, _PREPARED),
+    ),
+    "operators": Shown("uv run python bench/operators.py", _operators),
+    "switching": Shown("uv run python bench/switching.py", lambda content, _: switching.tables(content)),
+    "finetune_cost": Shown("uv run python bench/finetune_cost.py", _steps_beside_limits),
+    "methods": Shown("uv run python bench/methods.py --data DIR --recipe bench/grocery.toml --weights FILE", _methods),
+    "parity": Shown("uv run python bench/parity.py", lambda content, _: parity.tables(content)),
+    "parity-grocery": Shown(
+        "uv run python bench/parity.py --data grocery --checkpoint RUN", lambda content, _: parity.tables(content)
+    ),
+    "scaling": Shown("uv run python bench/scaling.py", lambda content, _: scaling.tables(content)),
+    "copies-accuracy": Shown("dali-fixres evaluate, as above", _copies_accuracy),
+}

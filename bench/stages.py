@@ -1,0 +1,272 @@
+"""What a training consists of, each part measured by itself and together: the measures of `throughput.py`."""
+
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count, islice, repeat, takewhile
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from graphs import GraphPart
+from rich.console import Console
+from torch import nn
+
+from dali_fixres.batch import Batch, BatchPlan
+from dali_fixres.checkpoint import CheckpointClock
+from dali_fixres.colour import IMAGENET
+from dali_fixres.distributed import World
+from dali_fixres.evaluation import evaluate
+from dali_fixres.interruption import Orders
+from dali_fixres.metrics import Tally
+from dali_fixres.optim import LearningRate, build_optimizer
+from dali_fixres.plan import TrainPlan, step_seed
+from dali_fixres.precision import forward_precision
+from dali_fixres.report.progress import Bar
+from dali_fixres.training import Learner, Meter, train
+from pipelines import Loader
+from pipelines.feed import GraphInputs, graph_inputs
+
+__all__ = ["OURS", "SHOWN", "Limits", "Repeat", "Stages", "learner_of", "peak_host_mib"]
+
+OURS = "dali-fixres"
+
+SHOWN = ("read", "decode", "loader", "train step", "bare step", "together", "evaluation")
+"""Stages whose figures are shown as they are."""
+
+WARM_UP = 2
+"""Batches before the clock starts: threads are awake by then, and a loader is as far ahead as it will be."""
+
+LEAST = 2
+"""Timed batches of a repeat, however long they take."""
+
+T = TypeVar("T")
+
+Clock = Callable[[], float]
+
+
+class Limits(NamedTuple):
+    """When a repeat has lasted long enough: whichever is reached first."""
+
+    num_batches: int
+    seconds: float
+
+
+class Repeat(NamedTuple):
+    """What one repeat of a measure has found.
+
+    Attributes:
+        images_per_s: Of wall time; for ``python`` and ``null step``, of CPU time of the main thread.
+        cores: CPU time of the process over wall time.
+        host_mib: Resident memory of the process at its end.
+        device_mib: The most that torch has had on the GPU; 0 without one.
+    """
+
+    images_per_s: float
+    cores: float
+    host_mib: int
+    device_mib: int
+
+
+class Stopwatch:
+    """Measures from its making on.
+
+    Args:
+        device: Waited for at both ends, but not at the end of CPU time: waiting may spin.
+        clock: What seconds are counted by.
+    """
+
+    def __init__(self, device: torch.device, clock: Clock = time.perf_counter) -> None:
+        self._device = device
+        self._clock = clock
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+        self._wall, self._cpu, self._started = time.perf_counter(), time.process_time(), clock()
+
+    def some_of(self, work: Iterator[T], limits: Limits) -> Iterator[T]:
+        """Yield of something endless until the limits are reached."""
+        done = 0
+        while done < LEAST or (done < limits.num_batches and time.perf_counter() - self._wall < limits.seconds):
+            yield next(work)
+            done += 1
+
+    def read(self, num_images: int) -> Repeat:
+        """Return what a repeat over so many pictures has found."""
+        on_gpu = self._device.type == "cuda"
+        if on_gpu and self._clock is time.perf_counter:
+            torch.cuda.synchronize(self._device)
+        seconds, wall = self._clock() - self._started, time.perf_counter() - self._wall
+        return Repeat(
+            images_per_s=num_images / seconds,
+            cores=(time.process_time() - self._cpu) / wall,
+            host_mib=_host_mib(),
+            device_mib=round(torch.cuda.max_memory_allocated(self._device) / 2**20) if on_gpu else 0,
+        )
+
+
+class Null(nn.Module):
+    """A network that costs nothing: what is left of a step is the loop's own."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the same logits for every picture."""
+        return self.bias.expand(len(images), -1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stages:
+    """The measures of a data set, a network and a device.
+
+    Attributes:
+        loader: Ours.
+        parts: The beginnings of its graph, by name: up to reading, up to decoding.
+        learner: The network, and how it learns.
+        device: Where it learns.
+        limits: Of a repeat.
+    """
+
+    loader: Loader
+    parts: Mapping[str, GraphPart]
+    learner: Learner
+    device: torch.device
+    limits: Limits
+
+    def of(self, plan: TrainPlan) -> dict[str, Callable[[], Repeat]]:
+        """Return the measures at a plan's resolution, by stage."""
+        null = learner_of(Null(len(plan.index.classes)).to(self.device))
+        stages: dict[str, Callable[[], Repeat]] = {
+            **{name: partial(self._partial, part, plan) for name, part in self.parts.items()},
+            "loader": partial(self._loader_alone, plan),
+            "train step": partial(self._train_step, plan),
+            "together": lambda: self._together(plan, self.learner),
+            "evaluation": partial(self._evaluation, plan),
+            "python": lambda: self._together(plan, null, time.thread_time),
+            "null step": lambda: self._bare_step(plan, null, time.thread_time),
+        }
+        if self.device.type == "cuda":
+            stages["bare step"] = lambda: self._bare_step(plan, self.learner)
+        return stages
+
+    def _partial(self, part: GraphPart, plan: TrainPlan) -> Repeat:
+        with worked_off(lambda plans: part.run(self._inputs(plan, plans)), plan) as outputs:
+            return self._timed(outputs, plan.batch_size)
+
+    def _inputs(self, plan: TrainPlan, plans: Iterator[BatchPlan]) -> Iterator[GraphInputs]:
+        on_cpu = self.device.type == "cpu"
+        return (graph_inputs(one, plan.index, IMAGENET, decode_window=on_cpu) for one in plans)
+
+    def _loader_alone(self, plan: TrainPlan) -> Repeat:
+        with worked_off(self.loader.run, plan) as batches:
+            return self._timed(batches, plan.batch_size)
+
+    def _together(self, plan: TrainPlan, learner: Learner, clock: Clock = time.perf_counter) -> Repeat:
+        with worked_off(self.loader.run, plan) as batches:
+            return self._timed(steps(learner, batches), plan.batch_size, clock)
+
+    def _train_step(self, plan: TrainPlan) -> Repeat:
+        batch = synthetic_batch(plan, self.device)
+        return self._timed(steps(self.learner, repeat(batch)), len(batch))
+
+    def _bare_step(self, plan: TrainPlan, learner: Learner, clock: Clock = time.perf_counter) -> Repeat:
+        batch = synthetic_batch(plan, self.device)
+        return self._timed(bare_steps(learner, batch), len(batch), clock)
+
+    def _evaluation(self, plan: TrainPlan) -> Repeat:
+        network, same = self.learner.network, repeat(synthetic_batch(plan, self.device))
+        evaluate(network, islice(same, WARM_UP), WARM_UP, silent_bar())
+        watch = Stopwatch(self.device)
+        counts = evaluate(network, watch.some_of(same, self.limits), self.limits.num_batches, silent_bar())
+        return watch.read(int(counts[2]))
+
+    def _timed(self, work: Iterator[Any], batch_size: int, clock: Clock = time.perf_counter) -> Repeat:
+        """Time something endless that takes a batch at a time."""
+        for _ in islice(work, WARM_UP):
+            pass
+        watch = Stopwatch(self.device, clock)
+        return watch.read(batch_size * sum(1 for _ in watch.some_of(work, self.limits)))
+
+
+@contextmanager
+def worked_off(run: Callable[[Iterator[BatchPlan]], Iterator[T]], plan: TrainPlan) -> Iterator[Iterator[T]]:
+    """Let something run on the plans of one epoch after the other; at the end it finishes what it has begun.
+
+    Otherwise that would disturb what is measured next.
+    """
+    ended: list[bool] = []
+    plans = chain.from_iterable(plan.epoch(epoch) for epoch in count())
+    made = run(takewhile(lambda _: not ended, plans))
+    yield made
+    ended.append(True)
+    for _ in made:
+        pass
+
+
+def steps(learner: Learner, batches: Iterable[Batch]) -> Iterator[int]:
+    """Take the steps that `dali-fixres train` takes, with what it does between them."""
+    orders, clock = Orders(World()), CheckpointClock(10, "min")
+    for step in train(learner, batches, 0, Meter(silent_bar(), Tally())):
+        orders.agree(save=clock.due(step))
+        yield step
+
+
+def bare_steps(learner: Learner, batch: Batch) -> Iterator[None]:
+    """Take steps on a batch with nothing around them."""
+    learner.set_mode()
+    criterion = nn.CrossEntropyLoss(label_smoothing=learner.label_smoothing)
+    while True:
+        with forward_precision(batch.images.device):
+            loss = criterion(learner.forward(batch.images), batch.labels)
+        learner.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        learner.optimizer.step()
+        yield
+
+
+def learner_of(network: nn.Module) -> Learner:
+    """Return what `dali-fixres train` learns with, at a rate so low that made-up pictures do no harm."""
+    return Learner(
+        network=network,
+        forward=network,
+        optimizer=build_optimizer(network, momentum=0.9, weight_decay=1e-4),
+        learning_rate=LearningRate(peaks=((0, 1e-6),), num_steps=10**9, warmup_steps=0, decay="cosine"),
+        seed_of=partial(step_seed, 0, 0),
+        set_mode=network.train,
+        label_smoothing=0.0,
+        clip_grad=None,
+    )
+
+
+def synthetic_batch(plan: TrainPlan, device: torch.device) -> Batch:
+    """Return a picture of noise, many times over, that lies on the device in the format that the loader hands over."""
+    side = plan.schedule.last.crop_px
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    return Batch(
+        noise.expand(plan.batch_size, -1, -1, -1).contiguous(memory_format=torch.channels_last),
+        torch.arange(plan.batch_size, device=device) % len(plan.index.classes),
+        np.arange(plan.batch_size),
+        plan.schedule.last,
+    )
+
+
+def silent_bar() -> Bar:
+    """Return a bar that shows nothing."""
+    return Bar("", 1, Console(quiet=True), live=None)
+
+
+def peak_host_mib() -> int:
+    """Return the most memory that this process has had, MiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _host_mib() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return round(pages * resource.getpagesize() / 2**20)
