@@ -30,7 +30,7 @@ from dali_fixres.errors import CheckpointError
 from dali_fixres.features import check_features
 from dali_fixres.interruption import Orders, obeying_signals
 from dali_fixres.metrics import Accuracy
-from dali_fixres.models import Anatomy, BuiltModel
+from dali_fixres.models import Anatomy, BuiltModel, dissect
 from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.report.environment import environment
@@ -150,9 +150,9 @@ def freeze_network(config: FinetuneConfig, network: nn.Module) -> tuple[Anatomy,
     Raises:
         ModelError: If it cannot take pictures of the test resolution, or not be tuned so.
     """
-    anatomy, tuned, what_learns = tune(network, config.test_resolution, config.tuned, config.blocks)
     if config.method in {"one-pass", "frechet"}:
-        check_features(network, anatomy.classifier, config.test_resolution)
+        check_features(network, dissect(network, config.test_resolution).classifier, config.test_resolution)
+    anatomy, tuned, what_learns = tune(network, config.test_resolution, config.tuned, config.blocks)
     if config.method == "frechet":
         what_learns = f"mapping what reaches {anatomy.classifier_name}; nothing learns"
     return anatomy, tuned, what_learns
