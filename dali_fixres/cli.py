@@ -29,6 +29,7 @@ from dali_fixres.config import (
     VerifyConfig,
     config_file,
     read_toml,
+    recipe_command,
 )
 from dali_fixres.config import (
     recipes as shipped_recipes,
@@ -179,6 +180,9 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
     layers: list[tuple[dict[str, Any], str]] = []
     if "config" in told:
         path = config_file(Path(told["config"]))
+        of = recipe_command(path)
+        if of not in {None, commands[-1], *(["train"] if commands[-1] == FIXRES else [])}:
+            raise ConfigError(f"--config {told['config']} is a recipe of {of}, and not of {commands[-1]}")
         layers.append((read_toml(path, known), str(path)))
         told = {**layers[0][0], **told}
     run = _run_to_resume(commands[-1], told) if commands[-1] in {"train", "finetune", FIXRES} else None

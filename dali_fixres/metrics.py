@@ -95,6 +95,7 @@ class Accuracy:
 
     def as_json(self) -> dict[str, Any]:
         """Return the documented accuracy row."""
+        seconds = max(round(self.seconds, 6), 1e-6)  # so that what is read back gives the same row again
         row: dict[str, Any] = {
             "test_res": self.resolution.crop_px,
             "crop_ratio": self.resolution.crop_ratio,
@@ -104,8 +105,8 @@ class Accuracy:
             **_percentages("top5", self.num_top5, self.num_images),
             "num_images": self.num_images,
             "num_unreadable": self.num_unreadable,
-            "seconds": round(self.seconds, 6),
-            "images_per_s": round(self.images_per_s, 2),
+            "seconds": seconds,
+            "images_per_s": round(self.num_images / seconds, 2),
             "gmacs": self.gmacs,
         }
         if self.num_real_images:

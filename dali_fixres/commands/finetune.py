@@ -12,6 +12,7 @@ from dali_fixres.commands.dry_run import dry_run_of_finetune
 from dali_fixres.commands.frechet import adapt_activations
 from dali_fixres.commands.learner import build_learner, prepare, tuning_plan, untrained
 from dali_fixres.commands.network import (
+    USUAL_TRAIN_RES,
     build_named,
     build_start,
     continuing,
@@ -26,7 +27,7 @@ from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import FinetuneConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
-from dali_fixres.errors import CheckpointError
+from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.features import check_features
 from dali_fixres.interruption import Orders, obeying_signals
 from dali_fixres.metrics import Accuracy
@@ -129,6 +130,13 @@ def _begin(
         named = find_named(config, reporter)
         config = replace(config, model=named.name)
         spec, built = build_named(config, named, dataset.index, reporter)
+        if config.method == "frechet" and built.new_head:
+            raise ConfigError(
+                f"--method frechet learns nothing, and {named.name} has a new classifier for these "
+                f"{len(dataset.index.classes)} classes; train it first, or use another method"
+            )
+        if config.train_res is None:
+            reporter.line(f"taken to have been trained at {USUAL_TRAIN_RES} px; --train-res says otherwise")
         if named.weights is None and not config.pretrained:
             reporter.warn("a network that has not been trained is fixed; give --weights, --pretrained or --checkpoint")
     state = untrained("finetune", config, trained_at(config, source), spec, built, dataset.index)

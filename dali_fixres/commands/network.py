@@ -14,6 +14,7 @@ from dali_fixres.report.progress import Reporter
 from dali_fixres.runs import newest_run
 
 __all__ = [
+    "USUAL_TRAIN_RES",
     "Named",
     "Start",
     "build_named",
@@ -157,6 +158,10 @@ def build_to_test(
     if start is None:
         outputs = names or classes
         spec, built = build_named(config, find_named(config, reporter), index, reporter, len(outputs))
+        if names is not None and built.new_head:
+            raise ConfigError(
+                f"--class-map {named} names {len(names)} outputs, and the network of these weights has another number"
+            )
         if built.new_head or (not config.pretrained and config.weights is None):
             advice = "; for data of a part of the network's classes give --class-map" if built.new_head else ""
             reporter.warn(f"the classifier has not been trained: only the timing means something{advice}")
@@ -193,7 +198,10 @@ def find_named(config: NetworkConfig, reporter: Reporter) -> Named:
     assert weights is not None, "callers have one of the two"
     reporter.line(f"looking for the network that {config.weights} is of; --model NAME saves the time")
     name = recognise(weights)
-    reporter.line(f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors")
+    reporter.line(
+        f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors; these do not tell its mean and "
+        "std and its constructor's arguments, for which there are --mean, --std, --model-arg"
+    )
     return Named(name, weights)
 
 

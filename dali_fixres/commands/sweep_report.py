@@ -31,8 +31,10 @@ def read_before(path: Path | None, fingerprint: str) -> list[Accuracy]:
         other = content["fingerprint"]
     except OSError as error:
         raise ConfigError(f"cannot read --before {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-        raise ConfigError(f"--before {path} is not what evaluate --json writes: {error!r}") from error
+    except KeyError as error:
+        raise ConfigError(f"--before {path} is not what evaluate --json writes: it lacks {error}") from error
+    except (ValueError, TypeError, AttributeError, ConfigError) as error:
+        raise ConfigError(f"--before {path} is not what evaluate --json writes: {error}") from error
     if other != fingerprint:
         raise ConfigError(
             f"--before {path} is of another data set (fingerprint {other[:12]}) than this one ({fingerprint[:12]})"
@@ -45,7 +47,8 @@ def report_sweep(
 ) -> None:
     """Print the table and which setting is best and which recommended; write JSON and plot."""
     best, recommended = best_of(results), recommended_of(results)
-    print_table(origin.title, accuracy_table(results))
+    title = f"{origin.title}{', answers among its classes alone' if config.only_mapped else ''}"
+    print_table(title, accuracy_table(results))
     reporter = Reporter()
     if len(results) > 1:
         reporter.line(_recommendation(best, recommended))
@@ -74,6 +77,6 @@ def _recommendation(best: Accuracy, recommended: Accuracy) -> str:
     if recommended == best:
         return f"recommended: {in_words(best)}, the best top-1; none that is cheaper comes within its 95 % interval"
     return (
-        f"recommended: {in_words(recommended)}; nothing cheaper comes within the 95 % interval of the best "
-        f"({low:.1f} to {high:.1f} %), which is {in_words(best)}"
+        f"recommended: {in_words(recommended)}, the cheapest within the 95 % interval of the best ({low:.1f} to "
+        f"{high:.1f} %), which is {in_words(best)}"
     )

@@ -8,7 +8,7 @@ from dali_fixres.config.data import IndexConfig, PrepareConfig, PreviewConfig, V
 from dali_fixres.config.export import ExportConfig
 from dali_fixres.config.fixres import BEST_OF_SWEEP, FixresConfig
 from dali_fixres.config.network import AnalyzeConfig, Config, Copies, Device, EvaluateConfig, NetworkConfig
-from dali_fixres.config.recipes import config_file, recipe_header, recipes
+from dali_fixres.config.recipes import config_file, recipe_command, recipe_header, recipes
 from dali_fixres.config.stages import FinetuneConfig, Policy, StageConfig, TrainConfig
 from dali_fixres.config.toml import read_toml, to_toml
 
@@ -32,6 +32,7 @@ __all__ = [
     "VerifyConfig",
     "config_file",
     "read_toml",
+    "recipe_command",
     "recipe_header",
     "recipes",
     "to_toml",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dali_fixres.errors import ConfigError, did_you_mean
 
-__all__ = ["config_file", "recipe_header", "recipes"]
+__all__ = ["config_file", "recipe_command", "recipe_header", "recipes"]
 
 
 def recipes() -> dict[str, Path]:
@@ -19,6 +19,14 @@ def recipe_header(path: Path) -> list[str]:
     """Return the lines at a recipe's head: its command, the published figure, its source."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+
+
+def recipe_command(path: Path) -> str | None:
+    """Return the command that a shipped recipe is of; None for any other file."""
+    if path not in recipes().values():
+        return None
+    words = recipe_header(path)[0].split()
+    return next(word for word in words if word in {"train", "finetune"})
 
 
 def config_file(said: Path) -> Path:

@@ -82,7 +82,8 @@ class StageConfig(OneCropConfig):
     """Go on with a run although pictures have been added, removed or changed since."""
 
     dry_run: bool = False
-    """Say what would be done (network, what learns, steps, learning rates, work), and do none of it."""
+    """Say what train, or finetune with sgd, would do (network, what learns, steps, learning rates, work), and do none
+    of it."""
 
     def __post_init__(self) -> None:
         super(StageConfig, self).__post_init__()
@@ -173,7 +174,8 @@ class FinetuneConfig(StageConfig):
     --model with --pretrained or --weights."""
 
     train_res: int | None = None
-    """Pixels the network was trained at, for the table; known from the checkpoint."""
+    """Pixels the network was trained at, where it is tested too, and where frechet looks at training crops; the
+    checkpoint's if left out, or 224 for a network by name."""
 
     method: Method = "sgd"
     """How it learns: the network runs over the pictures in every epoch (sgd), or once, and the classifier learns from

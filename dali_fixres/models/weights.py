@@ -102,7 +102,9 @@ def read_torch_file(path: Path) -> Any:
             f"{path} is no plain checkpoint: {why}; save its state_dict with torch.save or safetensors"
         ) from error
     except Exception as error:
-        raise CheckpointError(f"cannot read {path}: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a .pth or .safetensors file: {type(error).__name__}: {_first_line(error)}"
+        ) from error
 
 
 def read_weights(path: Path) -> WeightsFile:

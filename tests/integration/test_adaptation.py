@@ -19,7 +19,8 @@ from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.finetune import finetune
 from dali_fixres.commands.train import train
 from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, TrainConfig
-from dali_fixres.errors import CheckpointError, ModelError
+from dali_fixres.errors import CheckpointError, ConfigError, ModelError
+from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.runs import RunFolder
 
 
@@ -129,6 +130,17 @@ def test_a_second_mapping_is_refused(adapted: Path, tmp_path: Path) -> None:
     """What reaches the classifier of an adapted network is mapped already; the error says where to start."""
     with pytest.raises(CheckpointError, match=r"has a Fréchet mapping already; start from the network before it"):
         finetune(FinetuneConfig(checkpoint=adapted, test_res=128, method="frechet", out=tmp_path / "run"))
+
+
+def test_a_new_classifier_is_not_adapted(adapted: Path, config: FinetuneConfig, tmp_path: Path) -> None:
+    """Where nothing learns, a classifier of other classes would stay the zeros that it starts as."""
+    network = build_model(ModelSpec("timm/test_resnet", 7)).network
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    named = replace(config, checkpoint=None, model="timm/test_resnet", weights=tmp_path / "weights.pth")
+    data = Path(str(load_checkpoint(adapted).config["data"]))
+    with pytest.raises(ConfigError, match="has a new classifier for these 4 classes; train it first"):
+        finetune(replace(named, data=data, out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_stays_as_it_is(config: FinetuneConfig, pictures: Path, adapted: Path) -> None:

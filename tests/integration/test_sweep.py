@@ -177,6 +177,9 @@ def test_a_named_network_keeps_its_outputs(
     of_checkpoint = figures(replace(config, data=data))["results"][0]
     named = replace(config, checkpoint=None, model="timm/test_resnet", weights=tmp_path / "weights.pth", data=data)
     assert figures(replace(named, class_map=names))["results"][0]["num_top1"] == of_checkpoint["num_top1"]
+    names.write_text("ant\nbee\ndog\n")
+    with pytest.raises(ConfigError, match=r"names 3 outputs, and the network of these weights has another number"):
+        evaluate(replace(named, class_map=names))
 
 
 def test_real_labels(config: EvaluateConfig, trained: Path, pictures: Path, tmp_path: Path) -> None:

@@ -130,6 +130,12 @@ def test_a_dry_run_without_a_network(many: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "dry.json").read_text())["model"] == "resnet50"
 
 
+def test_a_recipe_of_another_command() -> None:
+    """It is said whose it is, instead of which of its keys is unknown."""
+    with pytest.raises(ConfigError, match="--config fixres-rn50-v2 is a recipe of finetune, and not of train"):
+        app(["train", "--config", "fixres-rn50-v2"], exit_on_error=False, result_action="return_value")
+
+
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     """`recipes` prints every name with its command."""
     app(["recipes"], exit_on_error=False, result_action="return_value")
