@@ -8,6 +8,7 @@ from nvidia.dali.pipeline import pipeline_def
 
 from dali_fixres.colour import IMAGENET
 from pipelines import graph
+from pipelines.decoding import WHOLE
 from pipelines.feed import GraphInputs
 
 __all__ = ["OPERATORS", "GraphPart", "Operator"]
@@ -39,7 +40,7 @@ class GraphPart:
             files, *others = graph.inputs(self._next_inputs)
             start, end, window_start, window_end, size, _, _ = others
             results = [graph.read(files, in_shards)]
-            results.append(graph.decoded(results[-1], start, end, on_gpu))
+            results.append(graph.decoded(results[-1], start, end, WHOLE if on_gpu else None))
             results.append(graph.resized(results[-1], window_start, window_end, size))
             results.append(graph.normalised(results[-1], IMAGENET, on_gpu))
             # DALI leaves out what leads to no output, and warns of inputs that do not.

@@ -82,7 +82,7 @@ def _train(
     size = max(plan.max_batch_size, config.batch_size)
     with (
         run_folder(config, "train", resumed, start, dataset, world) as run,
-        open_loader(config, dataset, built.normalisation, device, size) as loader,
+        open_loader(config, dataset, built.normalisation, device, world, reporter, size) as loader,
         obeying_signals(world, outer) as orders,
     ):
         listed_in = run.unreadable if run else None
