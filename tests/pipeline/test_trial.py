@@ -20,6 +20,6 @@ def test_the_cpu_decodes_the_trials_pictures_as_pil() -> None:
 @pytest.mark.parametrize("operator", ["decoders__Image", "decoders__ImageSlice"])
 def test_both_decoders_take_the_settings_of_a_gpu(operator: str) -> None:
     """What a GPU's decoding is set by are arguments of both of DALI's operators."""
-    schema = backend.GetSchema(operator)
+    schema = backend.GetSchema(operator)  # type: ignore[attr-defined]
     for name in ("hw_decoder_load", "jpeg_fancy_upsampling", "adjust_orientation"):
         assert schema.HasArgument(name)

@@ -37,8 +37,8 @@ def test_the_fastest_safe_way_is_chosen() -> None:
     assert choice.decoding == Decoding(hw_decoder_load=1.0)
     assert choice.why == (
         "the fastest of 2 safe ways of 4, 9000 images/s in its trial (the window's surroundings, 65% on hardware "
-        "engines: wrong pixels: a picture differs from the CPU's by 17.25 of 255 on average; the window's surroundings, "
-        "100% on hardware engines: crashed with SIGSEGV)"
+        "engines: wrong pixels: a picture differs from the CPU's by 17.25 of 255 on average; the window's "
+        "surroundings, 100% on hardware engines: crashed with SIGSEGV)"
     )
     assert choose([Attempt(REGION, "", 0.9, 2.0), Attempt(WHOLE, "", 0.9, 1.0)]).decoding == REGION
 
