@@ -23,7 +23,6 @@ import torch
 from cyclopts import App, Parameter
 from gpu_goals import Goal, judged
 from harness import start
-from pictures import bench_pictures
 from rich.table import Table
 
 from dali_fixres.errors import UserError
@@ -42,8 +41,6 @@ GRACE_S = 5.0
 
 MEASURING = 0.6
 """Share of its limit that a part measures for; the rest is for starting, and for what it is at."""
-
-FINETUNE_RECIPE = 'model = "resnet50"\ntrain_res = "128"\nepochs = 1\nbatch_size = 256\n'
 
 
 @Parameter(name="*")
@@ -108,9 +105,10 @@ PARTS: Mapping[str, Part] = {
     "decoding": Part(95),
     "tests": Part(45),
     "damaged": Part(20),
+    "parity": Part(20, "parity.py", ("--res=128,224,320", "--batch-size=20", "--quick")),
     "loader": Part(60),
     "switching": Part(
-        30,
+        40,
         "switching.py",
         ("--device=cuda", "--res=128,224,320", "--batch-size=128", "--repeats=2", "--num-batches=8"),
     ),
@@ -119,11 +117,15 @@ PARTS: Mapping[str, Part] = {
         "throughput.py",
         ("--device=cuda", "--res=128,160,224,320", "--model=resnet50", "--batch-size=256", "--repeats=1"),
     ),
-    "waits": Part(25),
+    "waits": Part(20),
     "steps": Part(45),
-    "finetune": Part(45, "methods.py", ("--res=320,384", "--methods=sgd,one-pass", "--seeds=0", "--sweep=128")),
-    "evaluation": Part(25, needs=("data", "weights")),
-    "real": Part(25, "methods.py", needs=("data", "recipe"), takes_rest=True),
+    "finetune": Part(
+        30,
+        "finetune_cost.py",
+        ("--device=cuda", "--res=128,320,384", "--model=resnet50", "--batch-size=128", "--repeats=1"),
+    ),
+    "evaluation": Part(20, needs=("data", "weights")),
+    "real": Part(20, "methods.py", needs=("data", "recipe"), takes_rest=True),
 }
 """In the order they are run. Their limits add up to the total."""
 
@@ -185,16 +187,11 @@ def command_of(check: Check, name: str, limit_s: float) -> list[str]:
         given = {"data": check.data, "weights": check.weights, "model": check.model, "res": check.res}
         words += [name, f"--seconds={MEASURING * limit_s:.0f}"]
         words += [f"--{flag}={value}" for flag, value in given.items() if value is not None]
-    if name == "finetune":
-        recipe = check.out / "finetune.toml"
-        recipe.write_text(FINETUNE_RECIPE, encoding="utf-8")
-        words += [f"--data={bench_pictures()}", f"--recipe={recipe}", "--epochs=1"]
-    if name == "real":
+    if part.script == "methods.py":
         words += [f"--data={check.data}", f"--recipe={check.recipe}", f"--res={check.res}"]
         words += [f"--weights={check.weights}"] if check.weights else []
-    if part.script == "methods.py":
         words.append(f"--folder={check.out / name}")
-    elif check.quick:
+    elif check.quick and "--quick" not in part.words:
         words.append("--quick")
     return [*words, *part.words, f"--json={check.out / name}.json"]
 

@@ -21,6 +21,9 @@ MOST_FIRST_BATCH = 2.0
 MOST_WAITING = 0.01
 """Of a step, for data."""
 
+MOST_DIFFERENCE = 1.0
+"""Of test pictures made on CPU and GPU, of 255, on average."""
+
 MOST_POINTS_APART = 0.1
 """Accuracy on CPU and GPU."""
 
@@ -48,6 +51,7 @@ def judged(parts: Parts) -> list[Goal]:
     return [
         _decoding(parts),
         _tests(parts),
+        _pictures(parts),
         _accuracy(parts),
         *(_together(parts, res) for res in (128, 224)),
         *(_loader(parts, source, res, least) for source, res, least in LEAST_LOADER),
@@ -71,6 +75,16 @@ def _tests(parts: Parts) -> Goal:
     passed, failed, skipped = (parts["tests"][name] for name in ("num_passed", "num_failed", "num_skipped"))
     found = f"{passed} passed, {failed} failed, {skipped} skipped"
     return Goal(text, found, passed > 0 and failed == skipped == 0)
+
+
+def _pictures(parts: Parts) -> Goal:
+    text = f"test pictures on GPU within {MOST_DIFFERENCE:g} of 255 of the CPU's on average"
+    rows = parts.get("parity", {}).get("differences", [])
+    pairs = [row for row in rows if {row["loader"], row["against"]} == {"dali cpu", "dali gpu"}]
+    if not pairs:
+        return Goal(text)
+    found = ", ".join(f"{row['mean']:.2f} at {row['res']} px" for row in pairs)
+    return Goal(text, found, all(row["mean"] <= MOST_DIFFERENCE for row in pairs))
 
 
 def _accuracy(parts: Parts) -> Goal:

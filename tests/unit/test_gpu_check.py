@@ -1,9 +1,11 @@
 """The check of a GPU, as far as it needs none: time limits, what is run again, commands, goals from rows."""
 
+import importlib
 import os
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +68,15 @@ def test_commands_of_parts(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("part", ["training", "real"])
-def test_benches_take_the_flags_they_are_given(tmp_path: Path, part: str) -> None:
+def test_benches_take_the_flags_they_are_given(tmp_path: Path) -> None:
     """The parts that are other benches are called with flags that these know."""
-    check = Check(out=tmp_path, data=tmp_path, recipe=tmp_path, weights=tmp_path)
-    _, script, *words = command_of(check, part, 60.0)
-    known = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
-    assert all(word.partition("=")[0] in known for word in words)
+    check = Check(out=tmp_path, data=tmp_path, recipe=tmp_path, weights=tmp_path, quick=True)
+    others = {name: part.script for name, part in PARTS.items() if part.script != "gpu_parts.py"}
+    assert others.keys() == {"parity", "switching", "training", "finetune", "real"}
+    for name, script in others.items():
+        bench = importlib.import_module(script.removesuffix(".py"))
+        known = {f"--{field.name.replace('_', '-')}" for field in fields(bench.Bench)}
+        assert {word.partition("=")[0] for word in command_of(check, name, 60.0)[2:]} <= known
 
 
 def test_a_part_that_goes_wrong_is_a_result(tmp_path: Path) -> None:
@@ -148,7 +152,7 @@ def rows(*speeds: tuple[str, int, float]) -> list[dict[str, Any]]:
 def test_goals_without_figures_are_neither_reached_nor_missed() -> None:
     """Of a check that has found nothing, every goal is named and left open."""
     goals = judged({})
-    assert len(goals) == 9
+    assert len(goals) == 10
     assert {(goal.found, goal.passed) for goal in goals} == {("not measured", None)}
 
 
@@ -157,6 +161,12 @@ def test_goals_are_judged_from_rows() -> None:
     good: dict[str, Any] = {
         "decoding": {"choice": "whole pictures", "why": "the fastest", "results": [{"flaw": "x"}, {"flaw": ""}]},
         "tests": {"num_passed": 8, "num_failed": 0, "num_skipped": 0},
+        "parity": {
+            "differences": [
+                {"loader": "dali cpu", "against": "dali gpu", "res": 128, "mean": 1.0},
+                {"loader": "dali gpu", "against": "pil", "res": 128, "mean": 1.2},
+            ]
+        },
         "evaluation": {"results": [{"res": 224, "cpu_top1": 75.3, "gpu_top1": 75.4}]},
         "training": {
             "environment": {"usable_cores": 16},
@@ -181,13 +191,14 @@ def test_goals_are_judged_from_rows() -> None:
         "waits": {"results": [{"res": 128, "wait_share": 0.0099}, {"res": 224, "wait_share": 0.001}]},
     }  # fmt: skip
     goals = judged(good)
-    assert [goal.passed for goal in goals] == [True] * 9
-    assert goals[3].found == "0.950 (7600 of 8000 images/s, 16 cores)"
-    assert goals[5].found == "10500 images/s, the decoder alone not measured"
-    assert goals[6].found == "18000 images/s, the decoder alone 20000"
+    assert [goal.passed for goal in goals] == [True] * 10
+    assert goals[4].found == "0.950 (7600 of 8000 images/s, 16 cores)"
+    assert goals[6].found == "10500 images/s, the decoder alone not measured"
+    assert goals[7].found == "18000 images/s, the decoder alone 20000"
     bad: dict[str, Any] = {
         "decoding": {**good["decoding"], "results": [{"flaw": "x"}]},
         "tests": {"num_passed": 7, "num_failed": 0, "num_skipped": 1},
+        "parity": {"differences": [{"loader": "dali cpu", "against": "dali gpu", "res": 128, "mean": 1.01}]},
         "evaluation": {"results": [{"res": 224, "cpu_top1": 75.3, "gpu_top1": 75.41}]},
         "training": {
             "environment": {"usable_cores": 16},
@@ -205,4 +216,4 @@ def test_goals_are_judged_from_rows() -> None:
         "switching": {"summary": [{"loader": "dali-fixres", "worst_first_ratio": 2.0}]},
         "waits": {"results": [{"res": 128, "wait_share": 0.01}, {"res": 224, "wait_share": 0.0}]},
     }  # fmt: skip
-    assert [goal.passed for goal in judged(bad)] == [False] * 9
+    assert [goal.passed for goal in judged(bad)] == [False] * 10
