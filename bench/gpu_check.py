@@ -144,7 +144,7 @@ def main(check: Check) -> bool:
         if not states[name]:
             reporter.line(f"{name}, {PARTS[name].limit_s:.0f} s at most")
             problem = _run(check, name, ends - time.monotonic())
-            states[name] = problem or "done"
+            states[name] = f"{problem}; see {name}.log" if problem else "done"
             failed += [name] if problem else []
         reporter.line(f"{name}: {states[name]}")
     goals = judged(finished(check.out))

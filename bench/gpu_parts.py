@@ -8,10 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree as ET
@@ -22,25 +20,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from cyclopts import App, Parameter
 from gpu_loader import measured_loaders
+from gpu_training import measured_steps, measured_waits
 from harness import start
-from loaders import training_plan
 from pictures import bench_pictures
-from stages import bare_steps, learner_of, silent_bar, synthetic_batch, worked_off
 
 from dali_fixres.commands.decoding import decoding_for, trials_of, try_ways
-from dali_fixres.commands.learner import prepare
 from dali_fixres.distributed import World
 from dali_fixres.errors import UnreadableError, UserError
 from dali_fixres.index import Index, open_data
-from dali_fixres.metrics import Tally
-from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.plan import EvaluationPlan
-from dali_fixres.processes import loader_threads
 from dali_fixres.report.environment import environment
 from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Resolution
 from dali_fixres.runs import write_json
-from dali_fixres.training import Meter, train
 from pipelines import Loader
 from pipelines.decoding import CANDIDATES
 
@@ -166,90 +158,13 @@ def loader(told: Told) -> dict[str, Any]:
 
 
 def waits(told: Told) -> dict[str, Any]:
-    """Train, and see how long the host waits for data."""
-    index = open_data(bench_pictures()).index
-    learner = learner_of(_network("resnet50", index))
-    rows = []
-    chosen = decoding_for(CUDA, World(), Reporter())
-    with Loader(index, max_batch_size=BATCH, device=CUDA, num_threads=loader_threads(), decoding=chosen) as made:
-        for res in (128, 224):
-            with worked_off(made.run, training_plan(index, Resolution(res), BATCH)) as batches:
-                for number in (10, 20 if told.quick else 60):  # the first ones warm up
-                    meter = Meter(silent_bar(), Tally())
-                    for _ in train(learner, islice(batches, number), 0, meter):
-                        pass
-                    tally = meter.tally()
-            speed = tally.num_images / tally.seconds
-            rows.append({"res": res, "wait_share": tally.waited_s / tally.seconds, "images_per_s": round(speed, 1)})
-    return {"results": rows}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step to measure: which network, on what, and how it is called."""
-
-    model: str
-    batch_size: int
-    res: int
-    how: Literal["eager", "compiled", "CUDA graphs"] = "eager"
-
-
-STEPS = (
-    *(Step("resnet50", 256, res) for res in (128, 224)),
-    Step("resnet50", 256, 128, "compiled"),
-    *(Step("resnet50", size, 128) for size in (512, 1024)),
-    *(Step("resnet18", 1024, res) for res in (128, 224)),
-    *(Step("resnet50", size, 224) for size in (512, 1024)),
-    Step("resnet50", 256, 128, "CUDA graphs"),
-    Step("resnet50", 256, 224, "compiled"),
-    *(Step("resnet50", 256, res) for res in (160, 320)),
-)
-"""What matters most comes first."""
+    """Train, and see how long the host waits for data, and how busy the GPU is."""
+    return measured_waits(decoding_for(CUDA, World(), Reporter()), BATCH, 20 if told.quick else 60)
 
 
 def steps(told: Told) -> dict[str, Any]:
     """Measure bare training steps by network, batch size, resolution, and with torch.compile."""
-    index = open_data(bench_pictures()).index
-    ends = time.monotonic() + told.seconds
-    rows: list[dict[str, Any]] = []
-    for number, step in enumerate(STEPS):
-        if time.monotonic() > ends:
-            return {"results": rows, "left_out": [asdict(left) for left in STEPS[number:]]}
-        try:
-            rows.append({**asdict(step), **_step_speed(step, index)})
-        except torch.OutOfMemoryError:
-            rows.append({**asdict(step), "problem": "out of memory"})
-    return {"results": rows, "left_out": []}
-
-
-def _step_speed(step: Step, index: Index) -> dict[str, float]:
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    network = _network(step.model, index)
-    called: Any = network
-    if step.how != "eager":
-        mode = "reduce-overhead" if step.how == "CUDA graphs" else "default"
-        called = torch.compile(network, dynamic=False, mode=mode)
-    learner = replace(learner_of(network), forward=called)
-    work = bare_steps(learner, synthetic_batch(training_plan(index, Resolution(step.res), step.batch_size), CUDA))
-    started = time.monotonic()
-    for _ in islice(work, 5):
-        pass
-    torch.cuda.synchronize()
-    warm_up_s = time.monotonic() - started
-    started, done = time.monotonic(), 0
-    while time.monotonic() - started < 1:
-        done += sum(1 for _ in islice(work, 5))
-        torch.cuda.synchronize()
-    return {
-        "images_per_s": round(done * step.batch_size / (time.monotonic() - started), 1),
-        "warm_up_s": round(warm_up_s, 2),
-        "device_mib": round(torch.cuda.max_memory_allocated() / 2**20),
-    }
-
-
-def _network(model: str, index: Index) -> torch.nn.Module:
-    return prepare(build_model(ModelSpec(model, len(index.classes)), pretrained=False).network, CUDA, sync_bn=False)
+    return measured_steps(told.seconds)
 
 
 def evaluation(told: Told) -> dict[str, Any]:

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from dali_fixres.commands.decoding import Trials, kept_trials, tried
+from dali_fixres.commands.decoding import Trials, decoding_for, kept_trials, tried
 from dali_fixres.commands.doctor import decoding_rows
+from dali_fixres.distributed import World
+from dali_fixres.report.progress import Reporter
 from pipelines.decoding import CANDIDATES, WHOLE, Attempt, Decoding, choose, fallback, hardware_engines
 
 REGION = Decoding(region=True, hw_decoder_load=1.0)
@@ -104,6 +107,12 @@ def test_trials_are_made_once_for_each_machine(own_cache: Path) -> None:
         file.write_text('{"attempts": [{"speed": 1}], "hardware_engines": 7}')
     assert kept_trials(MACHINE, try_all) == GOOD
     assert len(asked) == 3
+
+
+def test_a_cpu_needs_no_trial(own_cache: Path) -> None:
+    """On a CPU nothing is tried and nothing kept."""
+    assert decoding_for(torch.device("cpu"), World(), Reporter(quiet=True)) == WHOLE
+    assert not own_cache.joinpath("decoding").exists()
 
 
 def test_failure_all_along_is_not_kept(own_cache: Path) -> None:

@@ -15,6 +15,7 @@ from gpu_check import PARTS, TOTAL_S, Check, command_of, finished, run_limited, 
 from gpu_goals import judged
 from gpu_loader import grid
 from gpu_parts import counted
+from gpu_training import mean_utilisation
 
 from dali_fixres.errors import UserError
 
@@ -140,6 +141,12 @@ def test_pytests_report_is_counted() -> None:
     assert (found["num_passed"], found["num_failed"], found["num_skipped"]) == (1, 2, 1)
     assert found["failed"] == ["b", "c"]
     assert found["results"][0] == {"test": "a", "seconds": 1.5}
+
+
+def test_utilisation_is_the_mean_of_what_is_said() -> None:
+    """Numbers count, lines that are none do not; without any there is no figure."""
+    assert mean_utilisation(["97", " 100", "[N/A]", "", "88"]) == 0.95
+    assert mean_utilisation(["[N/A]"]) is None
 
 
 def rows(*speeds: tuple[str, int, float]) -> list[dict[str, Any]]:
