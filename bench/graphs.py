@@ -8,6 +8,7 @@ from nvidia.dali.pipeline import pipeline_def
 
 from dali_fixres.colour import IMAGENET
 from pipelines import graph
+from pipelines.decoding import WHOLE, Decoding
 from pipelines.feed import GraphInputs
 
 __all__ = ["OPERATORS", "GraphPart", "Operator"]
@@ -27,19 +28,31 @@ class GraphPart:
         batch_size: No batch is larger.
         num_threads: CPU threads that read and decode.
         device: Where pictures are decoded, as in the loader.
+        decoding: How a GPU decodes, as in the loader.
+
+    Attributes:
+        decode_window: Whether the inputs are to name the window's surroundings or whole pictures.
     """
 
     def __init__(
-        self, last: Operator, *, in_shards: bool, batch_size: int, num_threads: int, device: torch.device
+        self,
+        last: Operator,
+        *,
+        in_shards: bool,
+        batch_size: int,
+        num_threads: int,
+        device: torch.device,
+        decoding: Decoding = WHOLE,
     ) -> None:
         on_gpu = device.type == "cuda"
+        self.decode_window = decoding.region or not on_gpu
         self._inputs: Iterator[GraphInputs] = iter(())
 
         def define() -> Any:
             files, *others = graph.inputs(self._next_inputs)
             start, end, window_start, window_end, size, _, _ = others
             results = [graph.read(files, in_shards)]
-            results.append(graph.decoded(results[-1], start, end, on_gpu))
+            results.append(graph.decoded(results[-1], start, end, decoding if on_gpu else None))
             results.append(graph.resized(results[-1], window_start, window_end, size))
             results.append(graph.normalised(results[-1], IMAGENET, on_gpu))
             # DALI leaves out what leads to no output, and warns of inputs that do not.

@@ -33,10 +33,12 @@ from reference import torchvision_test_picture
 from rich.table import Table
 
 from dali_fixres.colour import Normalisation
+from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.commands.learner import prepare
 from dali_fixres.commands.network import build_to_test, find_start
 from dali_fixres.config import Device, EvaluateConfig
 from dali_fixres.devices import choose_device
+from dali_fixres.distributed import World
 from dali_fixres.errors import UserError
 from dali_fixres.models import BuiltModel
 from dali_fixres.plan import EvaluationPlan
@@ -143,10 +145,12 @@ def _sources(plan: EvaluationPlan, normalisation: Normalisation, pool: ThreadPoo
 def _from_graph(
     plan: EvaluationPlan, normalisation: Normalisation, device: str, resolution: Resolution
 ) -> Iterator[torch.Tensor]:
+    decoding = decoding_for(torch.device(device), World(), Reporter())
     with Loader(
         plan.index,
         max_batch_size=plan.batch_size,
         device=device,
+        decoding=decoding,
         num_threads=loader_threads(),
         normalisation=normalisation,
     ) as loader:

@@ -156,12 +156,8 @@ class Stages:
         return stages
 
     def _partial(self, part: GraphPart, plan: TrainPlan) -> Repeat:
-        with worked_off(lambda plans: part.run(self._inputs(plan, plans)), plan) as outputs:
+        with worked_off(lambda plans: part.run(_inputs(part, plan, plans)), plan) as outputs:
             return self._timed(outputs, plan.batch_size)
-
-    def _inputs(self, plan: TrainPlan, plans: Iterator[BatchPlan]) -> Iterator[GraphInputs]:
-        on_cpu = self.device.type == "cpu"
-        return (graph_inputs(one, plan.index, IMAGENET, decode_window=on_cpu) for one in plans)
 
     def _loader_alone(self, plan: TrainPlan) -> Repeat:
         with worked_off(self.loader.run, plan) as batches:
@@ -192,6 +188,10 @@ class Stages:
             pass
         watch = Stopwatch(self.device, clock)
         return watch.read(batch_size * sum(1 for _ in watch.some_of(work, self.limits)))
+
+
+def _inputs(part: GraphPart, plan: TrainPlan, plans: Iterator[BatchPlan]) -> Iterator[GraphInputs]:
+    return (graph_inputs(one, plan.index, IMAGENET, decode_window=part.decode_window) for one in plans)
 
 
 @contextmanager

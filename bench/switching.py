@@ -28,8 +28,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from visits import STAGES, Batches, Visit, circuit, in_one_stream, new_dataloaders, rebuilt, through_stages
 
+from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.config import Device
 from dali_fixres.devices import choose_device
+from dali_fixres.distributed import World
 from dali_fixres.errors import UserError
 from dali_fixres.processes import worker_pool
 from dali_fixres.report.progress import Reporter
@@ -70,7 +72,9 @@ def main(bench: Bench) -> None:
             f"{opened.index.root} has {opened.index.num_train} training pictures, fewer than {FEWEST_BATCHES} batches; "
             "lower --batch-size"
         )
-    batches = Batches(opened.index, choose_device(bench.device), bench.batch_size, num_batches)
+    device = choose_device(bench.device)
+    decoding = decoding_for(device, World(), reporter)
+    batches = Batches(opened.index, device, bench.batch_size, num_batches, decoding)
     route = circuit(bench.resolutions)
     with worker_pool(1) as pool:
         rounds: dict[str, Callable[[], list[Visit]]] = {

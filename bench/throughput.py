@@ -30,9 +30,11 @@ from throughput_tables import conclusion, drawn, parts_table, speed_table, toget
 from torch import nn
 from verdict import crossover, judge
 
+from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.commands.learner import prepare
 from dali_fixres.config import Device
 from dali_fixres.devices import choose_device
+from dali_fixres.distributed import World
 from dali_fixres.errors import UserError
 from dali_fixres.index import Index
 from dali_fixres.models import ModelSpec, build_model
@@ -41,7 +43,7 @@ from dali_fixres.plan import TrainPlan
 from dali_fixres.processes import loader_threads
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from pipelines import Loader
+from pipelines import Decoding, Loader
 
 PEERS_MAX_SIDE, PEERS_QUALITY = 500, 90
 """Of FFCV's copies; those of its recipe for ImageNet."""
@@ -93,17 +95,21 @@ def main(bench: Bench) -> None:
         torch.set_num_threads(bench.torch_threads)
     threads = bench.loader_threads or loader_threads()
     settings = _peer_settings(bench, plans[0]) if peers else {}
+    decoding = decoding_for(device, World(), reporter)
     with (
-        Loader(opened.index, max_batch_size=bench.batch_size, device=device, num_threads=threads) as loader,
+        Loader(
+            opened.index, max_batch_size=bench.batch_size, device=device, num_threads=threads, decoding=decoding
+        ) as loader,
         started(peers, settings) as running,
     ):
-        parts = _parts(opened.index, bench.batch_size, threads, device)
+        parts = _parts(opened.index, bench.batch_size, threads, device, decoding)
         stages = Stages(loader, parts, learner_of(_network(model, plans, device)), device, bench.limits)
         found = in_turns(_measures(stages, plans, running), bench.effort.repeats, reporter, _told)
     verdicts = [_verdict(found, plan.schedule.last.crop_px, device) for plan in plans]
     content = {
         "model": model,
         "device": device.type,
+        "decoding": asdict(decoding) if device.type == "cuda" else None,
         "loader_threads": threads,
         "torch_threads": torch.get_num_threads(),
         "peers": {peer.name: peer.about for peer in running},
@@ -128,10 +134,19 @@ def _peer_settings(bench: Bench, plan: TrainPlan) -> dict[str, Any]:
     return settings_of(plan.index, rows, bench.batch_size, num_batches, PEERS_MAX_SIDE, PEERS_QUALITY)
 
 
-def _parts(index: Index, batch_size: int, num_threads: int, device: torch.device) -> dict[str, GraphPart]:
+def _parts(
+    index: Index, batch_size: int, num_threads: int, device: torch.device, decoding: Decoding
+) -> dict[str, GraphPart]:
     names: tuple[Operator, ...] = ("read", "decode")
     return {
-        name: GraphPart(name, in_shards=index.in_shards, batch_size=batch_size, num_threads=num_threads, device=device)
+        name: GraphPart(
+            name,
+            in_shards=index.in_shards,
+            batch_size=batch_size,
+            num_threads=num_threads,
+            device=device,
+            decoding=decoding,
+        )
         for name in names
     }
 

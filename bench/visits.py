@@ -22,7 +22,8 @@ from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
 from dali_fixres.processes import loader_threads, usable_cores
 from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Phase, Resolution, Schedule
-from pipelines import Loader
+from pipelines import Decoding, Loader
+from pipelines.decoding import WHOLE
 
 __all__ = ["STAGES", "Batches", "Visit", "circuit", "in_one_stream", "new_dataloaders", "rebuilt", "through_stages"]
 
@@ -41,12 +42,14 @@ class Batches:
         device: Where our batches are wanted.
         size: Pictures per batch.
         number: Batches per visit.
+        decoding: How a GPU decodes them.
     """
 
     index: Index
     device: torch.device
     size: int
     number: int
+    decoding: Decoding = WHOLE
 
 
 class Visit(NamedTuple):
@@ -155,7 +158,13 @@ def _orders(batches: Batches, resolution: Resolution) -> Iterator[BatchPlan]:
 
 
 def _loader(batches: Batches) -> Loader:
-    return Loader(batches.index, max_batch_size=batches.size, device=batches.device, num_threads=loader_threads())
+    return Loader(
+        batches.index,
+        max_batch_size=batches.size,
+        device=batches.device,
+        num_threads=loader_threads(),
+        decoding=batches.decoding,
+    )
 
 
 def _visits(

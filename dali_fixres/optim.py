@@ -56,5 +56,13 @@ def build_optimizer(network: nn.Module, *, momentum: float, weight_decay: float)
         {"params": [parameter for parameter in learning if parameter.ndim > 1], "weight_decay": weight_decay},
         {"params": [parameter for parameter in learning if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
+    # On a GPU one kernel for all parameters; on a CPU as ever, to the bit.
+    fused = all(parameter.is_cuda for parameter in learning)
     # The rate is set before every step from `LearningRate`; a zero here would show if it were not.
-    return SGD([group for group in groups if group["params"]], lr=0.0, momentum=momentum, nesterov=momentum > 0)
+    return SGD(
+        [group for group in groups if group["params"]],
+        lr=0.0,
+        momentum=momentum,
+        nesterov=momentum > 0,
+        fused=fused or None,
+    )

@@ -12,6 +12,7 @@ from nvidia.dali import types
 from nvidia.dali.pipeline import pipeline_def
 
 from dali_fixres.colour import Normalisation
+from pipelines.decoding import Decoding
 
 __all__ = ["build_graph", "build_probe", "decoded", "inputs", "normalised", "read", "resized"]
 
@@ -36,6 +37,7 @@ def build_graph(
     source: Callable[[], Sequence[Any]],
     *,
     device_id: int | None,
+    decoding: Decoding,
     max_batch_size: int,
     num_threads: int,
     prefetch: int,
@@ -48,6 +50,7 @@ def build_graph(
         source: Returns the `GraphInputs` of the next batch, or raises StopIteration.
         from_shards: Whether it is given encoded pictures instead of paths.
         device_id: The GPU, or None for DALI's CPU backend.
+        decoding: How the GPU decodes; the CPU always decodes just the region.
         max_batch_size: No batch is larger.
         num_threads: CPU threads that read and decode.
         prefetch: Batches in flight.
@@ -55,7 +58,7 @@ def build_graph(
     """
     pipeline: Any = _graph(
         source,
-        on_gpu=device_id is not None,
+        gpu=None if device_id is None else decoding,
         normalisation=normalisation,
         from_shards=from_shards,
         device_id=device_id,
@@ -67,27 +70,51 @@ def build_graph(
     return pipeline
 
 
-def build_probe(*, from_shards: bool) -> Any:
-    """Build a pipeline that decodes one region at a time on one CPU thread: ``run(file=…, start=…, end=…)``.
+def build_probe(
+    *,
+    from_shards: bool,
+    device_id: int | None = None,
+    decoding: Decoding | None = None,
+    max_batch_size: int = 1,
+    num_threads: int = 1,
+) -> Any:
+    """Build a pipeline that reads and decodes regions, and no more: ``run(file=…, start=…, end=…)``.
 
-    A region that cannot be decoded raises RuntimeError; the next ones are decoded all the same.
+    On a CPU, a batch with a region that cannot be decoded raises RuntimeError, and the next is decoded all the same.
+
+    Args:
+        from_shards: Whether it is given encoded pictures instead of paths.
+        device_id: The GPU, or None for DALI's CPU backend.
+        decoding: How the GPU decodes; None without one.
+        max_batch_size: No batch is larger.
+        num_threads: CPU threads that read and decode.
     """
-    pipeline: Any = _probe(from_shards, batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    pipeline: Any = _probe(
+        from_shards,
+        decoding,
+        device_id=device_id,
+        batch_size=max_batch_size,
+        num_threads=num_threads,
+        prefetch_queue_depth=1,
+    )
     pipeline.build()
     return pipeline
 
 
 @pipeline_def
-def _probe(from_shards: bool) -> Any:
+def _probe(from_shards: bool, gpu: Decoding | None) -> Any:
     files = fn.external_source(name="file", dtype=types.DALIDataType.UINT8, ndim=1)
     start, end = (fn.external_source(name=name, dtype=types.DALIDataType.INT32, ndim=1) for name in ("start", "end"))
-    return decoded(read(files, from_shards), start, end, on_gpu=False)
+    return decoded(read(files, from_shards), start, end, gpu)
 
 
 @pipeline_def(enable_conditionals=True)
-def _graph(source: Callable[[], Sequence[Any]], on_gpu: bool, normalisation: Normalisation, from_shards: bool) -> Any:
+def _graph(
+    source: Callable[[], Sequence[Any]], gpu: Decoding | None, normalisation: Normalisation, from_shards: bool
+) -> Any:
+    on_gpu = gpu is not None
     files, decode_start, decode_end, window_start, window_end, size, jittered, colour = inputs(source)
-    pictures = decoded(read(files, from_shards), decode_start, decode_end, on_gpu)
+    pictures = decoded(read(files, from_shards), decode_start, decode_end, gpu)
     squares = resized(pictures, window_start, window_end, size)
     # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
     if jittered:
@@ -112,13 +139,19 @@ def read(files: Any, from_shards: bool) -> Any:
     return files if from_shards else fn.io.file.read(files, dont_use_mmap=True)
 
 
-def decoded(encoded: Any, start: Any, end: Any, on_gpu: bool) -> Any:
-    """Return the region of each picture that is decoded; on a GPU the whole picture."""
+def decoded(encoded: Any, start: Any, end: Any, gpu: Decoding | None) -> Any:
+    """Return the region of each picture, or the whole picture where the GPU is to decode that; None is the CPU."""
     # PIL does not rotate by EXIF, and neither does ImageFolder: nor do we, on any device.
-    if on_gpu:
-        # Decoding only a window may crash nvImageCodec 0.9 on hardware decoders, so decode all.
-        return fn.decoders.image(encoded, device="mixed", adjust_orientation=False, jpeg_fancy_upsampling=True)
-    return fn.decoders.image_slice(encoded, start=start, end=end, axes=[0, 1], adjust_orientation=False)
+    settings: dict[str, Any] = {"adjust_orientation": False}
+    if gpu is not None:
+        settings |= {
+            "device": "mixed",
+            "hw_decoder_load": gpu.hw_decoder_load,
+            "jpeg_fancy_upsampling": gpu.fancy_upsampling,
+        }
+        if not gpu.region:
+            return fn.decoders.image(encoded, **settings)
+    return fn.decoders.image_slice(encoded, start=start, end=end, axes=[0, 1], **settings)
 
 
 def resized(pictures: Any, window_start: Any, window_end: Any, size: Any) -> Any:

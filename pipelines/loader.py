@@ -16,6 +16,7 @@ from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.colour import IMAGENET, Normalisation
 from dali_fixres.errors import ConfigError, UnreadableError
 from dali_fixres.index import Index
+from pipelines.decoding import WHOLE, Decoding
 from pipelines.feed import GraphInputs, graph_inputs
 from pipelines.graph import build_graph
 from pipelines.probe import Probe
@@ -40,6 +41,7 @@ class Loader:
         num_threads: CPU threads that read and decode.
         prefetch: Batches that are made ahead of the one in use.
         normalisation: Mean and standard deviation taken off.
+        decoding: How a GPU decodes; a CPU always decodes just what the window needs.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Loader:
         num_threads: int = 2,
         prefetch: int = 2,
         normalisation: Normalisation = IMAGENET,
+        decoding: Decoding = WHOLE,
     ) -> None:
         self._index = index
         self._max_batch_size = max_batch_size
         self._device = torch.device(device)
         self._normalisation = normalisation
+        self._decode_window = decoding.region or self._device.type == "cpu"
         self._num_threads = num_threads
         self._probe: Probe | None = None
         self._plans: Iterator[BatchPlan] = iter(())
@@ -63,6 +67,7 @@ class Loader:
         self._pipeline: Any = build_graph(
             self._next_inputs,
             device_id=_gpu_number(self._device) if self._device.type == "cuda" else None,
+            decoding=decoding,
             max_batch_size=max_batch_size,
             num_threads=num_threads,
             prefetch=prefetch,
@@ -131,7 +136,7 @@ class Loader:
         return self._inputs(plan)
 
     def _inputs(self, plan: BatchPlan) -> GraphInputs:
-        return graph_inputs(plan, self._index, self._normalisation, decode_window=self._device.type == "cpu")
+        return graph_inputs(plan, self._index, self._normalisation, decode_window=self._decode_window)
 
     def _explained(self, error: RuntimeError) -> Exception:
         """Find out which pictures the failed batch has failed over."""

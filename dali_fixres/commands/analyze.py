@@ -151,7 +151,7 @@ def _activations(
     trained = replace(tested, augmentation=as_trained, seed=config.seed)
     looks = [Test(trained, resolutions[0]), *(Test(tested, resolution) for resolution in resolutions[1:])]
     unreadable = Unreadable(dataset, {}, strict=config.strict, reporter=reporter, listed_in=None)
-    with open_loader(config, dataset, built.normalisation, device) as loader:
+    with open_loader(config, dataset, built.normalisation, device, world, reporter) as loader:
         samples = sample_looks(network, anatomy.classifier, looks, loader, unreadable, reporter, world)
     unreadable.summarise()
     rectified, known = describe(*samples)

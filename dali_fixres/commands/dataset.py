@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from dali_fixres.colour import Normalisation
+from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.config import NetworkConfig
 from dali_fixres.demo import ensure_demo_data
 from dali_fixres.distributed import World
@@ -85,15 +86,18 @@ def open_loader(
     dataset: Dataset,
     normalisation: Normalisation,
     device: torch.device,
+    world: World,
+    reporter: Reporter,
     max_batch_size: int | None = None,
 ) -> Loader:
-    """Build the one loader of a command."""
+    """Build the one loader of a command; a GPU that is met for the first time is tried first."""
     return Loader(
         dataset.index,
         max_batch_size=max_batch_size or config.batch_size,
         device=device,
         num_threads=config.workers or loader_threads(),
         normalisation=normalisation,
+        decoding=decoding_for(device, world, reporter),
     )
 
 

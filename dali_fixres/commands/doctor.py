@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,14 +10,17 @@ from PIL import Image
 from rich.table import Table
 
 from dali_fixres.colour import IMAGENET
+from dali_fixres.commands.decoding import Trials, trials_of
 from dali_fixres.folders import cache_folder
 from dali_fixres.index.table import make_index
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.report.environment import environment
+from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
 from dali_fixres.resolution import Resolution
 from dali_fixres.runs import write_json
-from pipelines import Loader
+from pipelines import Decoding, Loader
+from pipelines.decoding import WHOLE, fallback
 
 __all__ = ["doctor"]
 
@@ -24,26 +28,39 @@ __all__ = ["doctor"]
 def doctor(json: Path | None) -> bool:
     """Print versions and hardware, run one picture through the graph on each device; return whether all is well."""
     found: dict[str, str | int | float | None] = {**environment(), "cache folder": str(cache_folder())}
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    checks = {device: _run_graph(device) for device in devices}
+    trials = trials_of(torch.device("cuda"), Reporter()) if torch.cuda.is_available() else None
+    decodings = {"cpu": WHOLE} if trials is None else {"cpu": WHOLE, "cuda": trials.choice.decoding}
+    checks = {device: _run_graph(device, decoding) for device, decoding in decodings.items()}
+    gpu = {} if trials is None else decoding_rows(trials)
     table = Table(show_header=False)
-    for name, value in found.items():
+    for name, value in {**found, **gpu}.items():
         table.add_row(name, "none" if value is None else str(value))
     for device, problem in checks.items():
         table.add_row(f"graph on {device}", problem or "works")
     print_table("dali-fixres doctor", table)
     if json is not None:
-        write_json(
-            json,
-            {
-                "environment": found,
-                "graph": {device: problem or "works" for device, problem in checks.items()},
-            },
-        )
+        content: dict[str, Any] = {
+            "environment": found,
+            "graph": {device: problem or "works" for device, problem in checks.items()},
+        }
+        if trials is not None:
+            content["decoding"] = {**gpu, **trials.as_json()}
+        write_json(json, content)
     return not any(checks.values())
 
 
-def _run_graph(device: str) -> str:
+def decoding_rows(trials: Trials) -> dict[str, str]:
+    """Return how a GPU decodes: the choice, why, its hardware, and whether an older DALI would help."""
+    engines = trials.hardware_engines
+    return {
+        "decoding on the GPU": str(trials.choice.decoding),
+        "because": trials.choice.why,
+        "hardware JPEG engines": "the decoder has not told" if engines is None else str(engines),
+        "fallback": fallback(trials.attempts),
+    }
+
+
+def _run_graph(device: str, decoding: Decoding) -> str:
     """Return what is wrong with the graph on a device, or an empty string: one grey picture must come out grey."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "grey.png"
@@ -53,7 +70,7 @@ def _run_graph(device: str) -> str:
         index = make_index(Path(folder), ["grey"], [b"grey.png"], columns, is_val=np.array([True]))
         plan = EvaluationPlan(index, batch_size=1)
         try:
-            with Loader(index, max_batch_size=1, device=device) as loader:
+            with Loader(index, max_batch_size=1, device=device, decoding=decoding) as loader:
                 (batch,) = loader.run(plan.batches(Resolution(32)))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is the finding to show
             return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -64,7 +64,7 @@ def evaluate_among(config: EvaluateConfig, device: torch.device, world: World, o
     saves = config.save_outputs is not None
     with (
         new_folder(config.save_outputs) if config.save_outputs and world.is_main else nullcontext() as save_to,
-        open_loader(config, dataset, built.normalisation, device) as loader,
+        open_loader(config, dataset, built.normalisation, device, world, reporter) as loader,
     ):
         results = sweep.run(loader, save_to, saves=saves)
         origin = Origin(

@@ -88,7 +88,7 @@ def _finetune(
     anatomy, tuned, what_learns = freeze_network(config, network)
     with (
         run_folder(config, "finetune", resumed, start, dataset, world) as run,
-        open_loader(config, dataset, built.normalisation, device) as loader,
+        open_loader(config, dataset, built.normalisation, device, world, reporter) as loader,
         obeying_signals(world, outer) as orders,
     ):
         listed_in = run.unreadable if run else None

@@ -9,6 +9,7 @@ from torch import nn
 
 from dali_fixres.checkpoint import Checkpoint
 from dali_fixres.commands.dataset import Dataset
+from dali_fixres.compiled import compiled
 from dali_fixres.config import FinetuneConfig, TrainConfig
 from dali_fixres.distributed import World
 from dali_fixres.errors import CheckpointError, ConfigError
@@ -17,11 +18,21 @@ from dali_fixres.metrics import Tally
 from dali_fixres.models import BuiltModel, ModelSpec
 from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
 from dali_fixres.plan import AUGMENTATIONS, Augmentation, TrainPlan, step_seed
+from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Phase, Schedule
 from dali_fixres.runs import LAST
 from dali_fixres.training import Learner
 
-__all__ = ["augmentation", "build_learner", "learning_rate", "prepare", "training_plan", "tuning_plan", "untrained"]
+__all__ = [
+    "augmentation",
+    "build_learner",
+    "compile_learner",
+    "learning_rate",
+    "prepare",
+    "training_plan",
+    "tuning_plan",
+    "untrained",
+]
 
 
 def augmentation(config: TrainConfig | FinetuneConfig, name: str) -> Augmentation:
@@ -132,6 +143,15 @@ def build_learner(
         config.label_smoothing,
         config.clip_grad,
     )
+
+
+def compile_learner(learner: Learner, plan: TrainPlan, device: torch.device, reporter: Reporter) -> Learner:
+    """Let the network learn as torch.compile makes it; all the code is made now, before a clock starts."""
+    shapes = ", ".join(f"{number} x {side} px" for number, side in plan.shapes)
+    with reporter.bar(f"compiling for batches of {shapes}", total=1) as bar:
+        called = compiled(learner.network, learner.forward, plan.shapes, device)
+        bar.update(1)
+    return replace(learner, forward=called)
 
 
 def learning_rate(config: TrainConfig | FinetuneConfig, plan: TrainPlan) -> LearningRate:

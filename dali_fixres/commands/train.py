@@ -9,7 +9,7 @@ import torch
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock, load_checkpoint
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.dry_run import dry_run_of_train
-from dali_fixres.commands.learner import build_learner, prepare, training_plan, untrained
+from dali_fixres.commands.learner import build_learner, compile_learner, prepare, training_plan, untrained
 from dali_fixres.commands.network import build_named, find_named
 from dali_fixres.commands.resuming import resume, run_folder, run_to_go_on_with
 from dali_fixres.commands.stage import Stage, measure, run_stage
@@ -86,12 +86,14 @@ def _train(
     size = max(plan.max_batch_size, config.batch_size)
     with (
         run_folder(config, "train", resumed, start, dataset, world) as run,
-        open_loader(config, dataset, built.normalisation, device, size) as loader,
+        open_loader(config, dataset, built.normalisation, device, world, reporter, size) as loader,
         obeying_signals(world, outer) as orders,
     ):
         listed_in = run.unreadable if run else None
         unreadable = Unreadable(dataset, start.unreadable, strict=config.strict, reporter=reporter, listed_in=listed_in)
         learner = build_learner(config, network, plan, start, network.train, world, device)
+        if config.compile:
+            learner = compile_learner(learner, plan, device, reporter)
         stage = Stage(
             "train", learner, loader, plan, evaluation, config.test_resolution, config.epochs,
             evaluates=True, unreadable=unreadable, clock=CheckpointClock(*config.checkpoint_interval), orders=orders,

@@ -124,6 +124,9 @@ class TrainingConfig(StageConfig):
     repeats: int = 1
     """Copies of each picture in a batch over all processes, each cropped on its own (repeated augmentation)."""
 
+    compile: bool = False
+    """Train a network that torch.compile has made faster, for all of --train-res before training begins."""
+
     def __post_init__(self) -> None:
         super(TrainingConfig, self).__post_init__()
         with said_by("--train-res"):

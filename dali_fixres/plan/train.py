@@ -75,6 +75,12 @@ class TrainPlan:
         """Pictures of the largest batch of this process."""
         return max(phase.batch_size or self.batch_size for phase in self.schedule.phases)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Pictures per batch of this process and pixels of the crop, each pair of the stage once, in its order."""
+        phases = self.schedule.phases
+        return tuple(dict.fromkeys((phase.batch_size or self.batch_size, phase.crop_px) for phase in phases))
+
     def global_batch(self, epoch: int) -> int:
         """Return the pictures per step over all processes."""
         return self._order(epoch).global_batch

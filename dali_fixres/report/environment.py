@@ -13,7 +13,16 @@ from dali_fixres.processes import usable_cores
 
 __all__ = ["environment"]
 
-PACKAGES = ("dali-fixres", "torch", "torchvision", "nvidia-dali-cuda120", "timm", "numpy", "pillow")
+PACKAGES = (
+    "dali-fixres",
+    "torch",
+    "torchvision",
+    "nvidia-dali-cuda120",
+    "nvidia-nvimgcodec-cu12",
+    "timm",
+    "numpy",
+    "pillow",
+)
 
 
 def environment() -> dict[str, str | int | float | None]:

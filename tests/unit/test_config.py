@@ -60,6 +60,7 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "checkpoint_every": "10min",
         "train_res": "128",
         "repeats": 1,
+        "compile": False,
     }
 
 

@@ -63,6 +63,7 @@ def test_training_is_told_all_of_its_own_flags() -> None:
     told: dict[str, Any] = {
         "train_res": "96@0,128@2", "epochs": 7, "lr": 0.3, "batch_size": 5, "model": "resnet18", "repeats": 5,
         "jitter": 0.1, "seed": 3, "strict": True, "sync_bn": True, "accept_changed_data": True,
+        "compile": True,
         "data": Path("pictures"),
     }  # fmt: skip
     config = FixresConfig(**told, test_res="192", json=Path("x.json"), config=Path("x.toml"), finetune_epochs=2)

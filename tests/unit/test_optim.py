@@ -125,3 +125,9 @@ def test_one_step_by_hand() -> None:
     optimizer.step()
     assert layer.weight.item() == pytest.approx(2 - 0.01 * 1.5 * (4 + 0.1 * 2))
     assert layer.bias.item() == pytest.approx(3 - 0.01 * 1.5 * 1)
+
+
+def test_steps_are_fused_on_a_gpu_only() -> None:
+    """On a CPU the optimiser is torch's usual one, whose results runs have been compared by."""
+    optimizer = build_optimizer(_network(), momentum=0.9, weight_decay=1e-4)
+    assert {group["fused"] for group in optimizer.param_groups} == {None}

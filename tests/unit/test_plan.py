@@ -56,6 +56,13 @@ def test_an_epoch_is_a_permutation() -> None:
     assert len({tuple(ids.tolist()) for ids in epochs}) == 3
 
 
+def test_shapes_of_a_stage_are_those_of_its_phases() -> None:
+    """Each pair of batch size and resolution once, in order; a phase without a batch size has the stage's."""
+    schedule = Schedule.parse("96@0:batch=16,128@2,96@4:batch=16,128@5:batch=4")
+    plan = TrainPlan(pictureless_index(num_train=96, num_val=10), AUGMENTATIONS["train"], schedule, 8)
+    assert plan.shapes == ((16, 96), (8, 128), (4, 128))
+
+
 def test_an_epoch_has_no_picture_twice_and_no_test_picture() -> None:
     """If batches do not divide the training pictures, the rest is left out, another rest each epoch."""
     index = pictureless_index(num_train=100, num_val=30)

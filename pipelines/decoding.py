@@ -1,0 +1,121 @@
+"""How a GPU decodes pictures: the ways there are, what trying each has shown, and the choice between them.
+
+Pure: `pipelines.trial` tries a way, and `dali_fixres.commands.decoding` runs the trials and keeps what they show.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+__all__ = ["CANDIDATES", "WHOLE", "Attempt", "Choice", "Decoding", "choose", "fallback", "hardware_engines"]
+
+MAX_DIFFERENCE = 1.0
+"""Mean difference from the CPU's pixels that a picture may have, of 255."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a GPU decodes JPEGs.
+
+    Attributes:
+        region: Whether just the window's surroundings are decoded, or the whole picture.
+        hw_decoder_load: Share of each batch that is meant for the hardware JPEG engines, from 0 to 1.
+        fancy_upsampling: Whether colour is interpolated where it is stored at half the size, as on the CPU.
+    """
+
+    region: bool = False
+    hw_decoder_load: float = 0.65
+    fancy_upsampling: bool = True
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        what = "the window's surroundings" if self.region else "whole pictures"
+        smooth = "" if self.fancy_upsampling else ", without fancy upsampling"
+        return f"{what}, {self.hw_decoder_load:.0%} on hardware engines{smooth}"
+
+
+WHOLE = Decoding()
+"""What is known to be safe; the share is DALI's own default."""
+
+CANDIDATES = tuple(Decoding(region, load) for region in (False, True) for load in (0.65, 0.0, 1.0))
+"""What is tried before the first use; all with the CPU's upsampling, as pictures are to be the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What trying a way to decode has shown.
+
+    Attributes:
+        decoding: The way.
+        problem: How the trial has ended if not well: a signal, an error, a time limit. Empty if it has measured.
+        difference: The largest mean difference of a picture from the CPU's pixels, of 255.
+        images_per_s: Speed of decoding by itself.
+    """
+
+    decoding: Decoding
+    problem: str = ""
+    difference: float = 0.0
+    images_per_s: float = 0.0
+
+    @property
+    def flaw(self) -> str:
+        """Why this way is not to be used, or an empty string."""
+        # Written this way round, a difference that is no number is a flaw.
+        if self.problem or self.difference <= MAX_DIFFERENCE:
+            return self.problem
+        return f"wrong pixels: a picture differs from the CPU's by {self.difference:.2f} of 255 on average"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `as_json` has returned.
+
+        Raises:
+            KeyError, TypeError: If it is something else.
+        """
+        return cls(**{**content, "decoding": Decoding(**content["decoding"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The way that pictures are decoded, and why."""
+
+    decoding: Decoding
+    why: str
+
+
+def choose(attempts: Sequence[Attempt]) -> Choice:
+    """Return the fastest way without a flaw; if there is none, decoding whole pictures, which DALI does by default."""
+    safe = [attempt for attempt in attempts if not attempt.flaw]
+    flaws = "; ".join(f"{attempt.decoding}: {attempt.flaw}" for attempt in attempts if attempt.flaw)
+    if not safe:
+        return Choice(WHOLE, f"none of {len(attempts)} ways has passed its trial, so the usual one ({flaws})")
+    best = max(safe, key=lambda attempt: attempt.images_per_s)
+    why = f"the fastest of {len(safe)} safe ways of {len(attempts)}, {best.images_per_s:.0f} images/s in its trial"
+    return Choice(best.decoding, f"{why} ({flaws})" if flaws else why)
+
+
+def fallback(attempts: Sequence[Attempt]) -> str:
+    """Say whether an older DALI would help."""
+    flawed = [attempt for attempt in attempts if attempt.decoding.region and attempt.flaw]
+    if not flawed:
+        return "none needed: decoding regions has passed its trials"
+    return (
+        f"{len(flawed)} trials of decoding regions have failed; nvidia-dali-cuda120 2.2 with nvImageCodec 0.8 is "
+        "reported to be free of crashes (nvImageCodec issue 55), but is older than this package supports, and untried"
+    )
+
+
+def hardware_engines(log: str) -> int | None:
+    """Return the number of hardware JPEG engines in nvImageCodec's log at level 4, or None if it names none.
+
+    Its lines are ``HW decoder available num_hw_engines=7 num_cores_per_hw_engine=1`` or
+    ``HW decoder not supported by this platform. Skip.``
+    """
+    if found := re.search(r"num_hw_engines=(\d+)", log):
+        return int(found[1])
+    return 0 if "HW decoder not supported by this platform" in log else None
