@@ -32,13 +32,13 @@ class _Loader:
     """What loads a network by name.
 
     Attributes:
-        library: ``timm``, ``torchvision`` or ``dali-fixres``.
+        loads_it: The library that does: ``timm``, ``torchvision`` or ``dali-fixres``.
         architecture: The network's name there.
         args: Arguments of its constructor.
         config: timm's own words on it (first layer, classifier); empty for others.
     """
 
-    library: str
+    loads_it: str
     architecture: str
     args: dict[str, Any]
     config: dict[str, Any]
@@ -102,7 +102,7 @@ def _write(
     text = model_card(
         checkpoint,
         results,
-        library=loader.library,
+        library=loader.loads_it,
         architecture=loader.architecture,
         model_args=loader.args,
         files=files,
@@ -150,7 +150,7 @@ def _configuration(checkpoint: Checkpoint, loader: _Loader) -> Mapping[str, Any]
     side = checkpoint.test_res
     return {
         "architecture": loader.architecture,
-        "library": loader.library,
+        "library": loader.loads_it,
         "num_classes": len(checkpoint.classes),
         **({"model_args": loader.args} if loader.args else {}),
         "label_names": list(checkpoint.classes),
