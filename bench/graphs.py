@@ -8,7 +8,7 @@ from nvidia.dali.pipeline import pipeline_def
 
 from dali_fixres.colour import IMAGENET
 from pipelines import graph
-from pipelines.decoding import WHOLE, Decoding
+from pipelines.decoding import WHOLE, Decoding, takes_regions
 from pipelines.feed import GraphInputs
 
 __all__ = ["OPERATORS", "GraphPart", "Operator"]
@@ -45,14 +45,15 @@ class GraphPart:
         decoding: Decoding = WHOLE,
     ) -> None:
         on_gpu = device.type == "cuda"
-        self.decode_window = decoding.region or not on_gpu
+        gpu = decoding if on_gpu else None
+        self.decode_window = takes_regions(gpu)
         self._inputs: Iterator[GraphInputs] = iter(())
 
         def define() -> Any:
             files, *others = graph.inputs(self._next_inputs)
             start, end, window_start, window_end, size, _, _ = others
             results = [graph.read(files, in_shards)]
-            results.append(graph.decoded(results[-1], start, end, decoding if on_gpu else None))
+            results.append(graph.decoded(results[-1], start, end, gpu))
             results.append(graph.resized(results[-1], window_start, window_end, size))
             results.append(graph.normalised(results[-1], IMAGENET, on_gpu))
             # DALI leaves out what leads to no output, and warns of inputs that do not.

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-__all__ = ["CANDIDATES", "WHOLE", "Attempt", "Choice", "Decoding", "choose", "fallback", "hardware_engines"]
+__all__ = [
+    "CANDIDATES",
+    "WHOLE",
+    "Attempt",
+    "Choice",
+    "Decoding",
+    "choose",
+    "fallback",
+    "hardware_engines",
+    "takes_regions",
+]
 
 MAX_DIFFERENCE = 1.0
 """Mean difference from the CPU's pixels that a picture may have, of 255."""
@@ -33,6 +43,11 @@ class Decoding:
         what = "the window's surroundings" if self.region else "whole pictures"
         smooth = "" if self.fancy_upsampling else ", without fancy upsampling"
         return f"{what}, {self.hw_decoder_load:.0%} on hardware engines{smooth}"
+
+
+def takes_regions(gpu: Decoding | None) -> bool:
+    """Say whether just regions are decoded; None stands for the CPU, which always does that."""
+    return gpu is None or gpu.region
 
 
 WHOLE = Decoding()

@@ -1,6 +1,6 @@
 """From a `BatchPlan` to the arrays the graph takes: paths, decode regions, resize windows, colour maps."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ class GraphInputs(NamedTuple):
     size: NDArray[np.float32]
     jittered: NDArray[np.bool_]
     colour: NDArray[np.float32]
+
+    def without_regions(self) -> tuple[Any, ...]:
+        """Return all but decode_start and decode_end, for a graph that decodes whole pictures."""
+        return self.files, *self[3:]
 
 
 def graph_inputs(plan: BatchPlan, index: Index, normalisation: Normalisation, *, decode_window: bool) -> GraphInputs:

@@ -12,7 +12,7 @@ from nvidia.dali import types
 from nvidia.dali.pipeline import pipeline_def
 
 from dali_fixres.colour import Normalisation
-from pipelines.decoding import Decoding
+from pipelines.decoding import Decoding, takes_regions
 
 __all__ = ["build_graph", "build_probe", "decoded", "inputs", "normalised", "read", "resized"]
 
@@ -47,7 +47,8 @@ def build_graph(
     """Build the pipeline.
 
     Args:
-        source: Returns the `GraphInputs` of the next batch, or raises StopIteration.
+        source: Returns the `GraphInputs` of the next batch, without regions where whole pictures are decoded, or
+            raises StopIteration.
         from_shards: Whether it is given encoded pictures instead of paths.
         device_id: The GPU, or None for DALI's CPU backend.
         decoding: How the GPU decodes; the CPU always decodes just the region.
@@ -56,9 +57,10 @@ def build_graph(
         prefetch: Batches in flight.
         normalisation: Of batches whose colours are not jittered.
     """
+    gpu = None if device_id is None else decoding
     pipeline: Any = _graph(
         source,
-        gpu=None if device_id is None else decoding,
+        gpu=gpu,
         normalisation=normalisation,
         from_shards=from_shards,
         device_id=device_id,
@@ -78,7 +80,9 @@ def build_probe(
     max_batch_size: int = 1,
     num_threads: int = 1,
 ) -> Any:
-    """Build a pipeline that reads and decodes regions, and no more: ``run(file=…, start=…, end=…)``.
+    """Build a pipeline that reads and decodes, and no more: ``run(file=…, start=…, end=…)``.
+
+    One that decodes whole pictures takes no start and no end.
 
     On a CPU, a batch with a region that cannot be decoded raises RuntimeError, and the next is decoded all the same.
 
@@ -104,6 +108,8 @@ def build_probe(
 @pipeline_def
 def _probe(from_shards: bool, gpu: Decoding | None) -> Any:
     files = fn.external_source(name="file", dtype=types.DALIDataType.UINT8, ndim=1)
+    if not takes_regions(gpu):
+        return decoded(read(files, from_shards), None, None, gpu)
     start, end = (fn.external_source(name=name, dtype=types.DALIDataType.INT32, ndim=1) for name in ("start", "end"))
     return decoded(read(files, from_shards), start, end, gpu)
 
@@ -113,7 +119,9 @@ def _graph(
     source: Callable[[], Sequence[Any]], gpu: Decoding | None, normalisation: Normalisation, from_shards: bool
 ) -> Any:
     on_gpu = gpu is not None
-    files, decode_start, decode_end, window_start, window_end, size, jittered, colour = inputs(source)
+    files, decode_start, decode_end, window_start, window_end, size, jittered, colour = inputs(
+        source, regions=takes_regions(gpu)
+    )
     pictures = decoded(read(files, from_shards), decode_start, decode_end, gpu)
     squares = resized(pictures, window_start, window_end, size)
     # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
@@ -126,11 +134,19 @@ def _graph(
     return images
 
 
-def inputs(source: Callable[[], Sequence[Any]]) -> Any:
-    """Take the `GraphInputs` that a function returns, one batch per call, as the nodes of a graph."""
-    return fn.external_source(
-        source=source, num_outputs=len(_INPUT_TYPES), dtype=_INPUT_TYPES, ndim=_INPUT_NDIMS, batch=True
-    )
+def inputs(source: Callable[[], Sequence[Any]], *, regions: bool = True) -> Any:
+    """Take the `GraphInputs` that a function returns, one batch per call, as the nodes of a graph.
+
+    Without regions, the function returns what `GraphInputs.without_regions` does, and None stands for what is missing:
+    DALI warns of inputs that are not used.
+    """
+    if regions:
+        return fn.external_source(
+            source=source, num_outputs=len(_INPUT_TYPES), dtype=_INPUT_TYPES, ndim=_INPUT_NDIMS, batch=True
+        )
+    dtypes, ndims = [_INPUT_TYPES[0], *_INPUT_TYPES[3:]], [_INPUT_NDIMS[0], *_INPUT_NDIMS[3:]]
+    files, *others = fn.external_source(source=source, num_outputs=len(dtypes), dtype=dtypes, ndim=ndims, batch=True)
+    return [files, None, None, *others]
 
 
 def read(files: Any, from_shards: bool) -> Any:
@@ -149,7 +165,7 @@ def decoded(encoded: Any, start: Any, end: Any, gpu: Decoding | None) -> Any:
             "hw_decoder_load": gpu.hw_decoder_load,
             "jpeg_fancy_upsampling": gpu.fancy_upsampling,
         }
-        if not gpu.region:
+        if not takes_regions(gpu):
             return fn.decoders.image(encoded, **settings)
     return fn.decoders.image_slice(encoded, start=start, end=end, axes=[0, 1], **settings)
 

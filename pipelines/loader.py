@@ -16,7 +16,7 @@ from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.colour import IMAGENET, Normalisation
 from dali_fixres.errors import ConfigError, UnreadableError
 from dali_fixres.index import Index
-from pipelines.decoding import WHOLE, Decoding
+from pipelines.decoding import WHOLE, Decoding, takes_regions
 from pipelines.feed import GraphInputs, graph_inputs
 from pipelines.graph import build_graph
 from pipelines.probe import Probe
@@ -59,7 +59,7 @@ class Loader:
         self._max_batch_size = max_batch_size
         self._device = torch.device(device)
         self._normalisation = normalisation
-        self._decode_window = decoding.region or self._device.type == "cpu"
+        self._decode_window = takes_regions(decoding if self._device.type == "cuda" else None)
         self._num_threads = num_threads
         self._probe: Probe | None = None
         self._plans: Iterator[BatchPlan] = iter(())
@@ -127,13 +127,14 @@ class Loader:
             labels = labels.pin_memory().to(self._device, non_blocking=True)
         return Batch(images, labels, plan.ids, plan.resolution)
 
-    def _next_inputs(self) -> GraphInputs:
+    def _next_inputs(self) -> tuple[Any, ...]:
         """Give DALI the next batch's inputs; called on the thread that runs the pipeline, in order."""
         plan = next(self._plans)
         if len(plan) > self._max_batch_size:
             raise ConfigError(f"a plan orders {len(plan)} pictures, the loader takes {self._max_batch_size} at most")
         self._in_flight.append(plan)
-        return self._inputs(plan)
+        inputs = self._inputs(plan)
+        return inputs if self._decode_window else inputs.without_regions()
 
     def _inputs(self, plan: BatchPlan) -> GraphInputs:
         return graph_inputs(plan, self._index, self._normalisation, decode_window=self._decode_window)

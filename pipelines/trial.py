@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.decoding import Decoding
+from pipelines.decoding import Decoding, takes_regions
 from pipelines.graph import build_probe
 
 NUM_PICTURES = 64
@@ -51,14 +51,15 @@ def main(decoding: Decoding | None, device_id: int | None) -> dict[str, float]:
         num_threads=NUM_THREADS,
     )
 
+    parts = takes_regions(decoding)
+
     def decode(regions: Regions) -> Any:
-        (outputs,) = pipeline.run(file=files, start=list(regions[:, 0]), end=list(regions[:, 1]))
+        where = {"start": list(regions[:, 0]), "end": list(regions[:, 1])} if parts else {}
+        (outputs,) = pipeline.run(file=files, **where)
         return outputs
 
-    takes_region = decoding is None or decoding.region
-    difference = max(
-        _difference(decode(one), expected, one if takes_region else None) for one in batches[:NUM_COMPARED]
-    )
+    compared = batches[:NUM_COMPARED]
+    difference = max(_difference(decode(regions), expected, regions if parts else None) for regions in compared)
     started = time.perf_counter()
     for regions in batches[NUM_COMPARED:]:
         decode(regions)
