@@ -1,6 +1,5 @@
 """`dali-fixres export`: a trained network for use elsewhere: safetensors with configuration and card, and ONNX."""
 
-import ast
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from dali_fixres.config import ExportConfig
 from dali_fixres.errors import CheckpointError, ConfigError, ModelError
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import BuiltModel, ModelSpec, compare, outline
-from dali_fixres.models.build import RESNEXT_48D, TIMM_PREFIX
+from dali_fixres.models.build import RESNEXT_48D, TIMM_PREFIX, parse_argument
 from dali_fixres.models.onnx import require_onnx, write_onnx
 from dali_fixres.models.weights import StateDict
 from dali_fixres.report.card import model_card
@@ -123,7 +122,7 @@ def _unshared(state: StateDict) -> StateDict:
 def _loader(spec: ModelSpec, state: StateDict, dynamic: bool) -> _Loader:
     """Return what loads these tensors by name: timm, if it has a network of that name with the same tensors."""
     name = spec.name.removeprefix(TIMM_PREFIX).partition(".")[0]  # behind a dot timm names pretrained weights
-    args = {key: _plain(value) for key, _, value in (text.partition("=") for text in spec.args)}
+    args = dict(map(parse_argument, spec.args))
     try:
         network = outline(ModelSpec(TIMM_PREFIX + name, spec.num_classes, spec.args)).network
     except ModelError:
@@ -135,14 +134,6 @@ def _loader(spec: ModelSpec, state: StateDict, dynamic: bool) -> _Loader:
         kept = {key: cfg[key] for key in ("first_conv", "classifier", "pool_size") if key in cfg}
         return _Loader("timm", name, args, kept)
     return _Loader("dali-fixres" if name == RESNEXT_48D or args else "torchvision", name, args, {})
-
-
-def _plain(value: str) -> Any:
-    """Return an argument's value as `build_model` reads it, in JSON's types."""
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
 
 
 def _configuration(checkpoint: Checkpoint, loader: _Loader) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from dali_fixres.report.html import render
 from dali_fixres.report.ledger import Cost, evaluation_cost, learning_cost
 from dali_fixres.report.plots import plot_sweep
 from dali_fixres.report.progress import Reporter
-from dali_fixres.report.story import SWEEP_BEFORE, TRAINING, TUNING, Against, Story, summary
+from dali_fixres.report.story import SWEEP_BEFORE, TRAINING, TUNING, Against, Story, best_row, summary
 from dali_fixres.report.tables import SYNTHETIC, before_after_table, print_table
 from dali_fixres.runs import RunFolder, write_json, write_text
 
@@ -68,7 +68,7 @@ class FixresFolder:
 def best_resolution(sweep: Path, trained_at: int) -> int:
     """Return where a swept network tests best, pixels, from its training resolution on; of equals the lowest."""
     rows = [row for row in _read(sweep)["results"] if row["test_res"] >= trained_at]
-    return int(max(rows, key=lambda row: float(row["top1"]))["test_res"])
+    return int(best_row(rows)["test_res"])
 
 
 def write_report(folder: FixresFolder, trained_at: int, fixed_for: int, reporter: Reporter) -> None:

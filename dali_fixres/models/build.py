@@ -17,7 +17,16 @@ from dali_fixres.errors import ModelError, did_you_mean
 from dali_fixres.models.frechet import insert_mapping
 from dali_fixres.models.weights import load_into
 
-__all__ = ["RESNEXT_48D", "TIMM_PREFIX", "BuiltModel", "ModelSpec", "build_model", "num_parameters", "outline"]
+__all__ = [
+    "RESNEXT_48D",
+    "TIMM_PREFIX",
+    "BuiltModel",
+    "ModelSpec",
+    "build_model",
+    "num_parameters",
+    "outline",
+    "parse_argument",
+]
 
 TIMM_PREFIX = "timm/"
 
@@ -66,7 +75,7 @@ def build_model(spec: ModelSpec, *, pretrained: bool = False) -> BuiltModel:
 
 
 def _build(spec: ModelSpec, *, pretrained: bool) -> BuiltModel:
-    arguments = dict(_parse_argument(text) for text in spec.args)
+    arguments = dict(parse_argument(text) for text in spec.args)
     try:
         if spec.name.startswith(TIMM_PREFIX):
             return _build_timm(spec, arguments, pretrained=pretrained)
@@ -94,14 +103,19 @@ def outline(spec: ModelSpec) -> BuiltModel:
         return build_model(spec)  # some compute their sizes with tensors, as torchvision's RegNets
 
 
-def _parse_argument(text: str) -> tuple[str, Any]:
+def parse_argument(text: str) -> tuple[str, Any]:
+    """Return name and value of a ``KEY=VALUE`` argument of a network's constructor; a plain word is a string.
+
+    Raises:
+        ModelError: If it has another form.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise ModelError(f"--model-arg takes KEY=VALUE, as in pad_type=same; found {text!r}")
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        return key, value  # a plain word is a string
+        return key, value
 
 
 def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> BuiltModel:

@@ -1,13 +1,13 @@
 """The training-free adaptation: a mapping of pooled activations, put before a network's classifier (FixRes)."""
 
-import math
 from collections import OrderedDict
 
+import numpy as np
 import torch
 from torch import nn
 
 from dali_fixres.errors import ModelError
-from dali_fixres.frechet import Frechet
+from dali_fixres.frechet import Frechet, reduced
 
 __all__ = ["FrechetMapping", "insert_mapping"]
 
@@ -40,7 +40,8 @@ class FrechetMapping(nn.Module):
         self.register_buffer("trained", torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
         self.register_buffer("tested", torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
         self.register_buffer("rectified", torch.tensor(False))
-        self.register_buffer("ends", torch.tensor([_reduced(TRUSTED), _reduced(1 - TRUSTED)]), persistent=False)
+        ends = reduced(np.array([TRUSTED, 1 - TRUSTED])).tolist()
+        self.register_buffer("ends", torch.tensor(ends), persistent=False)
 
     def fill(self, trained: Frechet, tested: Frechet, *, rectified: bool) -> None:
         """Set the two distributions, and whether zeros stay zeros."""
@@ -64,11 +65,6 @@ class FrechetMapping(nn.Module):
 def _grown(u: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
     """Return ``(exp(shape u) - 1) / shape``, or its limit `u` for a shape of 0."""
     return torch.where(shape == 0, u, torch.expm1(shape * u) / torch.where(shape == 0, 1.0, shape))
-
-
-def _reduced(probability: float) -> float:
-    """Return ``-log(-log p)``."""
-    return -math.log(-math.log(probability))
 
 
 def insert_mapping(network: nn.Module, classifier_name: str) -> FrechetMapping:

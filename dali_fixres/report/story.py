@@ -80,7 +80,7 @@ class Story:
     @property
     def best_before(self) -> Row:
         """The best row before tuning; of equals that of the lowest resolution."""
-        return max(self.before, key=lambda row: float(row["top1"]))
+        return best_row(self.before)
 
     @property
     def gains(self) -> list[tuple[str, Gain, float | None]]:
@@ -129,6 +129,11 @@ class Story:
             for what, found, seconds in self.gains
         ]
         return {"summary": list(summary(self)), **content}
+
+
+def best_row(rows: Sequence[Row]) -> Row:
+    """Return the accuracy row with the best top-1; of equals the first."""
+    return max(rows, key=lambda row: float(row["top1"]))
 
 
 def row_at(rows: Sequence[Row], side_px: int) -> Row:
@@ -192,7 +197,7 @@ def _comparison(story: Story, against: Against) -> Iterator[str]:
     side, found = story.fixed_for, story.lead
     assert found is not None, "there is something to compare with"
     other = row_at(against.rows, side)
-    best = max(against.rows, key=lambda row: float(row["top1"]))
+    best = best_row(against.rows)
     judged = ("better" if found.points > 0 else "worse") if found.is_clear else "neither better nor worse for certain"
     yield (
         f"The network of {against.path}, trained at {against.trained_at} px from the start, has {other['top1']:.1f} % "
