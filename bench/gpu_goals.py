@@ -1,8 +1,9 @@
 """What a GPU is to reach, judged by what the parts of `gpu_check.py` have found. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from goals import Goal
 
 __all__ = ["Goal", "judged"]
 
@@ -29,21 +30,6 @@ MOST_POINTS_APART = 0.1
 
 Parts = Mapping[str, Mapping[str, Any]]
 """What each part that is finished has found, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A goal, and whether it is reached.
-
-    Attributes:
-        text: What is to be reached.
-        found: What was found, in words.
-        passed: None if the part that tells has not been finished.
-    """
-
-    text: str
-    found: str = "not measured"
-    passed: bool | None = None
 
 
 def judged(parts: Parts) -> list[Goal]:

@@ -13,7 +13,7 @@ import torch
 from graphs import GraphPart
 from loaders import training_plan
 from pictures import bench_pictures
-from stages import worked_off
+from stages import epochs_of, worked_off
 
 from dali_fixres.batch import BatchPlan
 from dali_fixres.colour import IMAGENET
@@ -99,7 +99,7 @@ def _speed(setting: Setting, way: Decoding, plan: TrainPlan) -> float:
                 prefetch=setting.prefetch,
                 decoding=way,
             ) as loader,
-            worked_off(loader.run, plan) as batches,
+            worked_off(loader.run, epochs_of(plan)) as batches,
         ):
             return setting.batch_size * batches_per_s(batches)
     part = GraphPart(
@@ -114,7 +114,7 @@ def _speed(setting: Setting, way: Decoding, plan: TrainPlan) -> float:
     def decoded(plans: Iterator[BatchPlan]) -> Iterator[Any]:
         return part.run(graph_inputs(one, index, IMAGENET, decode_window=part.decode_window) for one in plans)
 
-    with worked_off(decoded, plan) as outputs:
+    with worked_off(decoded, epochs_of(plan)) as outputs:
         return setting.batch_size * batches_per_s(outputs)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from loaders import training_plan
 from pictures import bench_pictures
-from stages import bare_steps, learner_of, silent_bar, synthetic_batch, worked_off
+from stages import bare_steps, epochs_of, learner_of, silent_bar, synthetic_batch, worked_off
 
 from dali_fixres.commands.learner import prepare
 from dali_fixres.index import Index, open_data
@@ -41,7 +41,7 @@ def measured_waits(decoding: Decoding, batch_size: int, num_steps: int) -> dict[
         index, max_batch_size=batch_size, device=CUDA, num_threads=loader_threads(), decoding=decoding
     ) as loader:
         for res in (128, 224):
-            with worked_off(loader.run, training_plan(index, Resolution(res), batch_size)) as batches:
+            with worked_off(loader.run, epochs_of(training_plan(index, Resolution(res), batch_size))) as batches:
                 for _ in train(learner, islice(batches, WARM_UP), 0, Meter(silent_bar(), Tally())):
                     pass
                 meter = Meter(silent_bar(), Tally())

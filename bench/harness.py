@@ -5,10 +5,11 @@ disturbs all alike; the first round, which fills caches and starts threads, is n
 one run, not absolute figures.
 """
 
+import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -32,6 +33,7 @@ __all__ = [
     "Flags",
     "Key",
     "Measure",
+    "command_of",
     "in_turns",
     "interleaved",
     "open_bench_data",
@@ -147,7 +149,9 @@ def in_turns(
     rounds = repeats + warm_up
     with reporter.bar("measuring", total=rounds * len(measures)) as bar:
         for number in range(rounds):
-            for position, (key, measure) in enumerate(measures.items(), start=1):
+            # There and back, so that nothing always follows the same neighbour.
+            turns = list(measures.items())[:: 1 if number % 2 == 0 else -1]
+            for position, (key, measure) in enumerate(turns, start=1):
                 value = measure()
                 if number >= rounds - repeats:
                     found[key].append(value)
@@ -206,10 +210,31 @@ def report(
         **about_data,
     }
     out = flags.json or RESULTS / f"{name}.json"
-    write_json(out, {"bench": name, "environment": {**environment(), **machine}, "data": data, **content})
+    head = {"bench": name, "command": command_of(name, flags), "environment": {**environment(), **machine}}
+    write_json(out, {**head, "data": data, **content})
     if figure is not None:
         save_figure(figure, out.with_suffix(".png"))
     return out
+
+
+def command_of(name: str, flags: Any) -> str:
+    """Return the command that gives these figures, as anyone could type it: folders by their last name."""
+    words = [f"uv run python bench/{name}.py"]
+    for field in fields(flags):
+        value = getattr(flags, field.name)
+        flag = f"--{field.name.replace('_', '-')}"
+        if value == field.default or field.name == "json":
+            continue
+        words.append(flag if value is True else f"{flag} {_shown(value)}")
+    return " ".join(words)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Path):
+        return value.name if value.suffix != ".toml" else f"bench/{value.name}"
+    return re.sub(
+        r"(\w+)=[^,]*/bin/python[^,]*", lambda peer: f"{peer[1]}={peer[1].upper()}_ENV/bin/python", str(value)
+    )
 
 
 def start(app: App) -> None:

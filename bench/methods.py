@@ -4,8 +4,8 @@
     uv run python bench/methods.py --data DIR --recipe FILE.toml --res 192 --against 192 --seeds 0 --folder runs/methods
 
 Runs the command line as a user would, one command at a time, and keeps every run in --folder: what is finished there is
-not run again. Minutes are those of the runs' own records, tests not included; on a shared machine compare them within
-one resolution only, where the methods take turns.
+not run again, and runs of other settings are refused. Seconds are those of the runs' own records, tests not included;
+on a shared machine read the ratios of one seed and one resolution, whose runs follow one another.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import App, Parameter
-from harness import start
+from harness import command_of, start
 from matplotlib.figure import Figure
 from rich.table import Table
 
@@ -62,32 +62,40 @@ class Bench:
     against: str = ""
     """Pixels to train at from the start as well, with commas between."""
 
-    folder: Path = Path("runs/methods")
-    """Where the runs are kept."""
+    folder: Path | None = None
+    """Where the runs are kept; runs/methods-DATA if left out."""
 
     json: Path | None = None
     """Write the figures here; bench/results/methods.json if left out."""
+
+    @property
+    def runs(self) -> Path:
+        """Where the runs are kept."""
+        return self.folder or Path(f"runs/methods-{self.data.name}")
 
 
 def main(bench: Bench) -> None:
     """Run what is missing, print the tables, write JSON and the plot of cost against epochs."""
     reporter = Reporter()
+    check_settings(bench)
     rows: list[dict[str, Any]] = []
     for seed in _numbers(bench.seeds):
-        low = bench.folder / f"low-{seed}"
+        low = bench.runs / f"low-{seed}"
         _train(bench, low, seed, [], reporter)
         rows += [_trained("low", low, seed), *_swept(bench, low, seed, reporter)]
         for res in _numbers(bench.res):
             rows += [_tuned(bench, low, method, res, seed, reporter) for method in bench.methods.split(",")]
     for res in _numbers(bench.against):
         for seed in _numbers(bench.seeds):
-            high = bench.folder / f"high-{res}-{seed}"
+            high = bench.runs / f"high-{res}-{seed}"
             _train(bench, high, seed, ["--train-res", str(res)], reporter)
             rows.append(_trained(f"trained at {res} px", high, seed))
     print_table(f"top-1 %, mean ± std over seeds {bench.seeds}", accuracy_table(rows))
     print_table("what it took, means over seeds", cost_table(rows))
     out = bench.json or Path(__file__).parent / "results" / "methods.json"
     content = {
+        "bench": "methods",
+        "command": command_of("methods", bench),
         "environment": environment(),
         "data": bench.data.name,
         "recipe": bench.recipe.read_text(),
@@ -96,6 +104,27 @@ def main(bench: Bench) -> None:
     write_json(out, content)
     save_figure(_cost_figure(rows), out.with_suffix(".png"))
     reporter.line(f"figures in {out}, cost against epochs in {out.with_suffix('.png')}")
+
+
+def check_settings(bench: Bench) -> None:
+    """Refuse a folder whose runs are of other data or settings, which would be reported as these.
+
+    Raises:
+        UserError: If there are such.
+    """
+    settings = {
+        "data": str(bench.data.resolve()),
+        "recipe": bench.recipe.read_text(encoding="utf-8"),
+        "weights": bench.weights and str(bench.weights.resolve()),
+        "epochs": bench.epochs,
+    }
+    kept = bench.runs / "settings.json"
+    if not kept.exists():
+        bench.runs.mkdir(parents=True, exist_ok=True)
+        write_json(kept, settings)
+    elif (others := json.loads(kept.read_text(encoding="utf-8"))) != settings:
+        changed = ", ".join(name for name, value in settings.items() if others.get(name) != value)
+        raise UserError(f"the runs in {bench.runs} are of other settings ({changed}); give another --folder")
 
 
 def _numbers(text: str) -> list[int]:
@@ -120,7 +149,7 @@ def _swept(bench: Bench, low: Path, seed: int, reporter: Reporter) -> list[dict[
 
 def _tuned(bench: Bench, low: Path, method: str, res: int, seed: int, reporter: Reporter) -> dict[str, Any]:
     """Fix a trained network for a resolution."""
-    out = bench.folder / f"{method}-{res}-{seed}"
+    out = bench.runs / f"{method}-{res}-{seed}"
     epochs = [] if method == "frechet" else ["--epochs", str(bench.epochs)]
     flags = ["--checkpoint", str(low / "last.pt"), "--test-res", str(res), "--method", method, "--seed", str(seed)]
     _run(["finetune", *flags, *epochs], out, reporter)
@@ -140,7 +169,8 @@ def _results(out: Path) -> Any:
 def _cost(out: Path) -> dict[str, Any]:
     """Return what a run has taken: seconds before its first epoch and of each epoch."""
     records = RunFolder(out).records()
-    passes = [record for record in records if record["event"] == "pass"]
+    # A run that was stopped has made its pass again; only the last one counts.
+    passes = [record for record in records if record["event"] == "pass"][-1:]
     epochs = sorted((record for record in records if record["event"] == "epoch"), key=lambda record: record["epoch"])
     return {
         "pass_s": sum(record["seconds"] for record in passes),
@@ -189,16 +219,23 @@ def _mean_and_spread(values: list[float]) -> str:
 def cost_table(rows: list[dict[str, Any]]) -> Table:
     """Return what each way has taken."""
     table = Table()
-    for heading in ("", "res, px", "s before the first epoch", "s an epoch", "minutes"):
+    for heading in ("", "res, px", "s before the first epoch", "s an epoch", "minutes", "of sgd's, by seed"):
         table.add_column(heading, justify="right")
+    sgd = {(row["res"], row["seed"]): _seconds(row) for row in rows if row["stage"] == "sgd"}
     for stage, res in dict.fromkeys((row["stage"], row["res"]) for row in rows if "epoch_s" in row):
         same = [row for row in rows if (row["stage"], row["res"]) == (stage, res)]
         pass_s = statistics.mean(row["pass_s"] for row in same)
         epochs_s = statistics.mean(sum(row["epoch_s"]) for row in same)
         num_epochs = max(1, len(same[0]["epoch_s"]))
         minutes = (pass_s + epochs_s) / 60
-        table.add_row(stage, str(res), f"{pass_s:.1f}", f"{epochs_s / num_epochs:.2f}", f"{minutes:.2f}")
+        shares = [_seconds(row) / sgd[res, row["seed"]] for row in same if (res, row["seed"]) in sgd]
+        share = ", ".join(f"{share:.2f}" for share in shares) if stage not in {"sgd", "low"} else ""
+        table.add_row(stage, str(res), f"{pass_s:.1f}", f"{epochs_s / num_epochs:.2f}", f"{minutes:.2f}", share)
     return table
+
+
+def _seconds(row: dict[str, Any]) -> float:
+    return float(row["pass_s"] + sum(row["epoch_s"]))
 
 
 def _cost_figure(rows: list[dict[str, Any]]) -> Figure:

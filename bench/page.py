@@ -17,6 +17,7 @@ import limits
 import parity
 import scaling
 import switching
+import throughput_tables
 from kept import Kept, kept_in
 from rich.table import Table
 
@@ -28,10 +29,9 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 TEMPLATE = HERE / "performance.md.in"
 
-LOADER = "loader"
-"""The stage that other loaders are measured at, too; the only one of old results."""
+PREPARED = "prepared"
 
-OVERLAPS = ("overlap_efficiency", "shared_efficiency")
+_NAMES = {"torchvision": "torchvision, originals", "ffcv": "FFCV"}
 
 Tables = Mapping[str, Table]
 """By their titles."""
@@ -41,7 +41,7 @@ class Shown(NamedTuple):
     """How results of a bench are shown.
 
     Attributes:
-        command: That gives them.
+        command: That gives them, where the file does not say.
         tables: From a file's content, and what `limits.py` has found on the same machine.
     """
 
@@ -77,7 +77,7 @@ def _section(name: str, kept: list[Kept]) -> str:
             other.content for other in kept if other.content.get("bench") == "limits" and other.machine == one.machine
         ]
         tables = shown.tables(one.content, of_machine)
-        parts.append(_about(shown.command, one))
+        parts.append(_about(one.content.get("command", shown.command), one))
         parts += [f"{title[:1].upper()}{title[1:]}:\n\n{_markdown(table)}" for title, table in tables.items()]
     return "\n\n".join(parts)
 
@@ -132,51 +132,28 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     return table
 
 
-def _speeds(content: Any, limits: list[Any], names: Mapping[str, str]) -> Tables:
-    """Return images/s by stage, loader and resolution, with ratios of the loaders and physical limits below."""
-    rows = [row for row in content["results"] if row.get("stage") != "overhead"]  # which is no throughput
-    speeds = {(row.get("stage", LOADER), row["loader"], row["res"]): row["images_per_s"] for row in rows}
-    sides = sorted({res for *_, res in speeds})
-    stages = list(dict.fromkeys(stage for stage, *_ in speeds))
-    loaders = list(dict.fromkeys(loader for stage, loader, _ in speeds if stage == LOADER))
-    ours = "prepared" if "prepared" in loaders else loaders[0]
-    lines = []
-    for stage in stages:
-        for one in loaders if stage == LOADER else [ours]:
-            name = names.get(one, one) if len(stages) == 1 else f"loader, {one}"
-            label = name if stage == LOADER else stage
-            lines.append([label, *(_cell(speeds.get((stage, one, res))) for res in sides)])
+def _prepared(content: Any, limits: list[Any]) -> Tables:
+    """Return images/s of loaders by resolution, with ratios and physical limits below."""
+    speeds = {(row["loader"], row["res"]): row["images_per_s"] for row in content["results"]}
+    sides = sorted({res for _, res in speeds})
+    loaders = list(dict.fromkeys(loader for loader, _ in speeds))
+    lines = [[_NAMES.get(one, one), *(f"{speeds[one, res]:.0f}" for res in sides)] for one in loaders]
     for other in loaders:
-        if other != ours:
-            pairs = ((speeds.get((LOADER, ours, res)), speeds.get((LOADER, other, res))) for res in sides)
-            ratios = (f"{one / two:.2f}" if one and two else "" for one, two in pairs)
-            lines.append([f"{ours} ÷ {names.get(other, other).partition(',')[0]}", *ratios])
+        if other != PREPARED:
+            ratios = (f"{speeds[PREPARED, res] / speeds[other, res]:.2f}" for res in sides)
+            lines.append([f"{PREPARED} ÷ {_NAMES.get(other, other).partition(',')[0]}", *ratios])
     lines += _loader_limits(content, limits, sides)
-    title = f"images/s, medians of {len(rows[0]['repeats'])} repeats, resolutions in px"
+    title = f"images/s, medians of {len(content['results'][0]['repeats'])} repeats, resolutions in px"
     return {title: _table(["", *map(str, sides)], lines)}
 
 
 def _throughput(content: Any, limits: list[Any]) -> Tables:
-    """Return images/s, and what limits a training, where that was measured."""
-    tables = _speeds(content, limits, {})
-    if "verdicts" not in content:
-        return tables
-    lines = [
-        [
-            str(verdict["res"]),
-            verdict["limit"],
-            *(f"{ms:.2f}" for ms in verdict["ms_per_image"].values()),
-            *("" if verdict[name] is None else f"{verdict[name]:.2f}" for name in OVERLAPS),
-        ]
-        for verdict in content["verdicts"]
-    ]
-    parts = (f"{part}, ms" for part in content["verdicts"][0]["ms_per_image"])
-    headings = ["res, px", "limit", *parts, "overlap", "of shared cores"]
-    return {**tables, f"what limits a training of {content['model']}": _table(headings, lines)}
-
-
-def _cell(speed: float | None) -> str:
-    return "" if speed is None else f"{speed:.0f}"
+    """Return what the bench shows, with physical limits below."""
+    speeds = throughput_tables.SPEEDS
+    tables = throughput_tables.tables(content)
+    for line in _loader_limits(content, limits, [verdict["res"] for verdict in content["verdicts"]]):
+        tables[speeds].add_row(*line)
+    return {f"{title}; {content['model']}" if title == speeds else title: table for title, table in tables.items()}
 
 
 def _loader_limits(content: Any, limits: list[Any], sides: list[int]) -> list[list[str]]:
@@ -237,18 +214,16 @@ def _copies_accuracy(content: Any, _: Any) -> Tables:
     return {"top-1 in %": _table(headings, lines)}
 
 
-_PREPARED = {"torchvision": "torchvision, originals", "ffcv": "FFCV"}
-
 SHOWN: Mapping[str, Shown] = {
     "limits": Shown("uv run python bench/limits.py", lambda content, _: limits.tables(content)),
     "throughput": Shown("uv run python bench/throughput.py", _throughput),
     "prepared": Shown(
         "uv run python bench/prepared.py --repeats 5 --peers torchvision,ffcv=FFCV_ENV/bin/python",
-        lambda content, limits: _speeds(content, limits, _PREPARED),
+        _prepared,
     ),
     "prepared-grocery": Shown(
         "uv run python bench/prepared.py --data grocery --repeats 3 --peers torchvision,ffcv=FFCV_ENV/bin/python",
-        lambda content, limits: _speeds(content, limits, _PREPARED),
+        _prepared,
     ),
     "operators": Shown("uv run python bench/operators.py", _operators),
     "switching": Shown("uv run python bench/switching.py", lambda content, _: switching.tables(content)),

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice, repeat, takewhile
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from graphs import GraphPart
 from rich.console import Console
 from torch import nn
+from verdict import STORAGE
 
 from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.checkpoint import CheckpointClock
@@ -35,7 +35,7 @@ __all__ = ["OURS", "SHOWN", "Limits", "Repeat", "Stages", "learner_of", "peak_ho
 
 OURS = "dali-fixres"
 
-SHOWN = ("read", "decode", "loader", "train step", "bare step", "together", "evaluation")
+SHOWN = (STORAGE, "read", "decode", "loader", "train step", "bare step", "together", "evaluation")
 """Stages whose figures are shown as they are."""
 
 WARM_UP = 2
@@ -61,14 +61,12 @@ class Repeat(NamedTuple):
 
     Attributes:
         images_per_s: Of wall time; for ``python`` and ``null step``, of CPU time of the main thread.
-        cores: CPU time of the process over wall time.
-        host_mib: Resident memory of the process at its end.
-        device_mib: The most that torch has had on the GPU; 0 without one.
+        cores: CPU time of the process over wall time; None of a peer, whose processes are not known.
+        device_mib: Memory in use on the GPU at its end, DALI's and torch's; 0 without one.
     """
 
     images_per_s: float
-    cores: float
-    host_mib: int
+    cores: float | None
     device_mib: int
 
 
@@ -85,7 +83,6 @@ class Stopwatch:
         self._clock = clock
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-            torch.cuda.reset_peak_memory_stats(device)
         self._wall, self._cpu, self._started = time.perf_counter(), time.process_time(), clock()
 
     def some_of(self, work: Iterator[T], limits: Limits) -> Iterator[T]:
@@ -104,8 +101,7 @@ class Stopwatch:
         return Repeat(
             images_per_s=num_images / seconds,
             cores=(time.process_time() - self._cpu) / wall,
-            host_mib=_host_mib(),
-            device_mib=round(torch.cuda.max_memory_allocated(self._device) / 2**20) if on_gpu else 0,
+            device_mib=_device_mib(self._device) if on_gpu else 0,
         )
 
 
@@ -142,8 +138,10 @@ class Stages:
     def of(self, plan: TrainPlan) -> dict[str, Callable[[], Repeat]]:
         """Return the measures at a plan's resolution, by stage."""
         null = learner_of(Null(len(plan.index.classes)).to(self.device))
+        new = epochs_of(plan, first=1)
         stages: dict[str, Callable[[], Repeat]] = {
-            **{name: partial(self._partial, part, plan) for name, part in self.parts.items()},
+            STORAGE: lambda: self._partial(self.parts["read"], plan, new),
+            **{name: partial(self._part, part, plan) for name, part in self.parts.items()},
             "loader": partial(self._loader_alone, plan),
             "train step": partial(self._train_step, plan),
             "together": lambda: self._together(plan, self.learner),
@@ -155,16 +153,19 @@ class Stages:
             stages["bare step"] = lambda: self._bare_step(plan, self.learner)
         return stages
 
-    def _partial(self, part: GraphPart, plan: TrainPlan) -> Repeat:
-        with worked_off(lambda plans: part.run(_inputs(part, plan, plans)), plan) as outputs:
+    def _part(self, part: GraphPart, plan: TrainPlan) -> Repeat:
+        return self._partial(part, plan, epochs_of(plan))
+
+    def _partial(self, part: GraphPart, plan: TrainPlan, plans: Iterator[BatchPlan]) -> Repeat:
+        with worked_off(lambda ordered: part.run(_inputs(part, plan, ordered)), plans) as outputs:
             return self._timed(outputs, plan.batch_size)
 
     def _loader_alone(self, plan: TrainPlan) -> Repeat:
-        with worked_off(self.loader.run, plan) as batches:
+        with worked_off(self.loader.run, epochs_of(plan)) as batches:
             return self._timed(batches, plan.batch_size)
 
     def _together(self, plan: TrainPlan, learner: Learner, clock: Clock = time.perf_counter) -> Repeat:
-        with worked_off(self.loader.run, plan) as batches:
+        with worked_off(self.loader.run, epochs_of(plan)) as batches:
             return self._timed(steps(learner, batches), plan.batch_size, clock)
 
     def _train_step(self, plan: TrainPlan) -> Repeat:
@@ -194,14 +195,21 @@ def _inputs(part: GraphPart, plan: TrainPlan, plans: Iterator[BatchPlan]) -> Ite
     return (graph_inputs(one, plan.index, IMAGENET, decode_window=part.decode_window) for one in plans)
 
 
+def epochs_of(plan: TrainPlan, first: int = 0) -> Iterator[BatchPlan]:
+    """Return the plans of one epoch after the other.
+
+    Begun anew, it is the same pictures again, which the system remembers by then: that leaves out storage.
+    """
+    return chain.from_iterable(plan.epoch(epoch) for epoch in count(first))
+
+
 @contextmanager
-def worked_off(run: Callable[[Iterator[BatchPlan]], Iterator[T]], plan: TrainPlan) -> Iterator[Iterator[T]]:
-    """Let something run on the plans of one epoch after the other; at the end it finishes what it has begun.
+def worked_off(run: Callable[[Iterator[BatchPlan]], Iterator[T]], plans: Iterator[BatchPlan]) -> Iterator[Iterator[T]]:
+    """Let something run on endless plans; at the end it finishes what it has begun.
 
     Otherwise that would disturb what is measured next.
     """
     ended: list[bool] = []
-    plans = chain.from_iterable(plan.epoch(epoch) for epoch in count())
     made = run(takewhile(lambda _: not ended, plans))
     yield made
     ended.append(True)
@@ -267,6 +275,6 @@ def peak_host_mib() -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def _host_mib() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return round(pages * resource.getpagesize() / 2**20)
+def _device_mib(device: torch.device) -> int:
+    free, total = torch.cuda.mem_get_info(device)
+    return round((total - free) / 2**20)

@@ -26,7 +26,7 @@ from harness import Flags, Key, in_turns, open_bench_data, report, row_of, start
 from loaders import rows_of_repeat, training_plan
 from peers import Peer, parse_peers, settings_of, started
 from stages import OURS, SHOWN, Limits, Repeat, Stages, learner_of, peak_host_mib
-from throughput_tables import conclusion, drawn, parts_table, speed_table, together_table
+from throughput_tables import SPEEDS, conclusion, drawn, tables
 from torch import nn
 from verdict import crossover, judge
 
@@ -121,9 +121,8 @@ def main(bench: Bench) -> None:
     }
     split = f"{threads} loader threads, {torch.get_num_threads()} of torch"
     title = f"{model} on {device.type}, batches of {bench.batch_size}, {split}"
-    print_table(f"images/s, median and spread of {bench.effort.repeats}: {title}", speed_table(content))
-    print_table("ms of wall time per image, each part by itself", parts_table(content))
-    print_table("loader and step together", together_table(content))
+    for heading, table in tables(content).items():
+        print_table(f"{heading}: {title}" if heading == SPEEDS else heading, table)
     out = report("throughput", bench, opened, content, drawn(content, title))
     reporter.line(f"{conclusion(content)}\nfigures in {out}, plot in {out.with_suffix('.png')}")
 
@@ -170,7 +169,7 @@ def _measures(stages: Stages, plans: Sequence[TrainPlan], peers: Sequence[Peer])
 
 def _of_peer(peer: Peer, res: int) -> Repeat:
     """Let a peer measure itself; what its processes take is not known."""
-    return Repeat(peer.measure(res), cores=0, host_mib=0, device_mib=0)
+    return Repeat(peer.measure(res), cores=None, device_mib=0)
 
 
 def _told(key: Key, repeat: Repeat) -> str:
@@ -187,10 +186,9 @@ def _results(found: Found, batch_size: int) -> list[dict[str, Any]]:
     for key, repeats in found.items():
         if key.stage in SHOWN:
             row = row_of(key, [repeat.images_per_s for repeat in repeats])
-            if key.loader == OURS:
-                row["cores"] = round(statistics.median(repeat.cores for repeat in repeats), 2)
+            if cores := [repeat.cores for repeat in repeats if repeat.cores is not None]:
+                row["cores"] = round(statistics.median(cores), 2)
             if key.stage == "together":
-                row["host_mib"] = max(repeat.host_mib for repeat in repeats)
                 row["device_mib"] = max(repeat.device_mib for repeat in repeats)
             rows.append(row)
         if key.stage == "python":
@@ -210,7 +208,9 @@ def _overhead(found: Found, res: int, batch_size: int) -> dict[str, Any]:
         "share_of_step": round(median_s / step_s, 5),
     }
     if bare := _speeds(found, "bare step", res):
-        not_hidden_s = step_s - batch_size / statistics.median(bare)
+        together = zip(_speeds(found, "together", res), bare, _speeds(found, "loader", res), strict=True)
+        longer = [1 / both - max(1 / stepped, 1 / loaded) for both, stepped, loaded in together]
+        not_hidden_s = batch_size * statistics.median(longer)
         row |= {"not_hidden_ms": round(1000 * not_hidden_s, 3), "not_hidden_share": round(not_hidden_s / step_s, 5)}
     return row
 

@@ -1,29 +1,62 @@
 """What `throughput.py` shows: tables, a plot, and a sentence."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from goals import goals_of_throughput, goals_table
 from harness import spread
 from matplotlib.figure import Figure
 from rich.table import Table
 from stages import OURS
-from verdict import NETWORK
+from verdict import NETWORK, STORAGE
 
-__all__ = ["conclusion", "drawn", "parts_table", "speed_table", "together_table"]
+__all__ = ["SPEEDS", "conclusion", "drawn", "tables"]
+
+SPEEDS = "images/s, medians and spread of the repeats"
+"""Heading of the table whose rows, with our loader's name, are stages."""
+
+LOADER = "loader"
 
 Content = Mapping[str, Any]
 """Of the JSON file, as documented in docs/architecture.md."""
 
 
-def speed_table(content: Content) -> Table:
+def tables(content: Content) -> dict[str, Table]:
+    """Return what is shown, by heading."""
+    peers = {"our loader over others, ratios of the same round": _peer_table(content)} if content["peers"] else {}
+    return {
+        SPEEDS: _speed_table(content),
+        **peers,
+        "ms of wall time per image, each part by itself": _parts_table(content),
+        "loader and step together": _together_table(content),
+        "goals": goals_table(goals_of_throughput(content)),
+    }
+
+
+def _speed_table(content: Content) -> Table:
     """Return images/s of each stage, and of the peers' loaders: one row each, a column per resolution."""
     table = _table("", *(f"{verdict['res']} px" for verdict in content["verdicts"]))
     for name, points in _series(content).items():
-        table.add_row(name, *(f"{row['images_per_s']:.0f}\n{spread(row)}" for row in points.values()))
+        table.add_row(name, *(f"{row['images_per_s']:.0f} ({spread(row)})" for row in points.values()))
     return table
 
 
-def parts_table(content: Content) -> Table:
+def _peer_table(content: Content) -> Table:
+    """Return how many times as fast our loader is as each other one: median, least and most over the rounds."""
+    table = _table("", *(f"{verdict['res']} px" for verdict in content["verdicts"]))
+    loaders = {(row["loader"], row["res"]): row["repeats"] for row in content["results"] if row["stage"] == LOADER}
+    for other in dict.fromkeys(name for name, _ in loaders if name != OURS):
+        cells = []
+        for verdict in content["verdicts"]:
+            pairs = zip(loaders[OURS, verdict["res"]], loaders[other, verdict["res"]], strict=True)
+            ratios = [ours / theirs for ours, theirs in pairs]
+            cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+        table.add_row(other, *cells)
+    return table
+
+
+def _parts_table(content: Content) -> Table:
     """Return how long each part takes for an image, by itself, and which one limits the training."""
     table = _table("res, px", *content["verdicts"][0]["ms_per_image"], "limit")
     for verdict in content["verdicts"]:
@@ -32,10 +65,10 @@ def parts_table(content: Content) -> Table:
     return table
 
 
-def together_table(content: Content) -> Table:
+def _together_table(content: Content) -> Table:
     """Return how well loader and step overlap, what that takes, and what Python takes of a step."""
     on_cpu = content["device"] == "cpu"
-    table = _table("res, px", "overlap", "of shared cores" if on_cpu else "GPU MiB", "cores", "host MiB")
+    table = _table("res, px", "overlap", "of shared cores" if on_cpu else "GPU MiB", "cores")
     for heading in ("Python, ms", "of a step", *([] if on_cpu else ["not hidden"])):
         table.add_column(heading, justify="right")
     rows = {(row["stage"], row["res"]): row for row in content["results"] if row["loader"] == OURS}
@@ -47,7 +80,6 @@ def together_table(content: Content) -> Table:
             f"{verdict['overlap_efficiency']:.2f}",
             f"{verdict['shared_efficiency']:.2f}" if on_cpu else str(together["device_mib"]),
             f"{together['cores']:.2f}",
-            str(together["host_mib"]),
             f"{overhead['ms_per_step']:.2f}",
             f"{overhead['share_of_step']:.2%}",
             *([] if on_cpu else [f"{overhead['not_hidden_share']:.2%}"]),
@@ -68,15 +100,16 @@ def conclusion(content: Content) -> str:
     by_limit: dict[str, list[str]] = {}
     for res, limit in limits.items():
         by_limit.setdefault(limit, []).append(str(res))
+    names = {NETWORK: "the network", STORAGE: "storage"}
     sentence = "; ".join(
-        f"{'the network' if limit == NETWORK else f'the loader, with {limit},'} is the limit at {', '.join(sides)} px"
+        f"{names.get(limit, f'the loader, with {limit},')} is the limit at {', '.join(sides)} px"
         for limit, sides in by_limit.items()
     )
     if content["crossover_px"] is not None:
         sentence += f"; the network becomes the limit at about {content['crossover_px']} px"
     memory = f"at most {content['peak_host_mib']} MiB on the host"
     if content["device"] != "cpu":
-        memory += f" and {content['peak_device_mib']} MiB on the GPU, of which DALI's part is not counted"
+        memory += f" and {content['peak_device_mib']} MiB on the GPU"
     return f"{sentence}\nmemory: {memory}"
 
 

@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["NETWORK", "Verdict", "crossover", "judge"]
+__all__ = ["NETWORK", "STORAGE", "Verdict", "crossover", "judge"]
 
 NETWORK = "network"
+
+STORAGE = "storage"
+
+ALL_OF_IT = 0.9
+"""Share of the loader's time at which a part that runs beside the others is what the loader waits for."""
 
 Speeds = Mapping[str, Sequence[float]]
 """Images/s of the repeats of each stage at one resolution; repeats of one number are of one round."""
@@ -19,8 +24,9 @@ class Verdict:
     """What limits a resolution.
 
     Attributes:
-        limit: ``network``, or the slowest part of the loader: ``read``, ``decode`` or ``resize``.
-        ms_per_image: What each of these takes by itself on all of the machine, ms of wall time.
+        limit: ``network``, ``storage``, or the slowest part of the loader: ``read``, ``decode`` or ``resize``.
+        ms_per_image: What each of these takes by itself on all of the machine, ms of wall time. Where parts run beside
+            one another (reading on the CPU, decoding on the GPU), what the graph takes as far as that part.
         overlap_efficiency: Together over the slower of loader and step; at best 1 where these do not share cores.
         shared_efficiency: Where they do, together over what they come to when cores are shared fairly; else None.
     """
@@ -38,19 +44,24 @@ def judge(speeds: Speeds, *, shares_cores: bool) -> Verdict:
     the other: ``1 / (1 / loader + 1 / step)`` images/s. That is the slower of the two with fair shares.
 
     Args:
-        speeds: With the stages ``read``, ``decode``, ``loader``, ``train step`` and ``together``.
+        speeds: With the stages ``storage``, ``read``, ``decode``, ``loader``, ``train step`` and ``together``.
         shares_cores: Whether the network runs on the cores that the loader runs on.
     """
-    read, decode, loader, step = (
-        1000 / statistics.median(speeds[stage]) for stage in ("read", "decode", "loader", "train step")
+    storage, read, decode, loader, step = (
+        1000 / statistics.median(speeds[stage]) for stage in (STORAGE, "read", "decode", "loader", "train step")
     )
-    # Each graph does what the one before does, too.
-    parts = {"read": read, "decode": max(decode - read, 0.0), "resize": max(loader - max(decode, read), 0.0)}
+    if shares_cores:  # each graph does what the one before does, too
+        parts = {"read": read, "decode": max(decode - read, 0.0), "resize": max(loader - max(decode, read), 0.0)}
+        slowest = max(parts, key=lambda name: parts[name])
+    else:
+        parts = {"read": read, "decode": decode, "resize": loader}
+        slowest = next(name for name, ms in parts.items() if ms >= ALL_OF_IT * loader)
+    limits = {NETWORK: step, STORAGE: storage, slowest: loader}
     rounds = list(zip(speeds["loader"], speeds["train step"], speeds["together"], strict=True))
     fair = statistics.median(both * (1 / alone + 1 / stepped) for alone, stepped, both in rounds)
     return Verdict(
-        limit=NETWORK if step > loader else max(parts, key=lambda name: parts[name]),
-        ms_per_image={name: round(ms, 4) for name, ms in {**parts, NETWORK: step}.items()},
+        limit=max(limits, key=lambda name: limits[name]),
+        ms_per_image={name: round(ms, 4) for name, ms in {STORAGE: storage, **parts, NETWORK: step}.items()},
         overlap_efficiency=round(statistics.median(both / min(alone, stepped) for alone, stepped, both in rounds), 3),
         shared_efficiency=round(fair, 3) if shares_cores else None,
     )

@@ -13,7 +13,7 @@ from peers import parse_peers
 from dali_fixres.errors import UserError
 
 BENCH = Path(__file__).parents[2] / "bench"
-STAGES = ("read", "decode", "loader", "train step", "together", "evaluation", "overhead")
+STAGES = ("storage", "read", "decode", "loader", "train step", "together", "evaluation", "overhead")
 
 
 def run(folder: Path, script: str, *words: object) -> subprocess.CompletedProcess[str]:
@@ -42,6 +42,10 @@ def test_throughput_says_what_limits_each_resolution(tmp_path: Path, pictures: P
     assert len(found["data"]["fingerprint"]) == 64
     assert found["peers"]["timm"].keys() == {"timm", "torch", "pillow"}
     assert found["peak_host_mib"] > 100
+    assert found["command"].startswith("uv run python bench/throughput.py --data ")
+    assert found["command"].endswith("--peers timm")
+    assert str(tmp_path) not in found["command"]
+    assert "our loader over others" in done.stdout
     for verdict in found["verdicts"]:
         loader, step, together = (
             rows[stage, "dali-fixres", verdict["res"]]["repeats"] for stage in ("loader", "train step", "together")

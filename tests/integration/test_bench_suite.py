@@ -208,19 +208,21 @@ def test_the_page_takes_the_newest_file_of_each_machine(tmp_path: Path) -> None:
     for date, speed in (("2026-01-02", 10.0), ("2026-01-03", 20.0)):
         rows = [
             {"stage": "loader", "loader": loader, "res": 128, "images_per_s": number * speed, "repeats": [1, 2]}
-            for number, loader in enumerate(("dali-fixres", "other"), start=1)
+            for number, loader in enumerate(("prepared", "other"), start=1)
         ]
         content = {
+            "command": "the command",
             "environment": {**environment, "cpu": "CPU", "usable_cores": 2, "gpu": None},
             "data": "some",
             "results": rows,
         }
-        (tmp_path / f"throughput_2-core-cpu_{date}.json").write_text(json.dumps(content))
+        (tmp_path / f"prepared_2-core-cpu_{date}.json").write_text(json.dumps(content))
     assert [(kept.what, kept.machine, kept.date) for kept in kept_in(tmp_path)] == [
-        ("throughput", "2-core-cpu", "2026-01-03")
+        ("prepared", "2-core-cpu", "2026-01-03")
     ]
-    made = page(tmp_path, "{{table throughput}}\n{{table switching}}\n{{throughput:results.0.images_per_s|.1f}}\n")
-    assert "| dali-fixres | 20 |\n| other | 40 |\n| dali-fixres ÷ other | 0.50 |" in made
+    made = page(tmp_path, "{{table prepared}}\n{{table switching}}\n{{prepared:results.0.images_per_s|.1f}}\n")
+    assert "| prepared | 20 |\n| other | 40 |\n| prepared ÷ other | 0.50 |" in made
+    assert made.startswith("`the command` on 2 cores of CPU, 2026-01-03; pictures: some;")
     assert "Not measured yet; `uv run python bench/switching.py` does.\n20.0\n" in made
     with pytest.raises(UserError, match=r"has no results\.5, which"):
-        page(tmp_path, "{{throughput:results.5|}}")
+        page(tmp_path, "{{prepared:results.5|}}")

@@ -4,26 +4,44 @@ import pytest
 from verdict import crossover, judge
 
 SLOW_LOADER = {
+    "storage": [10000.0],
     "read": [20000.0],
     "decode": [1000.0],
     "loader": [500.0],
     "train step": [2000.0],
     "together": [450.0],
 }
-"""In ms per picture: reading 0.05, decoding 0.95 more, resizing 1 more; the step 0.5."""
+"""In ms per picture: reading 0.05, of new pictures 0.1, decoding 0.95 more, resizing 1 more; the step 0.5."""
 
 
 def test_slowest_part_of_a_slow_loader_is_the_limit() -> None:
     """Parts are differences of the graphs' times, and the largest of the loader's limits where the step is faster."""
-    verdict = judge(SLOW_LOADER, shares_cores=False)
-    assert verdict.ms_per_image == {"read": 0.05, "decode": 0.95, "resize": 1.0, "network": 0.5}
+    verdict = judge(SLOW_LOADER, shares_cores=True)
+    assert verdict.ms_per_image == {"storage": 0.1, "read": 0.05, "decode": 0.95, "resize": 1.0, "network": 0.5}
     assert verdict.limit == "resize"
-    assert judge({**SLOW_LOADER, "decode": [900.0]}, shares_cores=False).limit == "decode"
+    assert judge({**SLOW_LOADER, "decode": [900.0]}, shares_cores=True).limit == "decode"
+
+
+@pytest.mark.parametrize(
+    ("read", "decode", "limit"), [(2000.0, 520.0, "decode"), (505.0, 500.0, "read"), (2000.0, 600.0, "resize")]
+)
+def test_the_first_part_that_takes_all_of_the_time_is_the_limit(read: float, decode: float, limit: str) -> None:
+    """On a GPU parts run beside one another, so the graph is as slow as the slowest of them and no slower."""
+    verdict = judge({**SLOW_LOADER, "read": [read], "decode": [decode]}, shares_cores=False)
+    assert verdict.limit == limit
+    assert verdict.ms_per_image["decode"] == pytest.approx(1000 / decode, abs=1e-4)
+
+
+@pytest.mark.parametrize("shares_cores", [True, False])
+def test_storage_is_the_limit_where_new_pictures_come_slower_than_all_else(shares_cores: bool) -> None:
+    """The loader's own speed is that of pictures that the system remembers, so it does not show this."""
+    assert judge({**SLOW_LOADER, "storage": [400.0]}, shares_cores=shares_cores).limit == "storage"
 
 
 def test_network_is_the_limit_where_the_step_is_slower() -> None:
     """A step slower than the loader is the limit, even if a part of the loader is slow as well."""
-    assert judge({**SLOW_LOADER, "train step": [499.0]}, shares_cores=False).limit == "network"
+    for shares_cores in (False, True):
+        assert judge({**SLOW_LOADER, "train step": [499.0]}, shares_cores=shares_cores).limit == "network"
 
 
 def test_overlap_is_against_the_slower_of_the_two_in_the_same_round() -> None:
