@@ -120,10 +120,12 @@ def collect_features(
     labels = torch.zeros(num_pictures, dtype=torch.int64)
     place_of = torch.full((num_rows,), -1)  # the same for all views; a picture may be unreadable in one alone
     num_found = 0
+    fits = torch.tensor(True)
     try:
         for view, batches in enumerate(views):
             for batch in rounds.of(network, batches):
-                vectors = _halved(_vectors(caught.pop(), network), network)
+                vectors = _vectors(caught.pop(), network).half()
+                fits = fits.to(vectors.device) & torch.isfinite(vectors).all()  # looked at once, to wait once
                 if features is None:
                     labels = labels.to(vectors.device)
                     features = _room((len(views), num_pictures, vectors.shape[1]), vectors.device, limit_gib)
@@ -139,6 +141,10 @@ def collect_features(
         handle.remove()
     if features is None:
         raise ModelError("this process has no readable training picture; run fewer processes")
+    if not fits:
+        raise ModelError(
+            f"the features of {type(network).__name__} do not fit half precision or are not finite; use --method sgd"
+        )
     return FeatureBank(features, labels.to(features.device), places)
 
 
@@ -217,16 +223,6 @@ def _vectors(inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
     return inputs.flatten(1)
 
 
-def _halved(vectors: torch.Tensor, network: nn.Module) -> torch.Tensor:
-    """Return features in half precision, checked to fit."""
-    vectors = vectors.half()
-    if not torch.isfinite(vectors).all():
-        raise ModelError(
-            f"the features of {type(network).__name__} do not fit half precision or are not finite; use --method sgd"
-        )
-    return vectors
-
-
 def _room(shape: tuple[int, int, int], device: torch.device, limit_gib: float) -> torch.Tensor:
     """Return room for features: on the device, or above the limit in a file that goes when the process does."""
     num_bytes = 2 * int(np.prod(shape))
@@ -267,15 +263,19 @@ def learn_from_features(
         loss = criterion(classifier(vectors).flatten(1), labels.to(device))
         learner.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        count, loss_sum = world.sum(torch.stack([torch.tensor(float(len(labels))), loss.detach().cpu()])).tolist()
+        count, loss_sum = len(labels), loss.detach()
+        if world.size > 1:
+            total = world.sum(torch.stack([torch.tensor(float(count)), loss_sum.cpu()]))
+            count, loss_sum = int(total[0]), total[1]
         for parameter in parameters:
             assert parameter.grad is not None
-            parameter.grad = world.sum(parameter.grad).to(device) / max(count, 1.0)
+            summed = world.sum(parameter.grad).to(device) if world.size > 1 else parameter.grad
+            parameter.grad = summed / max(count, 1)
         if learner.clip_grad is not None:
             nn.utils.clip_grad_norm_(parameters, learner.clip_grad)
         learner.optimizer.step()
         step += 1
-        meter.add(torch.tensor(loss_sum / max(count, 1.0)), int(count), step)
+        meter.add(loss_sum / max(count, 1), count, step)
         yield step
 
 

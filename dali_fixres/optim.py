@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import SGD
@@ -47,6 +47,17 @@ class LearningRate:
 def scaled_lr(base_lr: float, global_batch: int) -> float:
     """Return ``base_lr * global_batch / 256``."""
     return base_lr * global_batch / REFERENCE_BATCH
+
+
+def load_optimizer(optimizer: SGD, state: dict[str, Any]) -> None:
+    """Give an optimiser what a checkpoint says, but how it is computed: that goes with the device, which may change.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: If it is the state of another network, or none.
+    """
+    optimizer.load_state_dict(state)
+    for group in optimizer.param_groups:
+        group |= {name: optimizer.defaults[name] for name in ("fused", "foreach")}
 
 
 def build_optimizer(network: nn.Module, *, momentum: float, weight_decay: float) -> SGD:

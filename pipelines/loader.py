@@ -3,6 +3,7 @@
 It is public and knows nothing of the trainer: put it under any PyTorch loop.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -143,6 +144,8 @@ class Loader:
         """Find out which pictures the failed batch has failed over."""
         plan = self._in_flight[0]
         found = self.unreadable([plan])
+        if not found and self._device.type == "cuda" and (row := refused_row(str(error), plan)) is not None:
+            found = {row: (self._index.path(row), "the GPU's decoder refuses it, though the CPU's does not")}
         if not found:
             error.add_note(f"each of the {len(plan)} pictures of the batch can be decoded by itself on the CPU")
             return error
@@ -180,6 +183,14 @@ class Loader:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def refused_row(message: str, plan: BatchPlan) -> int | None:
+    """Return the row of the index that a message of DALI's decoder is about, if it says which picture it was."""
+    found = re.search(r"Failed to decode sample #(\d+)", message)
+    if found is None or int(found[1]) >= len(plan):
+        return None
+    return int(plan.ids[int(found[1])])
 
 
 def _gpu_number(device: torch.device) -> int:

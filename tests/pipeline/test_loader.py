@@ -18,6 +18,7 @@ from dali_fixres.index import VAL, Index, open_data
 from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
 from dali_fixres.resolution import Resolution, Schedule
 from pipelines import Loader
+from pipelines.loader import refused_row
 
 
 def training(index: Index, schedule: str, batch_size: int = 8) -> TrainPlan:
@@ -180,3 +181,20 @@ def test_gpu_batches_switch_exactly(index: Index) -> None:
         check_shapes(batch)
         assert batch.resolution == plan.resolution
         np.testing.assert_array_equal(batch.labels.cpu().numpy(), index.labels[plan.ids])
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        ("Error in decoder: Failed to decode sample #3. Nothing helped", 3),
+        ("Failed to decode sample #8", None),  # the batch has 8
+        ("out of memory", None),
+    ],
+)
+def test_a_picture_that_one_decoder_refuses_is_told_by_its_message(
+    index: Index, message: str, place: int | None
+) -> None:
+    """DALI's message has the place in the batch; the row of the index is that of the plan."""
+    plan = next(iter(training(index, "32").epoch(0)))
+    assert len(plan) == 8
+    assert refused_row(message, plan) == (None if place is None else plan.ids[place])

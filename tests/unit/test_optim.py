@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
+from dali_fixres.optim import LearningRate, build_optimizer, load_optimizer, scaled_lr
 
 
 def test_warm_up_literals() -> None:
@@ -131,3 +131,15 @@ def test_steps_are_fused_on_a_gpu_only() -> None:
     """On a CPU the optimiser is torch's usual one, whose results runs have been compared by."""
     optimizer = build_optimizer(_network(), momentum=0.9, weight_decay=1e-4)
     assert {group["fused"] for group in optimizer.param_groups} == {None}
+
+
+def test_how_steps_are_computed_goes_with_the_device() -> None:
+    """A checkpoint of a GPU's run brings momentum to a CPU, but not its fused steps."""
+    there, here = (build_optimizer(_network(), momentum=0.9, weight_decay=1e-4) for _ in range(2))
+    for group in there.param_groups:
+        group["fused"] = True
+        group["momentum"] = 0.5
+    load_optimizer(here, there.state_dict())
+    assert [(group["fused"], group["foreach"], group["momentum"]) for group in here.param_groups] == [
+        (None, None, 0.5), (None, None, 0.5),
+    ]  # fmt: skip

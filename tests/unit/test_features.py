@@ -1,0 +1,57 @@
+"""Features that a classifier learns from."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from dali_fixres.batch import Batch
+from dali_fixres.errors import ModelError
+from dali_fixres.features import Rounds, collect_features
+from dali_fixres.report.progress import Bar
+from dali_fixres.resolution import Resolution
+
+
+class Scaled(nn.Module):
+    """Pooled pictures, times a number, before a classifier."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.classifier = nn.Linear(3, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        logits: torch.Tensor = self.classifier(images.mean((2, 3)) * self.factor)
+        return logits
+
+
+def batches() -> Iterator[Batch]:
+    """Yield two batches of two pictures, all ones."""
+    for first in (0, 2):
+        yield Batch(torch.ones(2, 3, 8, 8), torch.tensor([0, 1]), np.arange(first, first + 2), Resolution(32))
+
+
+def rounds() -> Rounds:
+    """Return rounds that show nothing."""
+    return Rounds(2, Bar("", 2, Console(quiet=True), live=None))
+
+
+def test_features_are_found_by_row() -> None:
+    """Each picture's features and label lie where its row of the index says."""
+    network = Scaled(0.5)
+    bank = collect_features(network, network.classifier, [batches()], (4, 4), rounds(), 1.0)
+    features, labels = bank.find(0, torch.tensor([3, 0]))
+    assert features.tolist() == [[0.5] * 3] * 2
+    assert labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("factor", [1e6, float("nan")])
+def test_features_that_half_precision_cannot_hold_are_refused(factor: float) -> None:
+    """They would be learnt from as infinities."""
+    network = Scaled(factor)
+    with pytest.raises(ModelError, match="do not fit half precision or are not finite; use --method sgd"):
+        collect_features(network, network.classifier, [batches()], (4, 4), rounds(), 1.0)
