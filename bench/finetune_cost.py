@@ -3,39 +3,45 @@
     uv run python bench/finetune_cost.py
     uv run python bench/finetune_cost.py --model resnet50 --res 128,224,320 --epochs 1,8,30 --json out.json
 
-The first of --res is the low resolution. Timed are the steps of the package's own loops, a few batches of each in
-turn, on batches that the loader has made before, so loading costs nothing here; features are random numbers of the
-network's width. The cost of an epoch is put together from these for the same number of pictures:
+The first of --res is the low resolution. Timed in turn are the loader alone, and a few steps of each of the package's
+own loops on batches that it has made before; features are random numbers of the network's width. The cost of an epoch
+is put together from these for the same number of pictures:
 
-* a training epoch: a train step for each picture;
-* sgd: in each epoch a step for each picture, with the policy classifier+norm;
-* one-pass: the last norm's statistics over some pictures, features of each picture once, and in each epoch a step of
-  the classifier on them;
-* frechet: the network once over some pictures as in training, low, and as in testing; the fit itself is not counted.
+* a training epoch: each picture loaded, and a train step for it;
+* sgd: in each epoch each picture loaded, and a step for it with the policy classifier+norm;
+* one-pass: some pictures loaded for the last norm's statistics, each picture loaded once for its features, and in each
+  epoch a step of the classifier on them, which loads nothing;
+* frechet: some pictures loaded and run through the network as in training, low, and as in testing; the fit itself is
+  not counted.
+
+On a CPU the loader and the network share the cores, so what they take adds up; on a GPU a pass takes as long as the
+slower of both.
 """
 
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+import statistics
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 import numpy as np
 import torch
 from cyclopts import App, Parameter
-from harness import Flags, Key, Measure, interleaved, open_bench_data, report, start
+from harness import Flags, Key, Measure, in_turns, open_bench_data, report, row_of, start
 from learners import Tuning, build_tuning
-from loaders import training_plan
+from loaders import WARM_UP, training_plan
 from matplotlib.figure import Figure
 from rich.table import Table
+from stages import OURS, Stopwatch, epochs_of, worked_off
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_fixres.batch import Batch
+from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.config import Device, FinetuneConfig, Policy
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World
@@ -52,11 +58,14 @@ from dali_fixres.index import Index
 from dali_fixres.interruption import Orders
 from dali_fixres.metrics import Tally
 from dali_fixres.models import ModelSpec
+from dali_fixres.plan import TrainPlan
+from dali_fixres.processes import loader_threads
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
 from dali_fixres.training import Learner, Meter, train
 from pipelines import Loader
 
+LOADER = "loader"
 TRAIN, SGD, STATISTICS, FEATURES, CLASSIFIER = "train step", "sgd step", "statistics", "features", "classifier step"
 
 POLICIES: tuple[Policy, ...] = ("all", "classifier+norm", "classifier")
@@ -98,6 +107,13 @@ class Bench(Flags):
         Flags.__post_init__(self)
         if len(self.resolutions) < 2:
             raise UserError(f"--res must name a low resolution and at least one to fix for; found {self.res}")
+        if not all(word.isdecimal() and int(word) >= 1 for word in self.epochs.split(",")):
+            raise UserError(f"--epochs must be whole numbers from 1 on with commas between; found {self.epochs}")
+
+    @property
+    def epoch_numbers(self) -> list[int]:
+        """Numbers of epochs whose costs are put together."""
+        return [int(word) for word in self.epochs.split(",")]
 
 
 def main(bench: Bench) -> None:
@@ -107,19 +123,21 @@ def main(bench: Bench) -> None:
     device = choose_device(bench.device)
     if len(opened.index.classes) > bench.num_classes:
         raise UserError(f"{opened.index.root} has {len(opened.index.classes)} classes; raise --num-classes")
-    results = interleaved(_measures(bench, opened.index, device), bench.effort.repeats, reporter)
-    speeds = {(row["stage"], row["res"]): row["images_per_s"] for row in results}
+    found = _measured(bench, opened.index, device, reporter)
+    speeds = {(key.stage, key.res): statistics.median(values) for key, values in found.items()}
+    statistics_images = FinetuneConfig(test_res=bench.resolutions[-1].crop_px).statistics_images
     costs = put_together(
         speeds,
-        [int(epochs) for epochs in bench.epochs.split(",")],
-        FinetuneConfig(test_res=bench.resolutions[-1].crop_px).statistics_images / bench.num_images,
+        bench.epoch_numbers,
+        statistics_share=min(1.0, statistics_images / bench.num_images),
+        shares_cores=device.type == "cpu",
     )
     content = {
         "device": device.type,
         "model": bench.model,
         "num_classes": bench.num_classes,
         "num_images": bench.num_images,
-        "results": results,
+        "results": [row_of(key, values) for key, values in found.items()],
         "costs": costs,
     }
     for title, table in tables(content).items():
@@ -128,67 +146,101 @@ def main(bench: Bench) -> None:
 
 
 def put_together(
-    speeds: dict[tuple[str, int], float], epochs: list[int], statistics_share: float
+    speeds: Mapping[tuple[str, int], float], epochs: Collection[int], *, statistics_share: float, shares_cores: bool
 ) -> list[dict[str, Any]]:
     """Return what each way costs, in training epochs at the low and at its own resolution.
 
     Args:
-        speeds: Images/s by stage and resolution.
+        speeds: Images/s by stage and resolution, not rounded.
         epochs: Numbers of epochs.
-        statistics_share: Pictures that statistics are measured over, of those of an epoch.
+        statistics_share: Pictures that statistics are measured over, of those of an epoch (0-1).
+        shares_cores: Whether the network runs on the cores that the loader runs on.
     """
-    low = min(res for stage, res in speeds if stage == TRAIN)
+
+    def a_pass(stage: str, res: int) -> float:
+        """Return the seconds that a picture takes in a pass of a stage over pictures, loading included."""
+        both = 1 / speeds[LOADER, res], 1 / speeds[stage, res]
+        return sum(both) if shares_cores else max(both)
+
+    low = min(res for _, res in speeds)
     rows = []
-    share = min(1.0, statistics_share)
     for res in sorted(res for stage, res in speeds if stage == SGD):
-        seconds = {stage: 1 / speed for (stage, side), speed in speeds.items() if side == res}
-        once = seconds[FEATURES] + share * seconds.get(STATISTICS, 0.0)
-        ways = {("frechet", 0): share * (1 / speeds[FEATURES, low] + seconds[FEATURES])}
+        train, sgd, features = (a_pass(stage, res) for stage in (TRAIN, SGD, FEATURES))
+        once = features + (statistics_share * a_pass(STATISTICS, res) if (STATISTICS, res) in speeds else 0.0)
+        ways = {("frechet", 0): statistics_share * (a_pass(FEATURES, low) + features)}
         for number in epochs:
-            ways["train", number] = number * seconds[TRAIN]
-            ways["sgd", number] = number * seconds[SGD]
-            ways["one-pass", number] = once + number * seconds[CLASSIFIER]
+            ways["train", number] = number * train
+            ways["sgd", number] = number * sgd
+            ways["one-pass", number] = once + number / speeds[CLASSIFIER, res]
         rows += [
             {
                 "method": method,
                 "res": res,
                 "epochs": number,
-                "low_epochs": round(cost * speeds[TRAIN, low], 4),
-                "high_epochs": round(cost / seconds[TRAIN], 4),
+                "low_epochs": round(cost / a_pass(TRAIN, low), 5),
+                "high_epochs": round(cost / train, 5),
             }
             for (method, number), cost in ways.items()
         ]
     return rows
 
 
-def _measures(bench: Bench, index: Index, device: torch.device) -> dict[Key, Measure]:
-    """Return what measures each kind of step at each resolution."""
+def _measured(bench: Bench, index: Index, device: torch.device, reporter: Reporter) -> dict[Key, list[float]]:
+    """Return images/s of the loader and of each kind of step at each resolution, all repeats."""
+    with Loader(
+        index,
+        max_batch_size=bench.batch_size,
+        device=device,
+        num_threads=loader_threads(),
+        decoding=decoding_for(device, World(), reporter),
+    ) as loader:
+        measures = _measures(bench, loader, index, device)
+        return in_turns(measures, bench.effort.repeats, reporter, _told)
+
+
+def _told(key: Key, speed: float) -> str:
+    return f"{key.stage} at {key.res} px: {speed:.0f} img/s"
+
+
+def _measures(bench: Bench, loader: Loader, index: Index, device: torch.device) -> dict[Key, Measure]:
     number, size = bench.effort.num_batches, bench.batch_size
     spec, highest = ModelSpec(bench.model, bench.num_classes), bench.resolutions[-1]
     whole, tuned, frozen = (build_tuning(spec, policy, highest, device) for policy in POLICIES)
-    works: dict[Key, Callable[[], object]] = {}
-    with Loader(index, max_batch_size=size, device=device) as loader:
-        for resolution in bench.resolutions:
-            plan = training_plan(index, resolution, size)
-            batches = list(loader.run(islice(plan.epoch(0), MADE_BEFORE)))
-            of_stage: dict[str, Callable[[], object]] = {TRAIN: partial(_steps, whole.learner, batches, number)}
-            of_stage[FEATURES] = partial(_features, frozen, batches, number, index.num_train)
-            if resolution != bench.resolutions[0]:
-                of_stage[SGD] = partial(_steps, tuned.learner, batches, number)
-                if isinstance(frozen.anatomy.norm, _BatchNorm):
-                    of_stage[STATISTICS] = partial(_statistics, frozen, frozen.anatomy.norm, batches, number)
-                of_stage[CLASSIFIER] = partial(_classifier_steps, frozen, _random_bank(frozen, number * size), number)
-            works |= {Key(stage, "batches in memory", resolution.crop_px): work for stage, work in of_stage.items()}
-    return {key: partial(_speed, work, number * size, device) for key, work in works.items()}
+    measures: dict[Key, Measure] = {}
+    for resolution in bench.resolutions:
+        plan, res = training_plan(index, resolution, size), resolution.crop_px
+        batches = list(loader.run(islice(epochs_of(plan), MADE_BEFORE)))
+        of_stage: dict[str, Callable[[], object]] = {TRAIN: partial(_steps, whole.learner, batches, number)}
+        of_stage[FEATURES] = partial(_features, frozen, batches, number, index.num_train)
+        if resolution != bench.resolutions[0]:
+            of_stage[SGD] = partial(_steps, tuned.learner, batches, number)
+            if isinstance(frozen.anatomy.norm, _BatchNorm):
+                of_stage[STATISTICS] = partial(_statistics, frozen, frozen.anatomy.norm, batches, number)
+            of_stage[CLASSIFIER] = partial(_classifier_steps, frozen, _random_bank(frozen, number * size), number)
+        measures[Key(LOADER, OURS, res)] = partial(_loader_speed, loader, plan, number, device)
+        measures |= {
+            Key(stage, "batches in memory", res): partial(_speed, work, number * size, device)
+            for stage, work in of_stage.items()
+        }
+    return measures
+
+
+def _loader_speed(loader: Loader, plan: TrainPlan, number: int, device: torch.device) -> float:
+    """Return images/s of the loader alone, over the data again where it has fewer batches."""
+    with worked_off(loader.run, epochs_of(plan)) as batches:
+        for _ in islice(batches, WARM_UP):
+            pass
+        watch = Stopwatch(device)
+        for _ in islice(batches, number):
+            pass
+        return watch.read(number * plan.batch_size).images_per_s
 
 
 def _speed(work: Callable[[], object], num_images: int, device: torch.device) -> float:
     """Return images/s of a piece of work, done when the device is."""
-    started = time.perf_counter()
+    watch = Stopwatch(device)
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return num_images / (time.perf_counter() - started)
+    return watch.read(num_images).images_per_s
 
 
 def _random_bank(tuning: Tuning, num_pictures: int) -> FeatureBank:
@@ -223,7 +275,9 @@ def _features(tuning: Tuning, batches: list[Batch], number: int, num_rows: int) 
 def _classifier_steps(tuning: Tuning, bank: FeatureBank, number: int) -> None:
     rows = np.random.default_rng(0).permutation(len(bank.labels))
     with QUIET.bar("", number) as bar:
-        epoch = FeatureEpoch(0, 0, iter(np.split(rows, number)))
+        epoch = FeatureEpoch(
+            0, 0, iter(np.split(rows, number)), FinetuneConfig(test_res=32).feature_dropout, seed_of=int
+        )
         meter = Meter(bar, Tally())
         for _ in learn_from_features(tuning.learner, tuning.anatomy.classifier, bank, epoch, meter, World()):
             pass
@@ -232,7 +286,7 @@ def _classifier_steps(tuning: Tuning, bank: FeatureBank, number: int) -> None:
 def tables(content: Mapping[str, Any]) -> dict[str, Table]:
     """Return the tables of a results file by their titles."""
     return {
-        f"images/s of {content['model']}, batches in memory": _speed_table(content["results"]),
+        f"images/s of the loader, and of {content['model']} on batches in memory": _speed_table(content["results"]),
         f"cost in training epochs of {content['num_images']:,} pictures": _cost_table(content["costs"]),
     }
 
@@ -253,7 +307,7 @@ def _cost_table(costs: list[dict[str, Any]]) -> Table:
     for heading in ("", "px", "epochs", "in epochs at the low resolution", "in epochs at its own"):
         table.add_column(heading, justify="right")
     for row in costs:
-        figures = (f"{row[name]:.2f}" for name in ("low_epochs", "high_epochs"))
+        figures = (f"{row[name]:.3g}" for name in ("low_epochs", "high_epochs"))
         table.add_row(row["method"], str(row["res"]), str(row["epochs"]), *figures)
     return table
 

@@ -1,108 +1,142 @@
 """The parts of `gpu_check.py` that no other bench has; it starts each in a process of its own.
 
-Each writes ``results`` (a list of rows), and ``left_out``: what its time was too short for.
+    python bench/gpu_parts.py PART --ends SECONDS --out DIR …
+
+Each writes ``results`` (a list of rows), and ``left_out``: the settings that its time was too short for.
 """
 
-import json
-import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from xml.etree import ElementTree as ET
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 import torch
-from cyclopts import App, Parameter
-from gpu_loader import measured_loaders
-from gpu_training import measured_steps, measured_waits
+from cyclopts import App
+from gpu_check import Check, ending
+from gpu_damaged import CASES, tried_apart
+from gpu_evaluation import answerings, answers_counted
+from gpu_loader import CHANGES, changed_sizes, loader_settings, measured_loaders, prepared_pictures
+from gpu_rows import Row, Rows
+from gpu_training import BATCH, COMPILED, STEPS, TURNS, compiled_speed, measured_waits, step_speed, timed_turns
 from harness import start
 from pictures import bench_pictures
 
 from dali_fixres.commands.decoding import decoding_for, trials_of, try_ways
 from dali_fixres.distributed import World
-from dali_fixres.errors import UnreadableError, UserError
-from dali_fixres.index import Index, open_data
-from dali_fixres.plan import EvaluationPlan
+from dali_fixres.processes import loader_threads
 from dali_fixres.report.environment import environment
 from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import Resolution
 from dali_fixres.runs import write_json
-from pipelines import Loader
-from pipelines.decoding import CANDIDATES
+from pipelines import Decoding
 
 CUDA = torch.device("cuda")
 
-BATCH = 256
+ROOT = Path(__file__).parents[1]
 
-PartName = Literal["decoding", "tests", "damaged", "loader", "waits", "steps", "evaluation"]
+AT_ONCE = 4
+"""Processes of a part that times nothing."""
 
+TEST_S = 60.0
+"""Longest that a file of tests may take."""
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What `gpu_check.py` tells a part."""
-
-    seconds: float
-    """It begins nothing new after this."""
-
-    json: Path
-    """Where the figures go."""
-
-    data: Path | None = None
-    """For evaluation."""
-
-    weights: Path | None = None
-    """For evaluation."""
-
-    model: str = "resnet50"
-    """Of the weights."""
-
-    res: str = "224"
-    """Pixels of evaluation, with commas between."""
-
-    quick: bool = False
-    """Do less."""
+PartName = Literal[
+    "pictures",
+    "decoding",
+    "tests",
+    "damaged",
+    "loader",
+    "training",
+    "waits",
+    "switching",
+    "steps",
+    "evaluation",
+    "compiling",
+]
 
 
-def decoding(told: Told) -> dict[str, Any]:
-    """Try the ways that are tried at the first start, then those without the CPU's upsampling."""
+def pictures(check: Check, rows: Rows) -> Row:  # noqa: ARG001 - as all parts
+    """Draw the pictures that other parts measure with, and make smaller copies of them."""
+    started = time.monotonic()
+    originals = bench_pictures()
+    drawn = time.monotonic()
+    prepared_pictures(originals)
+    seconds = {"drawn": drawn - started, "prepared": time.monotonic() - drawn}
+    return {"results": [{"what": what, "seconds": round(value, 1)} for what, value in seconds.items()]}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to decode, to be tried."""
+
+    decoding: Decoding
+
+
+ROUGH = (Way(Decoding(fancy_upsampling=False)),)
+"""Not tried by the product, whose pictures are to be as on the CPU: what that costs."""
+
+
+def decoding(check: Check, rows: Rows) -> Row:
+    """Try the ways that the product tries at its first start; each that is tried is kept as there."""
     kept = trials_of(CUDA, Reporter())
-    rough = [] if told.quick else [replace(way, fancy_upsampling=False) for way in CANDIDATES]
-    more = try_ways(CUDA, rough, lambda done: None)  # noqa: ARG005
-    attempts = (*kept.attempts, *more.attempts)
+    usual = [{**attempt.as_json(), "flaw": attempt.flaw} for attempt in kept.attempts]
+    rough = [] if check.quick else rows.fill(ROUGH, _tried)["results"]
     return {
-        "results": [{**attempt.as_json(), "flaw": attempt.flaw} for attempt in attempts],
+        "results": [*usual, *rough],
         "hardware_engines": kept.hardware_engines,
         "choice": str(kept.choice.decoding),
         "why": kept.choice.why,
     }
 
 
-def tests(told: Told) -> dict[str, Any]:  # noqa: ARG001 - as all parts
-    """Run the tests marked gpu: pictures, hand-over, poison, damaged files."""
-    root = Path(__file__).parents[1]
+def _tried(way: Way) -> Row:
+    (attempt,) = try_ways(CUDA, [way.decoding], lambda done: None).attempts  # noqa: ARG005
+    return {**attempt.as_json(), "flaw": attempt.flaw}
+
+
+@dataclass(frozen=True, slots=True)
+class FileOfTests:
+    """A file with tests marked gpu, from the project's root."""
+
+    file: str
+
+
+def tests(check: Check, rows: Rows) -> Row:  # noqa: ARG001 - as all parts
+    """Run the tests marked gpu, each file in a process of its own: one that crashes takes no others with it."""
+    files = [path for path in sorted(ROOT.glob("tests/pipeline/*.py")) if "mark.gpu" in path.read_text("utf-8")]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return rows.fill([FileOfTests(str(path.relative_to(ROOT))) for path in files], _tested, pool.map)
+
+
+def _tested(one: FileOfTests) -> Row:
     with tempfile.TemporaryDirectory() as scratch:
-        found = Path(scratch) / "found.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/pipeline", f"--junitxml={found}"]
-        subprocess.run(command, cwd=root, check=False)  # noqa: S603
-        return counted(found.read_text(encoding="utf-8"))
+        report = Path(scratch) / "found.xml"
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", one.file, f"--junitxml={report}"]
+        try:
+            code = subprocess.run(command, cwd=ROOT, check=False, timeout=TEST_S).returncode  # noqa: S603
+        except subprocess.TimeoutExpired:
+            return {**counted(None), "problem": f"not finished within {TEST_S:g} s"}
+        problem = ending(code) if code < 0 or not report.exists() else ""
+        return {**counted(report.read_text("utf-8") if report.exists() else None), "problem": problem}
 
 
-def counted(junit: str) -> dict[str, Any]:
-    """Return how many tests have passed, failed and been skipped, of pytest's report in JUnit's XML."""
-    cases = list(ET.fromstring(junit).iter("testcase"))  # noqa: S314 - written by pytest just now
+def counted(junit: str | None) -> Row:
+    """Return how many tests have passed, failed and been skipped, of pytest's report (JUnit's XML), if there is one."""
+    cases = [] if junit is None else list(ET.fromstring(junit).iter("testcase"))  # noqa: S314 - written by pytest
     failed, skipped = (
         [case.attrib["name"] for case in cases if any(case.find(tag) is not None for tag in tags)]
         for tags in (("failure", "error"), ("skipped",))
     )
     return {
-        "results": [{"test": case.attrib["name"], "seconds": float(case.attrib["time"])} for case in cases],
         "num_passed": len(cases) - len(failed) - len(skipped),
         "num_failed": len(failed),
         "num_skipped": len(skipped),
@@ -110,99 +144,77 @@ def counted(junit: str) -> dict[str, Any]:
     }
 
 
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "cut in half": lambda file: file[: len(file) // 2],
-    "last 2 bytes missing": lambda file: file[:-2],
-    "hole of zeros": lambda file: file[: len(file) // 2] + bytes(2000) + file[len(file) // 2 + 2000 :],
-    "cut after the header": lambda file: file[:700],
-}
-"""Ways to damage a JPEG of more than 10 kB."""
-
-
-def damaged(told: Told) -> dict[str, Any]:  # noqa: ARG001 - as all parts
+def damaged(check: Check, rows: Rows) -> Row:  # noqa: ARG001 - as all parts
     """Damage one picture of a batch; see whether hardware and CUDA decoders name it or pass something off for it."""
-    chosen = decoding_for(CUDA, World(), Reporter())
-    rows = []
-    for damage, spoil in DAMAGES.items():
-        for load in (0.0, 1.0):
-            way = replace(chosen, hw_decoder_load=load)
-            with tempfile.TemporaryDirectory() as scratch:
-                index = _with_one_damaged(Path(scratch), spoil)
-                plans = list(EvaluationPlan(index, batch_size=len(index)).batches(Resolution(128)))
-                with Loader(index, max_batch_size=len(index), device=CUDA, decoding=way) as loader:
-                    on_cpu = {reason for _, reason in loader.unreadable(plans).values()}
-                    try:
-                        (batch,) = loader.run(plans)
-                        answer = f"a picture, of mean {batch.images[0].float().mean().item():.3f}"
-                    except (UnreadableError, RuntimeError) as error:
-                        answer = f"{type(error).__name__}: {error}"
-            rows.append(
-                {"damage": damage, "hw_decoder_load": load, "gpu": answer, "cpu": ", ".join(on_cpu) or "decodes"}
-            )
-    return {"results": rows}
+    chosen = _decoding()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return rows.fill(CASES, lambda case: tried_apart(case, chosen), pool.map)
 
 
-def _with_one_damaged(folder: Path, spoil: Callable[[bytes], bytes]) -> Index:
-    """Return an index of 8 pictures, the first of which has been damaged since."""
-    (folder / "thing").mkdir()
-    for number, source in enumerate(sorted(bench_pictures().glob("val/*/*.jpg"))[:8]):
-        (folder / "thing" / f"{number}.jpg").write_bytes(source.read_bytes())
-    index = open_data(folder, val_fraction=1.0).index
-    index.path(0).write_bytes(spoil(index.path(0).read_bytes()))
-    return index
-
-
-def loader(told: Told) -> dict[str, Any]:
+def loader(check: Check, rows: Rows) -> Row:  # noqa: ARG001 - as all parts
     """Measure the loader alone at all resolutions and settings, on originals and on scaled-down copies."""
-    return measured_loaders(decoding_for(CUDA, World(), Reporter()), BATCH, told.seconds)
+    trials = trials_of(CUDA, Reporter())
+    safe = [attempt.decoding for attempt in trials.attempts if not attempt.flaw]
+    return measured_loaders(loader_settings(trials.choice.decoding, safe, loader_threads(), BATCH), rows)
 
 
-def waits(told: Told) -> dict[str, Any]:
-    """Train, and see how long the host waits for data, and how busy the GPU is."""
-    return measured_waits(decoding_for(CUDA, World(), Reporter()), BATCH, 20 if told.quick else 60)
+def training(check: Check, rows: Rows) -> Row:
+    """Train on the loader's batches and on one in memory, in turn, and see what the loader costs."""
+    with timed_turns(_decoding(), seconds=1.0 if check.quick else 3.0) as timed:
+        return rows.fill(TURNS, timed)
 
 
-def steps(told: Told) -> dict[str, Any]:
-    """Measure bare training steps by network, batch size, resolution, and with torch.compile."""
-    return measured_steps(told.seconds)
+def waits(check: Check, rows: Rows) -> Row:  # noqa: ARG001 - as all parts
+    """Train, and see how long the GPU and the host wait for data."""
+    return measured_waits(_decoding(), 20 if check.quick else 80)
 
 
-def evaluation(told: Told) -> dict[str, Any]:
-    """Test the same weights on CPU and GPU."""
-    found = {device: _tested(told, device) for device in ("cuda", "cpu")}
-    pairs = zip(found["cpu"], found["cuda"], strict=True)
-    rows = [{"res": cpu["test_res"], "cpu_top1": cpu["top1"], "gpu_top1": gpu["top1"]} for cpu, gpu in pairs]
-    return {"results": rows}
+def switching(check: Check, rows: Rows) -> Row:  # noqa: ARG001 - as all parts
+    """Change the resolution, and see what the first batch takes."""
+    return rows.fill(CHANGES, changed_sizes(_decoding()))
 
 
-def _tested(told: Told, device: str) -> list[dict[str, Any]]:
-    if told.data is None or told.weights is None:
-        raise UserError("evaluation needs --data and --weights")
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "found.json"
-        words = [f"--data={told.data}", f"--weights={told.weights}", f"--model={told.model}", f"--test-res={told.res}"]
-        words += [f"--device={device}", f"--json={out}", f"--plot={out.with_suffix('.png')}"]
-        subprocess.run([sys.executable, "-m", "dali_fixres", "evaluate", *words], check=True)  # noqa: S603
-        results: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["results"]
-        return results
+def steps(check: Check, rows: Rows) -> Row:  # noqa: ARG001 - as all parts
+    """Measure bare training steps by network, batch size and resolution."""
+    return rows.fill(STEPS, step_speed)
 
 
-MEASURES: dict[PartName, Callable[[Told], dict[str, Any]]] = {
+def evaluation(check: Check, rows: Rows) -> Row:
+    """Let the same weights answer on the CPU, and on the GPU in both precisions."""
+    return rows.fill(answerings(check.res), answers_counted(check, _decoding()))
+
+
+def compiling(check: Check, rows: Rows) -> Row:  # noqa: ARG001 - as all parts
+    """Train with torch.compile, as `train --compile` does, and with CUDA graphs."""
+    way = _decoding()
+    return rows.fill(COMPILED, lambda one: compiled_speed(one, way))
+
+
+def _decoding() -> Decoding:
+    return decoding_for(CUDA, World(), Reporter())
+
+
+MEASURES: dict[PartName, Callable[[Check, Rows], Row]] = {
+    "pictures": pictures,
     "decoding": decoding,
     "tests": tests,
     "damaged": damaged,
     "loader": loader,
+    "training": training,
     "waits": waits,
+    "switching": switching,
     "steps": steps,
     "evaluation": evaluation,
+    "compiling": compiling,
 }
 
 app = App(name="gpu_parts.py", help=__doc__)
 
 
 @app.default
-def _run_app(part: PartName, /, told: Told) -> None:
-    write_json(told.json, {"bench": f"gpu_check/{part}", "environment": environment(), **MEASURES[part](told)})
+def _run_app(part: PartName, /, check: Check, *, ends: float) -> None:
+    found = MEASURES[part](check, Rows(check.out / f"{part}.jsonl", ends))
+    write_json(check.out / f"{part}.json", {"bench": f"gpu_check/{part}", "environment": environment(), **found})
 
 
 if __name__ == "__main__":

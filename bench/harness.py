@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 from matplotlib.figure import Figure
 from pictures import bench_pictures
 
-from dali_fixres.errors import UserError
+from dali_fixres.errors import RunError, UserError
 from dali_fixres.index import OpenedData, open_data
 from dali_fixres.processes import loader_threads, usable_cores
 from dali_fixres.report.environment import environment
@@ -233,14 +233,20 @@ def _shown(value: object) -> str:
     if isinstance(value, Path):
         return value.name if value.suffix != ".toml" else f"bench/{value.name}"
     return re.sub(
-        r"(\w+)=[^,]*/bin/python[^,]*", lambda peer: f"{peer[1]}={peer[1].upper()}_ENV/bin/python", str(value)
+        r"([\w-]+)=[^,]*/bin/python[^,]*", lambda peer: f"{peer[1]}={peer[1].upper()}_ENV/bin/python", str(value)
     )
 
 
 def start(app: App) -> None:
-    """Run a bench with the flags of the command line; exit with 2 if they or the data cannot be used."""
+    """Run a bench with the flags of the command line; exit with 2 if it cannot use them or the data, 1 if it fails."""
     try:
         app(exit_on_error=False, print_error=False)
     except (CycloptsError, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        _end(error, 2)
+    except RunError as error:
+        _end(error, 1)
+
+
+def _end(error: Exception, code: int) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

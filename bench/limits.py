@@ -1,28 +1,33 @@
-"""What this machine can do at all: memory bandwidth, JPEG decoding per core, arithmetic; and what a network asks of it.
+"""What this machine can do at all: memory bandwidth, arithmetic, JPEG decoding; and what networks ask of it.
 
     uv run python bench/limits.py
-    uv run python bench/limits.py --data DIR --model resnet50 --json out.json
+    uv run python bench/limits.py --data DIR --models resnet50 --json out.json
 
-Copied is an array far larger than the caches, by NumPy on one thread; bytes read and written both count. Pictures are
-decoded whole by Pillow (libjpeg-turbo) from memory on one core. Matrices of 2048 x 2048 are multiplied by torch, in
-float32 on all cores, on a GPU in bfloat16. Floating-point operations of a network are counted, not timed: a
-multiplication and an addition are two.
+Copied are arrays far larger than the caches, by one thread per core; every byte counts twice, as it is read and
+written. Matrices of 2048 x 2048 are multiplied by torch, in float32 on all cores, on a GPU in bfloat16. Floating-point
+operations of a network are counted, not timed: a multiplication and an addition are two. Its classifier has as many
+outputs as the data has classes.
+
+Decoding whole pictures by Pillow (libjpeg-turbo) from memory on one core is no limit, but something to compare with:
+a loader that decodes only the part it needs, or smaller copies, passes it.
 """
 
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 import numpy as np
 import torch
 from cyclopts import App, Parameter
 from harness import Flags, Key, in_turns, open_bench_data, report, row_of, start
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,10 +39,16 @@ from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.processes import usable_cores
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
+from dali_fixres.resolution import Resolution
 
 DECODE, COPY, MATMUL = "decode", "copy", "matmul"
 
+MODELS = {"cpu": "timm/mobilenetv3_small_050,timm/mobilenetv2_100", "cuda": "resnet50,timm/mobilenetv2_100"}
+"""What `throughput.py` and `finetune_cost.py` measure on a device if they are not told."""
+
 COPIED_MIB = 256
+"""By each thread."""
+
 SIDE = 2048
 NUM_MATMULS = 4
 
@@ -47,57 +58,79 @@ NUM_MATMULS = 4
 class Bench(Flags):
     """Flags."""
 
-    model: str = "timm/mobilenetv2_100"
-    """Network whose floating-point operations are counted."""
-
-    num_classes: int = 1000
-    """Outputs of its classifier."""
+    models: str | None = None
+    """Networks whose operations are counted, with commas between; those of throughput.py and finetune_cost.py if left
+    out."""
 
     device: Device = "auto"
     """Where matrices are multiplied."""
 
 
 def main(bench: Bench) -> None:
-    """Measure, print the tables and write JSON."""
+    """Measure, print the tables, write JSON and the plot."""
     reporter = Reporter()
     opened = open_bench_data(bench)
-    device = choose_device(bench.device)
-    measures: dict[str, Callable[[], float]] = {
-        DECODE: _decode(opened.index, bench.effort.num_batches * bench.batch_size),
-        COPY: _copy(),
-        MATMUL: _matmul(device),
-    }
-    found = in_turns(measures, bench.effort.repeats, reporter, lambda name, value: f"{name}: {value:.1f}")
+    index, device = opened.index, choose_device(bench.device)
+    models = (bench.models or MODELS[device.type]).split(",")
+    network = [row for model in models for row in _operations(model, len(index.classes), bench.resolutions)]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        measures: dict[str, Callable[[], float]] = {
+            DECODE: _decode(index, bench.effort.num_batches * bench.batch_size),
+            COPY: _copy(pool),
+            MATMUL: _matmul(device),
+        }
+        found = in_turns(measures, bench.effort.repeats, reporter, lambda name, value: f"{name}: {value:.1f}")
     # Whole pictures are decoded, whatever the resolution.
     decode = {**row_of(Key("decode, one core", "pillow", 0), found[DECODE]), "res": None}
-    network = _operations(bench)
     content: dict[str, Any] = {
         "device": device.type,
         "results": [decode],
         "memory_gb_per_s": _figures(found[COPY]),
         "matmul_gflop_per_s": _figures(found[MATMUL]),
-        "model": bench.model,
         "network": network,
     }
     for title, table in tables({**content, "environment": {"usable_cores": usable_cores()}}).items():
         print_table(title, table)
-    reporter.line(f"figures in {report('limits', bench, opened, content)}")
+    reporter.line(f"figures in {report('limits', bench, opened, content, _figure(content))}")
 
 
 def tables(content: Mapping[str, Any]) -> dict[str, Table]:
-    """Return the table of a results file by its title."""
+    """Return the tables of a results file by their titles."""
+    return {"what the machine can do": _machine_table(content), "GFLOP a picture": _network_table(content["network"])}
+
+
+def _machine_table(content: Mapping[str, Any]) -> Table:
     cores, (decode,) = content["environment"]["usable_cores"], content["results"]
-    table = Table()
-    for heading in ("", "", "median"):
-        table.add_column(heading, justify="right")
-    table.add_row("JPEG decoding", "images/s, one core", f"{decode['images_per_s']:.0f}")
-    table.add_row("", f"images/s, {cores} cores", f"{decode['images_per_s'] * cores:.0f}")
-    table.add_row("memory copy", "GB/s, one core", f"{content['memory_gb_per_s']['median']:.1f}")
+    table = Table("", "", "median")
+    table.add_row("memory copy", "GB/s read and written, all cores", f"{content['memory_gb_per_s']['median']:.1f}")
     table.add_row("matrix product", f"GFLOP/s, {content['device']}", f"{content['matmul_gflop_per_s']['median']:.0f}")
-    for row in content["network"]:
-        table.add_row(f"{content['model']}, {row['res']} px", "GFLOP a picture, forward", f"{row['forward_gflop']:.2f}")
-        table.add_row("", "GFLOP a picture, train step", f"{row['step_gflop']:.2f}")
-    return {"what the machine can do": table}
+    table.add_row("whole JPEGs by Pillow, for comparison", "images/s, one core", f"{decode['images_per_s']:.0f}")
+    table.add_row("", f"images/s, one core, times {cores}", f"{decode['images_per_s'] * cores:.0f}")
+    return table
+
+
+def _network_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    sides = list(dict.fromkeys(row["res"] for row in rows))
+    table = Table("", *(f"{side} px" for side in sides))
+    for model in dict.fromkeys(row["model"] for row in rows):
+        same = [row for row in rows if row["model"] == model]
+        table.add_row(f"{model}, forward", *(f"{row['forward_gflop']:.3g}" for row in same))
+        table.add_row(f"{model}, train step", *(f"{row['step_gflop']:.3g}" for row in same))
+    return table
+
+
+def _figure(content: Mapping[str, Any]) -> Figure:
+    """Draw how many pictures a second each network could train on if all of it were matrix products."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    peak = content["matmul_gflop_per_s"]["median"]
+    for model in dict.fromkeys(row["model"] for row in content["network"]):
+        same = [row for row in content["network"] if row["model"] == model]
+        axes.plot([row["res"] for row in same], [peak / row["step_gflop"] for row in same], marker="o", label=model)
+    axes.set(xlabel="resolution, px", ylabel="images/s, train steps as matrix products", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 def _figures(values: list[float]) -> dict[str, Any]:
@@ -118,15 +151,15 @@ def _decode(index: Index, most: int) -> Callable[[], float]:
     return measure
 
 
-def _copy() -> Callable[[], float]:
-    """Return what measures GB/s that are read and written in a copy."""
-    source = np.ones(COPIED_MIB << 20, np.uint8)
-    target = np.zeros_like(source)
+def _copy(pool: ThreadPoolExecutor) -> Callable[[], float]:
+    """Return what measures GB/s that all cores read and write in copies; NumPy copies without Python's lock."""
+    sources = [np.ones(COPIED_MIB << 20, np.uint8) for _ in range(usable_cores())]
+    targets = [np.zeros_like(source) for source in sources]
 
     def measure() -> float:
         started = time.perf_counter()
-        np.copyto(target, source)
-        return 2 * source.nbytes / 1e9 / (time.perf_counter() - started)
+        list(pool.map(np.copyto, targets, sources))
+        return 2 * len(sources) * sources[0].nbytes / 1e9 / (time.perf_counter() - started)
 
     return measure
 
@@ -148,20 +181,21 @@ def _matmul(device: torch.device) -> Callable[[], float]:
     return measure
 
 
-def _operations(bench: Bench) -> list[dict[str, Any]]:
+def _operations(model: str, num_classes: int, resolutions: Sequence[Resolution]) -> list[dict[str, Any]]:
     """Count GFLOP per picture of a forward pass, and thrice that for a train step, at each resolution.
 
     A step has two products more for each of the forward pass: by the weights and by what they were multiplied with.
     torch's own count of a backward pass takes grouped convolutions for full ones.
     """
-    network = build_model(ModelSpec(bench.model, bench.num_classes)).network.to("meta").eval()
+    network = build_model(ModelSpec(model, num_classes)).network.to("meta").eval()
     rows = []
-    for resolution in bench.resolutions:
+    for resolution in resolutions:
         picture = torch.zeros(1, 3, resolution.crop_px, resolution.crop_px, device="meta")
         with FlopCounterMode(display=False) as counter:
             network(picture)
         gflop = counter.get_total_flops() / 1e9
-        rows.append({"res": resolution.crop_px, "forward_gflop": round(gflop, 4), "step_gflop": round(3 * gflop, 4)})
+        figures = {"forward_gflop": round(gflop, 4), "step_gflop": round(3 * gflop, 4)}
+        rows.append({"model": model, "res": resolution.crop_px, **figures})
     return rows
 
 

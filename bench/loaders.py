@@ -6,14 +6,12 @@ Both crop, resize, mirror and normalise as in training, into float32 batches on 
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import chain, count, islice
+from itertools import islice
 from typing import Any
 
-import torch
 from harness import Measure
-from PIL import Image
-from torch.utils.data import Dataset
-from torchvision import transforms
+from peer_torchvision import OfPil, Pictures
+from peers import files_of
 
 from dali_fixres.colour import IMAGENET
 from dali_fixres.errors import UserError
@@ -22,7 +20,7 @@ from dali_fixres.plan import AUGMENTATIONS, TrainPlan
 from dali_fixres.resolution import Phase, Resolution, Schedule
 from pipelines import Loader
 
-__all__ = ["PilPictures", "check_size", "measure_ours", "rows_of_repeat", "training_plan"]
+__all__ = ["check_size", "measure_ours", "pil_pictures", "training_plan"]
 
 WARM_UP = 4
 """Batches before the clock starts: what a loader has made ahead is used up by then."""
@@ -31,29 +29,9 @@ TAIL = 3
 """Batches after the clock stops, so that to its end a loader works ahead as it does in the middle."""
 
 
-class PilPictures(Dataset[tuple[torch.Tensor, int]]):
-    """The same files as torchvision's ImageFolder would give them to a training loop."""
-
-    def __init__(self, index: Index, rows: list[int], side_px: int) -> None:
-        self._samples = [(str(index.path(row)), int(index.labels[row])) for row in rows]
-        self._transform = transforms.Compose(
-            [
-                transforms.RandomResizedCrop(side_px),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(IMAGENET.mean, IMAGENET.std),
-            ]
-        )
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self._samples)
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
-        """Decode, crop and convert a picture."""
-        path, label = self._samples[number]
-        with Image.open(path) as image:
-            return self._transform(image.convert("RGB")), label
+def pil_pictures(index: Index, rows: list[int], side_px: int) -> Pictures:
+    """Return the same files as torchvision's ImageFolder would give them to a training loop."""
+    return Pictures(files_of(index, rows), OfPil({"mean": IMAGENET.mean, "std": IMAGENET.std}, side_px))
 
 
 def training_plan(index: Index, resolution: Resolution, batch_size: int) -> TrainPlan:
@@ -77,12 +55,6 @@ def measure_ours(loader: Loader, plan: TrainPlan, num_batches: int) -> Measure:
     """Return what measures our loader."""
     batches = WARM_UP + num_batches + TAIL
     return lambda: _time(loader.run(islice(plan.epoch(0), batches)), plan.batch_size, num_batches)
-
-
-def rows_of_repeat(plan: TrainPlan, num_batches: int) -> list[int]:
-    """Return the pictures that a peer takes in a repeat, warm-up and tail included; the data again if it is smaller."""
-    epochs = chain.from_iterable(plan.epoch(epoch) for epoch in count())
-    return [row for one in islice(epochs, WARM_UP + num_batches + TAIL) for row in one.ids.tolist()]
 
 
 def _time(batches: Iterable[Any], batch_size: int, num_batches: int) -> float:

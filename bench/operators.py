@@ -8,129 +8,133 @@ of them in CPU time of the whole process, medians over repeats. Beside it, the s
 for bytes on one thread, as a measure of what is possible. For prepared data, give the folder that has been prepared.
 """
 
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
-from pathlib import Path
-from typing import Any
+from itertools import islice
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 import torch
 from cyclopts import App, Parameter
-from graphs import OPERATORS, GraphPart, Operator
-from harness import start
+from graphs import OPERATORS, GraphPart
+from harness import Flags, Key, Measure, in_turns, open_bench_data, report, row_of, start
 from loaders import training_plan
-from pictures import bench_pictures
+from matplotlib.figure import Figure
 from rich.table import Table
+from stages import OURS, epochs_of
 
 from dali_fixres.colour import IMAGENET
-from dali_fixres.index import open_data
+from dali_fixres.index import Index
 from dali_fixres.processes import loader_threads
-from dali_fixres.report.environment import environment
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.resolution import parse_resolutions
-from dali_fixres.runs import write_json
 from pipelines.feed import GraphInputs, graph_inputs
 
-TORCH_RESIZE = "torch resize"
+CPU = torch.device("cpu")
 
-SETTLE_S = 0.3
-"""For the batches that a graph has begun ahead: they take no less than those it was given ahead at the start."""
+TORCH, TORCH_RESIZE = "torch", "torch resize"
 
-BATCH_SIZE = 64
-NUM_BATCHES = 16
+Found = Mapping[Key, list[float]]
+"""Pictures per second of CPU time, of the graph as far as an operator or of torch's resize alone."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class Bench(Flags):
     """Flags."""
-
-    data: Path | None = None
-    """Data set; pictures of ImageNet's sizes, made from a seed, if left out."""
-
-    res: str = "128,160,224,288,320,384"
-    """Pixels of the crops, with commas between."""
-
-    repeats: int = 5
-    """Interleaved repeats; the table shows their medians."""
-
-    json: Path | None = None
-    """Write the figures here; bench/results/operators.json if left out."""
 
 
 def main(bench: Bench) -> None:
-    """Measure, print the table and write JSON."""
+    """Measure, print the table, write JSON and the plot."""
     torch.set_num_threads(1)
     reporter = Reporter()
-    data = bench.data or bench_pictures()
-    index = open_data(data).index
-    resolutions = parse_resolutions(bench.res)
-    rows = []
-    with reporter.bar("measuring", total=len(resolutions)) as bar:
-        for number, resolution in enumerate(resolutions):
-            plan = training_plan(index, resolution, BATCH_SIZE)
-            inputs = [
-                graph_inputs(one, index, IMAGENET, decode_window=True) for one in islice(plan.epoch(0), NUM_BATCHES)
-            ]
-            rows.append({"res": resolution.crop_px, **_milliseconds(inputs, index.in_shards, bench.repeats)})
-            bar.update(number + 1)
+    opened = open_bench_data(bench)
+    found = in_turns(_measures(bench, opened.index), bench.effort.repeats, reporter, _told)
+    rows = [own_milliseconds(found, resolution.crop_px) for resolution in bench.resolutions]
+    content = {"results": [row_of(key, values) for key, values in found.items()], "milliseconds": rows}
+    title = f"CPU milliseconds per picture on {opened.index.root.name}, median of {bench.effort.repeats}"
+    print_table(title, _table(rows))
+    reporter.line(f"figures in {report('operators', bench, opened, content, _figure(rows))}")
+
+
+def own_milliseconds(found: Found, res: int) -> dict[str, float]:
+    """Return what each operator takes by itself, and torch's resize, ms of CPU time per picture."""
+    whole = [1000 / statistics.median(found[Key(name, OURS, res)]) for name in OPERATORS]
+    own = [after - before for before, after in zip([0.0, *whole], whole, strict=False)]
+    torch_ms = 1000 / statistics.median(found[Key("resize", TORCH, res)])
+    named = zip((*OPERATORS, TORCH_RESIZE), (*own, torch_ms), strict=True)
+    return {"res": res, **{name: round(ms, 3) for name, ms in named}}
+
+
+def _measures(bench: Bench, index: Index) -> dict[Key, Measure]:
+    """Return what measures each graph at each resolution; one graph takes them all, as the loader's does."""
+    parts = {
+        name: GraphPart(
+            name, in_shards=index.in_shards, batch_size=bench.batch_size, num_threads=loader_threads(), device=CPU
+        )
+        for name in OPERATORS
+    }
+    measures: dict[Key, Measure] = {}
+    for resolution in bench.resolutions:
+        plans = islice(epochs_of(training_plan(index, resolution, bench.batch_size)), bench.effort.num_batches)
+        inputs = [graph_inputs(one, index, IMAGENET, decode_window=parts["decode"].decode_window) for one in plans]
+        num_images, res = len(inputs) * bench.batch_size, resolution.crop_px
+        for name, part in parts.items():
+            measures[Key(name, OURS, res)] = partial(_per_cpu_second, partial(part.run, inputs), num_images)
+        windows = list(_windows(parts["decode"], inputs[0], bench.batch_size))
+        resize = partial(map, partial(_torch_resize, res), windows)
+        measures[Key("resize", TORCH, res)] = partial(_per_cpu_second, resize, len(windows))
+    return measures
+
+
+def _told(key: Key, speed: float) -> str:
+    return f"{key.stage}, {key.loader} at {key.res} px: {1000 / speed:.2f} ms"
+
+
+def _windows(part: GraphPart, inputs: GraphInputs, batch_size: int) -> Iterator[torch.Tensor]:
+    """Yield a batch of decoded windows as torch's resize takes them, (1, 3, h, w), channels last."""
+    for outputs in part.run([inputs]):
+        for row in range(batch_size):
+            yield torch.from_numpy(outputs.at(row).copy()).permute(2, 0, 1)[None]
+
+
+def _torch_resize(size: int, window: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.interpolate(window, size=(size, size), mode="bilinear", antialias=True)
+
+
+def _per_cpu_second(work: Callable[[], Iterable[object]], num_images: int) -> float:
+    """Return pictures per second of CPU time of the whole process, for work that is done to its end."""
+    started = time.process_time()
+    for _ in work():
+        pass
+    return num_images / (time.process_time() - started)
+
+
+def _table(rows: list[dict[str, float]]) -> Table:
     table = Table()
     for heading in ("res", *OPERATORS, TORCH_RESIZE):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(str(row["res"]), *(f"{row[name]:.2f}" for name in (*OPERATORS, TORCH_RESIZE)))
-    print_table(f"CPU milliseconds per picture on {data.name}, median of {bench.repeats}", table)
-    out = bench.json or Path(__file__).parent / "results" / "operators.json"
-    write_json(out, {"environment": environment(), "data": data.name, "milliseconds": rows})
+    return table
 
 
-def _milliseconds(inputs: list[GraphInputs], in_shards: bool, repeats: int) -> dict[str, float]:
-    parts = {last: _part(last, inputs, in_shards) for last in OPERATORS}
-    windows = _windows(next(parts["decode"]))
-    size = int(inputs[0].size[0, 0])
-    measures: dict[str, Callable[[], object]] = {
-        **{last: partial(next, part) for last, part in parts.items()},
-        TORCH_RESIZE: lambda: [_torch_resize(window, size) for window in windows],
-    }
-    spent: dict[str, list[float]] = {name: [] for name in measures}
-    for repeat in range(repeats + 1):
-        for name, measure in measures.items():
-            runs = 1 if name == TORCH_RESIZE else len(inputs)
-            started = time.process_time()
-            for _ in range(runs):
-                measure()
-            time.sleep(SETTLE_S)
-            if repeat > 0:
-                spent[name].append(1000 * (time.process_time() - started) / (runs * BATCH_SIZE))
-    whole = {name: statistics.median(values) for name, values in spent.items()}
-    before = dict(zip(OPERATORS[1:], OPERATORS, strict=False))
-    own = {name: value - whole[before[name]] if name in before else value for name, value in whole.items()}
-    return {name: round(value, 3) for name, value in own.items()}
-
-
-def _part(last: Operator, inputs: list[GraphInputs], in_shards: bool) -> Iterator[Any]:
-    """Run the loader's CPU graph up to one of its operators on the same batches again and again."""
-    part = GraphPart(
-        last, in_shards=in_shards, batch_size=BATCH_SIZE, num_threads=loader_threads(), device=torch.device("cpu")
-    )
-    return part.run(cycle(inputs))
-
-
-def _windows(outputs: Any) -> list[torch.Tensor]:
-    """Return a batch of decoded windows as torch's resize takes them, channels last."""
-    return [torch.from_numpy(outputs.at(row).copy()).permute(2, 0, 1)[None] for row in range(BATCH_SIZE)]
-
-
-def _torch_resize(window: torch.Tensor, size: int) -> torch.Tensor:
-    return torch.nn.functional.interpolate(window, size=(size, size), mode="bilinear", antialias=True)
+def _figure(rows: list[dict[str, float]]) -> Figure:
+    """Draw what each operator takes against the resolution."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in (*OPERATORS, TORCH_RESIZE):
+        style = ":" if name == TORCH_RESIZE else "-"
+        axes.plot([row["res"] for row in rows], [row[name] for row in rows], style, marker="o", label=name)
+    axes.set(xlabel="resolution, px", ylabel="CPU ms per picture")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 app = App(name="operators.py", help=__doc__)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import finetune_cost
+import freed_memory
 import limits
 import parity
 import scaling
@@ -153,29 +154,39 @@ def _throughput(content: Any, limits: list[Any]) -> Tables:
     tables = throughput_tables.tables(content)
     for line in _loader_limits(content, limits, [verdict["res"] for verdict in content["verdicts"]]):
         tables[speeds].add_row(*line)
+    if (beside := _beside_arithmetic(content, limits)) is not None:
+        tables["train steps beside what arithmetic allows"] = beside
     return {f"{title}; {content['model']}" if title == speeds else title: table for title, table in tables.items()}
 
 
 def _loader_limits(content: Any, limits: list[Any], sides: list[int]) -> list[list[str]]:
-    """Return what decoding the same pictures and memory allow, if that was measured."""
+    """Return what memory allows, and beside it decoding the same pictures whole, if that was measured."""
     same = [one for one in limits if one["data"]["fingerprint"] == content["data"]["fingerprint"]]
     if not same:
         return []
     decode = same[0]["results"][0]["images_per_s"] * same[0]["environment"]["usable_cores"]
     memory = 1e9 * same[0]["memory_gb_per_s"]["median"]
     return [
-        ["*limit:* whole pictures decoded by Pillow, all cores", *(f"{decode:.0f}" for _ in sides)],
-        ["*limit:* float32 batches written to memory, one core", *(f"{memory / (12 * res**2):.0f}" for res in sides)],
+        ["*for comparison:* whole pictures decoded by Pillow, one core x cores", *(f"{decode:.0f}" for _ in sides)],
+        # Three bytes of a pixel are read, and three floats written.
+        ["*limit:* memory, to read bytes and write float32", *(f"{memory / (15 * res**2):.0f}" for res in sides)],
     ]
 
 
 def _steps_beside_limits(content: Any, limits: list[Any]) -> Tables:
     """Return the tables of the FixRes stage's cost, and how near a train step is to what arithmetic allows."""
     tables = finetune_cost.tables(content)
-    same = [one for one in limits if (one["model"], one["device"]) == (content["model"], content["device"])]
-    if not same:
-        return tables
-    gflop = {row["res"]: row["step_gflop"] for row in same[0]["network"]}
+    beside = _beside_arithmetic(content, limits)
+    return {**tables, "train steps beside what arithmetic allows": beside} if beside else tables
+
+
+def _beside_arithmetic(content: Any, limits: list[Any]) -> Table | None:
+    """Return how near the train steps of a bench come to the machine's matrix products, if that was measured."""
+    same = [one for one in limits if one["device"] == content["device"]]
+    network = [row for row in same[0]["network"] if row["model"] == content["model"]] if same else []
+    if not network:
+        return None
+    gflop = {row["res"]: row["step_gflop"] for row in network}
     peak = same[0]["matmul_gflop_per_s"]["median"]
     rows = [row for row in content["results"] if row["stage"] == finetune_cost.TRAIN and row["res"] in gflop]
     lines = [
@@ -183,8 +194,7 @@ def _steps_beside_limits(content: Any, limits: list[Any]) -> Tables:
          f"{row['images_per_s'] * gflop[row['res']] / peak:.0%}"]
         for row in rows
     ]  # fmt: skip
-    beside = _table(["res, px", "train step, images/s", "*limit:* matrix products, images/s", "share"], lines)
-    return {**tables, "train steps beside what arithmetic allows": beside}
+    return _table(["res, px", "train step, images/s", "*limit:* matrix products, images/s", "share"], lines)
 
 
 def _operators(content: Any, _: Any) -> Tables:
@@ -225,6 +235,7 @@ SHOWN: Mapping[str, Shown] = {
         "uv run python bench/prepared.py --data grocery --repeats 3 --peers torchvision,ffcv=FFCV_ENV/bin/python",
         _prepared,
     ),
+    "freed_memory": Shown("uv run python bench/freed_memory.py", lambda content, _: freed_memory.tables(content)),
     "operators": Shown("uv run python bench/operators.py", _operators),
     "switching": Shown("uv run python bench/switching.py", lambda content, _: switching.tables(content)),
     "finetune_cost": Shown("uv run python bench/finetune_cost.py", _steps_beside_limits),

@@ -5,28 +5,29 @@ r"""How far test pictures are from PIL's and torchvision's, pixel by pixel, and 
     uv run python bench/parity.py --data DIR --model timm/mobilenetv2_100 --model-arg pad_type=same --weights FILE \
       --mean .5 .5 .5 --std .5 .5 .5 --res 192,224
 
-Every test picture of the data set, through our graph on the CPU and, where there is one, on a GPU, against PIL's
-picture with torchvision's resize and centre crop. Given a network, it answers for each of them: top-1 of each, and how
-many answers differ from those on PIL's pictures. The network runs in the same precision on all of them.
+Pictures as they are tested, through our graph on the CPU and, where there is one, on a GPU, against PIL's picture with
+torchvision's resize and centre crop. Pixels are compared on --num-batches batches, spread over the training pictures,
+which are more than those to test on; of data without any, on test pictures. Given a network, it answers for every test
+picture: top-1 of each way, and how many answers differ from those on PIL's pictures. The network runs in the same
+precision on all of them. Nothing is timed, and nothing repeated: it would come out the same.
 """
 
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations, islice
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 import numpy as np
 import torch
 from cyclopts import App, Parameter
-from harness import Flags, Key, interleaved, open_bench_data, report, row_of, start
+from harness import Flags, open_bench_data, report, start
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from reference import torchvision_test_picture
@@ -40,6 +41,7 @@ from dali_fixres.config import Device, EvaluateConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World
 from dali_fixres.errors import UserError
+from dali_fixres.index import TRAIN, VAL, Index
 from dali_fixres.models import BuiltModel
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.precision import forward_precision
@@ -57,7 +59,7 @@ BINS_PER_LEVEL = 100
 """Of the histogram of differences, for each of the 255 levels."""
 
 Source = Callable[[Resolution], Iterator[torch.Tensor]]
-"""All test pictures at a resolution, batch by batch, (n, 3, h, w)."""
+"""All pictures of a plan at a resolution, batch by batch, (n, 3, h, w)."""
 
 
 @Parameter(name="*")
@@ -110,29 +112,28 @@ def main(bench: Bench) -> None:
     index = opened.index
     if index.in_shards:
         raise UserError("PIL's side of this bench reads single files; give --data a folder or a manifest")
-    plan, network = EvaluationPlan(index, bench.batch_size), None
     resolutions = parse_resolutions(bench.res, start.checkpoint.crop_ratio if start else DEFAULT_CROP_RATIO)
+    pixels, network, results = _some_pictures(index, bench.batch_size, bench.effort.num_batches), None, []
     with ThreadPoolExecutor(usable_cores()) as pool:
-        sources = _sources(plan, PLAIN, pool)
+        sources = _sources(pixels, PLAIN, pool)
         differences = [row for resolution in resolutions for row in _compared(sources, resolution)]
-        measures = {
-            Key("test pictures", loader, resolution.crop_px): partial(
-                _speed, source, resolution, bench.effort.num_batches
-            )
-            for resolution in resolutions
-            for loader, source in sources.items()
-        }
-        results = interleaved(measures, bench.effort.repeats, reporter)
         if answering:
             network, built, class_map = build_to_test(bench.network, start, index, reporter)
-            labels = class_map.right_outputs(torch.from_numpy(index.labels[plan.rows])).numpy()
-            answered = _sources(plan, built.normalisation, pool)
-            for resolution in resolutions:
-                results += _accuracies(bench, built, answered, resolution, labels)
-    content = {"model": network, "num_pictures": plan.num_pictures, "differences": differences, "results": results}
+            tested = EvaluationPlan(index, bench.batch_size)
+            labels = class_map.right_outputs(torch.from_numpy(index.labels[tested.rows])).numpy()
+            answered = _sources(tested, built.normalisation, pool)
+            results = [row for one in resolutions for row in _accuracies(bench, built, answered, one, labels)]
+    content = {"model": network, "num_pictures": pixels.num_pictures, "differences": differences, "results": results}
     for title, table in tables(content).items():
         print_table(title, table)
     reporter.line(f"figures in {report('parity', bench, opened, content, _figure(differences))}")
+
+
+def _some_pictures(index: Index, batch_size: int, num_batches: int) -> EvaluationPlan:
+    """Plan tests of some pictures that are spread over all classes."""
+    split = TRAIN if index.num_train else VAL
+    every = -(-len(index.rows(split)) // (num_batches * batch_size))
+    return EvaluationPlan(index, batch_size, split=split, every=max(1, every))
 
 
 def _sources(plan: EvaluationPlan, normalisation: Normalisation, pool: ThreadPoolExecutor) -> dict[str, Source]:
@@ -195,13 +196,6 @@ def differences_of(pairs: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> dict[s
     }
 
 
-def _speed(source: Source, resolution: Resolution, num_batches: int) -> float:
-    """Return images/s of the first batches, the building of a graph included."""
-    started = time.perf_counter()
-    count = sum(len(images) for images in islice(source(resolution), num_batches))
-    return count / (time.perf_counter() - started)
-
-
 @torch.inference_mode()
 def _accuracies(
     bench: Bench, built: BuiltModel, sources: Mapping[str, Source], resolution: Resolution, labels: NDArray[np.int64]
@@ -209,18 +203,21 @@ def _accuracies(
     """Return a row for each way to the pictures: how the network answers."""
     device = choose_device(bench.device)
     network = prepare(built.network, device, sync_bn=False).eval()
-    answers, speeds = {}, {}
+    answers = {}
     for loader, source in sources.items():
-        started = time.perf_counter()
         chosen = []
         for images in source(resolution):
             with forward_precision(device):
                 chosen.append(network(images.to(device, memory_format=torch.channels_last)).argmax(1).cpu())
         answers[loader] = torch.cat(chosen).numpy()
-        speeds[loader] = len(labels) / (time.perf_counter() - started)
     return [
         {
-            **row_of(Key("answers", loader, resolution.crop_px), [speeds[loader]]),
+            "stage": "answers",
+            "loader": loader,
+            "res": resolution.crop_px,
+            # What every bench's rows carry; nothing is timed here.
+            "images_per_s": None,
+            "repeats": [],
             "top1": round(100 * float((given == labels).mean()), 4),
             "num_images": len(labels),
             "num_other_answers": int((given != answers[PIL]).sum()),
@@ -232,9 +229,9 @@ def _accuracies(
 def tables(content: Mapping[str, Any]) -> dict[str, Table]:
     """Return the tables of a results file by their titles."""
     differences = _difference_table(content["differences"])
-    found = {f"differences of {content['num_pictures']} test pictures, in 1/255": differences}
+    found = {f"differences of {content['num_pictures']} pictures, in 1/255": differences}
     if content["model"] is not None:
-        found[f"answers of {content['model']} on them"] = _answer_table(content["results"])
+        found[f"answers of {content['model']} on the test pictures"] = _answer_table(content["results"])
     return found
 
 
@@ -253,9 +250,8 @@ def _answer_table(rows: list[dict[str, Any]]) -> Table:
     for heading in ("res, px", "", "top-1 %", "other answers than on PIL's", "of"):
         table.add_column(heading, justify="right")
     for row in rows:
-        if row["stage"] == "answers":
-            counts = (str(row[name]) for name in ("num_other_answers", "num_images"))
-            table.add_row(str(row["res"]), row["loader"], f"{row['top1']:.2f}", *counts)
+        counts = (str(row[name]) for name in ("num_other_answers", "num_images"))
+        table.add_row(str(row["res"]), row["loader"], f"{row['top1']:.2f}", *counts)
     return table
 
 

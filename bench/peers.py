@@ -1,51 +1,100 @@
 """Loaders of others, each run by the Python of an environment that has it: one process, one line of JSON per request.
 
 A peer is a script of this folder that imports nothing of ours, see `peer_protocol.py`. All of them crop, flip and
-normalise as in training, into float32 batches on the CPU, from the same files.
+normalise as in training, into float32 batches on the CPU, from the same files. Each has as many workers (processes or
+threads) as there are cores, or one more as our loader has, whichever it is faster with at the first resolution.
+
+A peer that fails or hangs is left out, and the others are measured all the same.
 """
 
 import json
+import math
+import select
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import chain, count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from peer_protocol import repeat_of
+
 from dali_fixres.colour import IMAGENET
 from dali_fixres.errors import UserError, did_you_mean
 from dali_fixres.index import Index
-from dali_fixres.processes import usable_cores
+from dali_fixres.plan import TrainPlan
+from dali_fixres.processes import loader_threads, usable_cores
+from dali_fixres.report.progress import Reporter
 
-__all__ = ["Peer", "parse_peers", "settings_of", "started"]
+__all__ = ["INSTALLED", "Peer", "files_of", "parse_peers", "settings_of", "started"]
 
 SCRIPTS = {
     "torchvision": "peer_torchvision.py",
     "torchvision-v2": "peer_torchvision.py",
     "timm": "peer_timm.py",
     "ffcv": "peer_ffcv.py",
+    "ffcv-raw50": "peer_ffcv.py",
     "spdl": "peer_spdl.py",
 }
 
+INSTALLED = "torchvision,torchvision-v2,timm"
+"""Those that our own environment has."""
 
-@dataclass(frozen=True, slots=True, eq=False)
+LIMIT_S = 300.0
+"""For a start, which includes a few repeats, or for a repeat; a peer that takes longer hangs."""
+
+
+@dataclass(slots=True, eq=False)
 class Peer:
-    """A peer's process, ready to measure.
+    """A peer's process.
 
     Attributes:
         name: Of the peer.
-        about: Its answer to the settings: versions.
+        about: Its versions, and how many ``workers`` it has; of one that has failed just ``failed``, which is why.
     """
 
     name: str
-    about: Any
     _process: "subprocess.Popen[str]"
+    _log: Path
+    _reporter: Reporter
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is to be left out."""
+        return "failed" in self.about
+
+    def get_ready(self) -> None:
+        """Wait until it can be measured."""
+        if about := self._answer():
+            self.about = about
 
     def measure(self, res: int) -> float:
-        """Run one repeat at a resolution and return images/s."""
-        return float(_ask(self.name, self._process, {"res": res}))
+        """Run one repeat at a resolution and return images/s; NaN once it has failed."""
+        if self.failed:
+            return math.nan
+        with suppress(BrokenPipeError):
+            print(json.dumps({"res": res}), file=self._process.stdin, flush=True)
+        return self._answer() or math.nan
+
+    def _answer(self) -> Any:
+        """Return its next line; None if there is none, and then say why."""
+        assert self._process.stdout is not None, "it is a pipe"
+        in_time, _, _ = select.select([self._process.stdout], [], [], LIMIT_S)
+        if in_time and (line := self._process.stdout.readline()):
+            return json.loads(line)
+        self._process.kill()
+        reason = self._last_words() if in_time else f"no answer within {LIMIT_S:g} s"
+        self.about = {"failed": reason}
+        self._reporter.warn(f"{self.name} is left out: {reason}; docs/performance.md says how to install it")
+        return None
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it has ended without a word")
 
 
 def parse_peers(text: str) -> dict[str, Path]:
@@ -63,29 +112,27 @@ def parse_peers(text: str) -> dict[str, Path]:
     return peers
 
 
-def settings_of(
-    index: Index, rows: Sequence[int], batch_size: int, num_batches: int, max_side: int, quality: int
-) -> dict[str, Any]:
+def settings_of(plan: TrainPlan, num_batches: int, max_side: int, quality: int) -> dict[str, Any]:
     """Return what peers are told.
 
     Args:
-        index: The data set, in single files.
-        rows: Pictures of one repeat.
-        batch_size: Pictures per batch.
-        num_batches: Timed batches of a repeat.
-        max_side: Longest side of a peer's own copies.
+        plan: Says which pictures a repeat takes, in single files, and at which resolution numbers of workers are tried.
+        num_batches: Timed batches of a repeat, at least.
+        max_side: Longest side of a peer's own copies, pixels.
         quality: JPEG quality of these.
 
     Raises:
         UserError: If the pictures are in shards, which peers do not read.
     """
-    if index.in_shards:
+    if plan.index.in_shards:
         raise UserError("peers read single files here; give --data a folder or a manifest")
+    workers = (usable_cores(), loader_threads())
     return {
-        "files": [(str(index.path(row)), int(index.labels[row])) for row in rows],
-        "batch_size": batch_size,
+        "files": files_of(plan.index, _rows(plan, max(repeat_of(each, num_batches).num_batches for each in workers))),
+        "batch_size": plan.batch_size,
         "num_batches": num_batches,
-        "workers": usable_cores(),
+        "workers": workers,
+        "res": plan.schedule.last.crop_px,
         "mean": IMAGENET.mean,
         "std": IMAGENET.std,
         "max_side": max_side,
@@ -93,50 +140,56 @@ def settings_of(
     }
 
 
+def files_of(index: Index, rows: list[int]) -> list[tuple[str, int]]:
+    """Return the file of each picture, and its class."""
+    return [(str(index.path(row)), int(index.labels[row])) for row in rows]
+
+
+def _rows(plan: TrainPlan, num_batches: int) -> list[int]:
+    """Return the pictures of the first batches; the data again if there are fewer."""
+    epochs = chain.from_iterable(plan.epoch(epoch) for epoch in count())
+    return [row for one in islice(epochs, num_batches) for row in one.ids.tolist()]
+
+
 @contextmanager
-def started(peers: Mapping[str, Path], settings: Mapping[str, Any]) -> Iterator[list[Peer]]:
+def started(peers: Mapping[str, Path], settings: Mapping[str, Any], reporter: Reporter) -> Iterator[list[Peer]]:
     """Start peers, each in its own environment; they end with the context.
 
     Args:
         peers: Names and Pythons, of `parse_peers`.
         settings: Of `settings_of`.
+        reporter: Says which has failed, and why.
 
     Raises:
-        UserError: If one does not start or has stopped.
+        UserError: If a Python cannot be run.
     """
     with ExitStack() as stack:
-        scratch = stack.enter_context(TemporaryDirectory())
-        yield [
-            stack.enter_context(_started(name, python, {**settings, "loader": name, "scratch": scratch}))
-            for name, python in peers.items()
-        ]
+        scratch = Path(stack.enter_context(TemporaryDirectory()))
+        running = []
+        for name, python in peers.items():
+            told, log = scratch / f"{name}.json", scratch / f"{name}.log"
+            told.write_text(json.dumps({**settings, "loader": name, "scratch": str(scratch)}), encoding="utf-8")
+            process = _process(name, python, told, log)
+            stack.callback(_end, process)
+            peer = Peer(name, process, log, reporter)
+            peer.get_ready()
+            running.append(peer)
+        yield running
 
 
-@contextmanager
-def _started(name: str, python: Path, settings: Mapping[str, Any]) -> Iterator[Peer]:
-    command = [str(python), str(Path(__file__).with_name(SCRIPTS[name]))]
+def _process(name: str, python: Path, told: Path, log: Path) -> "subprocess.Popen[str]":
+    command = [str(python), str(Path(__file__).parent / SCRIPTS[name]), str(told)]
+    pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 - named by the user
+        with log.open("w", encoding="utf-8") as words:
+            return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=words, text=True)  # noqa: S603 - named by the user
     except OSError as error:
         raise UserError(
             f"cannot run {python} for {name}: {error.strerror}; give the Python of its environment"
         ) from error
-    with process:
-        yield Peer(name, _ask(name, process, settings), process)
-        assert process.stdin is not None, "it is a pipe"
-        process.stdin.close()
 
 
-def _ask(name: str, process: "subprocess.Popen[str]", request: Mapping[str, Any]) -> Any:
-    """Send a line and return the answer."""
-    assert process.stdin is not None, "it is a pipe"
-    assert process.stdout is not None, "it is a pipe"
-    try:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        answer = process.stdout.readline()
-    except BrokenPipeError:
-        answer = ""
-    if not answer:
-        raise UserError(f"{name} has stopped, and has said why above; docs/performance.md says how to install it")
-    return json.loads(answer)
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a process that has nothing to save and may hang."""
+    process.kill()
+    process.communicate()

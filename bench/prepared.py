@@ -21,12 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 from cyclopts import App, Parameter
 from harness import Flags, Key, Measure, interleaved, open_bench_data, report, start
-from loaders import check_size, measure_ours, rows_of_repeat, training_plan
+from loaders import check_size, measure_ours, training_plan
 from matplotlib.figure import Figure
 from peers import parse_peers, settings_of, started
 from rich.table import Table
@@ -74,15 +75,14 @@ def main(bench: Bench) -> None:
     index, effort = opened.index, bench.effort
     plans = [training_plan(index, resolution, bench.batch_size) for resolution in bench.resolutions]
     check_size(index, bench.batch_size, effort.num_batches)
-    rows = rows_of_repeat(plans[0], effort.num_batches)
-    settings = settings_of(index, rows, bench.batch_size, effort.num_batches, bench.max_side, bench.quality)
+    settings = settings_of(plans[0], effort.num_batches, bench.max_side, bench.quality)
     with tempfile.TemporaryDirectory() as scratch:
         preparing = _preparing(bench, bench.data or index.root, Path(scratch), reporter)
         copies = open_data(Path(scratch) / "prepared-0").index
         with (
             Loader(index, max_batch_size=bench.batch_size, num_threads=loader_threads()) as loader,
             Loader(copies, max_batch_size=bench.batch_size, num_threads=loader_threads()) as copies_loader,
-            started(peers, settings) as running,
+            started(peers, settings, reporter) as running,
         ):
             measures: dict[Key, Measure] = {}
             for plan in plans:
@@ -91,7 +91,9 @@ def main(bench: Bench) -> None:
                 of_copies = measure_ours(copies_loader, replace(plan, index=copies), effort.num_batches)
                 measures[Key("loader", PREPARED, res)] = of_copies
                 measures |= {Key("loader", peer.name, res): partial(peer.measure, res) for peer in running}
-            results = interleaved(measures, effort.repeats, reporter)
+            rows = interleaved(measures, effort.repeats, reporter)
+            failed = {peer.name for peer in running if peer.failed}
+            results = [row for row in rows if row["loader"] not in failed]
             memory = _memory(copies_loader, copies, bench.resolutions[0], bench.batch_size)
     print_table(f"images/s of the loader alone on {index.root.name}, median of {effort.repeats}", _table(results))
     content = {

@@ -2,11 +2,11 @@
 
     python -m torch.distributed.run --nproc-per-node 2 bench/rank.py '{"data": …}'
 
-Prints one line of JSON from the first process: images/s of all of them together. `bench/scaling.py` runs it.
+Prints one line of JSON from the first process: images/s of all of them together, and the threads that each has.
+`bench/scaling.py` runs it.
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,24 +15,27 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 import torch
 from learners import build_tuning
 from loaders import TAIL, WARM_UP, training_plan
+from stages import silent_bar
 
 from dali_fixres.batch import BatchPlan
+from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
 from dali_fixres.index import open_data
 from dali_fixres.metrics import Tally
 from dali_fixres.models import ModelSpec
 from dali_fixres.plan import TrainPlan
-from dali_fixres.processes import loader_threads
+from dali_fixres.processes import loader_threads, usable_cores
 from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Resolution
-from dali_fixres.training import Meter, train
+from dali_fixres.training import Learner, Meter, train
 from pipelines import Loader
 
 
@@ -40,23 +43,34 @@ def main() -> None:
     """Measure both, and print."""
     settings: dict[str, Any] = json.loads(sys.argv[1])
     device = choose_device(settings["device"])
+    # torchrun gives one process all threads but several processes one each: then they would differ in that, too.
+    torch.set_num_threads(usable_cores())
     with joined(device) as world:
         with world.one_by_one_on_a_node():
             index = open_data(Path(settings["data"]), val_fraction=settings["val_fraction"]).index
-        resolution, size, number = Resolution(settings["res"]), settings["batch_size"], settings["num_batches"]
+        resolution, size = Resolution(settings["res"]), settings["batch_size"]
         plan = replace(training_plan(index, resolution, size), rank=world.rank, world_size=world.size)
         tuning = build_tuning(ModelSpec(settings["model"], len(index.classes)), "all", resolution, device, world)
-        found = {}
-        with Loader(index, max_batch_size=size, device=device, num_threads=loader_threads()) as loader:
-            for stage in ("loader", "loader and train step"):
-                batches = loader.run(endless(plan, WARM_UP + number + TAIL))
-                with Reporter(quiet=True).bar(stage, 1) as bar:
-                    rounds: Iterator[object] = (
-                        batches if stage == "loader" else train(tuning.learner, batches, 0, Meter(bar, Tally()))
-                    )
-                    found[stage] = size * world.size * number / seconds_of(rounds, number, device, world)
+        decoding = decoding_for(device, world, Reporter(quiet=True))
+        with Loader(
+            index, max_batch_size=size, device=device, num_threads=loader_threads(), decoding=decoding
+        ) as loader:
+            speeds = {
+                stage: images_per_s(loader, plan, settings["num_batches"][stage], learner, device, world)
+                for stage, learner in (("loader", None), ("training", tuning.learner))
+            }
         if world.is_main:
-            print(json.dumps(found), flush=True)  # noqa: T201 - the result
+            threads = {"threads": loader_threads(), "torch_threads": torch.get_num_threads()}
+            print(json.dumps({**threads, "images_per_s": speeds}), flush=True)  # noqa: T201 - the result
+
+
+def images_per_s(
+    loader: Loader, plan: TrainPlan, num_batches: int, learner: Learner | None, device: torch.device, world: World
+) -> float:
+    """Return images/s of all processes, once they run: of the loader alone, or of a learner's steps on its batches."""
+    batches = loader.run(endless(plan, WARM_UP + num_batches + TAIL))
+    rounds = batches if learner is None else train(learner, batches, 0, Meter(silent_bar(), Tally()))
+    return plan.batch_size * world.size * num_batches / seconds_of(rounds, num_batches, device, world)
 
 
 def endless(plan: TrainPlan, num_batches: int) -> Iterator[BatchPlan]:
@@ -68,17 +82,22 @@ def seconds_of(rounds: Iterator[object], number: int, device: torch.device, worl
     """Return how long some rounds take all processes, with others before and after them."""
     for _ in islice(rounds, WARM_UP):
         pass
-    world.barrier()
+    _wait_for_all(device, world)
     started = time.perf_counter()
     for _ in islice(rounds, number):
         pass
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    world.barrier()
+    _wait_for_all(device, world)
     seconds = time.perf_counter() - started
     for _ in rounds:
         pass
     return seconds
+
+
+def _wait_for_all(device: torch.device, world: World) -> None:
+    """Wait for what this process has given its device to do, and then for the other processes to have done so."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    world.barrier()
 
 
 if __name__ == "__main__":

@@ -27,9 +27,6 @@ from dali_fixres.runs import write_text
 
 HERE = Path(__file__).parent
 
-REPEATS = {"quick": "1", "full": "7"}
-"""For benches that know no effort but --repeats."""
-
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,19 +93,19 @@ def commands(bench: Bench) -> dict[str, list[str]]:
     data = [f"--data={bench.data}"] if bench.data else []
     effort = "quick" if bench.quick else "full" if bench.full else ""
     shared = [*data, *([f"--{effort}"] if effort else [])]
-    repeats = [f"--repeats={REPEATS[effort]}"] if effort else []
     peers = [f"--peers={bench.peers}"] if bench.peers else []
     found = {
         "limits": shared,
         "throughput": [*shared, *peers],
         # The pictures made from a seed are too few for the batches that --full has.
         "prepared": [*shared, *(["--num-batches=16"] if bench.full else []), *peers],
-        "operators": [*data, *repeats],
+        "freed_memory": shared,
+        "operators": shared,
         "switching": shared,
         "finetune_cost": shared,
         "parity": [*shared, *([f"--checkpoint={bench.checkpoint}"] if bench.checkpoint else [])],
         "scaling": shared,
-        "unreadable": repeats,
+        "unreadable": shared,
     }
     if bench.recipe is not None:
         weights = [f"--weights={bench.weights}"] if bench.weights else []
@@ -132,7 +129,7 @@ def main(bench: Bench) -> None:
     machine, today = machine_name(environment()), bench.date or datetime.now().astimezone().date().isoformat()
     failed = []
     for name in bench.names:
-        what = f"{name}-{bench.data.name}" if bench.data and name != "unreadable" else name
+        what = f"{name}-{bench.data.name}" if bench.data else name
         out = kept_path(bench.folder, what, machine, today)
         if out.exists() and not bench.again:
             reporter.line(f"{name}: kept {out}")

@@ -3,47 +3,64 @@
     uv run python bench/scaling.py
     uv run python bench/scaling.py --data DIR --res 128 --processes 1,2 --full --json out.json
 
-The loader alone by threads, batch size and prefetch depth, one of them varied at a time. Then under torchrun, by
-processes that share the machine: the loader alone, and with steps that train a network; images/s are of all processes
-together. Last, with pictures that need not exist, what an index of up to 10^6 of them (with --full 10^7) takes: its
-memory, the start of an epoch, and the milliseconds of a planned batch of 256, which should stay the same.
+The loader alone by threads, batch size and prefetch depth, one of them varied at a time. Then training, where loader
+and network share the cores, by the threads of both, and by batch size. Then both under torchrun, by processes that
+share the machine; images/s are of all processes together. Last, with pictures that need not exist, what an index of up
+to 10^6 of them (with --full 10^7) takes: its memory, the start of an epoch, and the milliseconds of a planned batch of
+256, which should stay the same.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 import torch
 from cyclopts import App, Parameter
 from harness import Flags, Key, in_turns, open_bench_data, report, row_of, spread, start
-from loaders import TAIL, WARM_UP, training_plan
+from learners import build_tuning
+from loaders import training_plan
 from matplotlib.figure import Figure
-from rank import endless, seconds_of
+from rank import images_per_s
 from rich.table import Table
 
+from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.config import Device
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World
 from dali_fixres.errors import UserError
 from dali_fixres.index import Index
+from dali_fixres.models import ModelSpec
 from dali_fixres.processes import loader_threads, usable_cores
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from pipelines import Loader
+from dali_fixres.training import Learner
+from pipelines import Decoding, Loader
 
 PLAN_BATCH = 256
 
-VARIED = {"loader by threads": "threads", "loader by batch size": "batch_size", "loader by prefetch": "prefetch"}
-"""What each stage varies."""
+PREFETCH = 2
+"""Batches made ahead where that is not what is varied, as in training."""
+
+TRAINED_SHARE = 0.5
+"""Of the pictures that the loader alone is measured with: with a network they take about twice as long."""
+
+LOADER, TRAINING = "loader", "training"
+
+NUMBERS = ("processes", "threads", "torch_threads", "batch_size", "prefetch")
+"""Of a setting, in all rows."""
+
+BY = {"threads": "threads", "batch_size": "batch size", "prefetch": "prefetch", "processes": "processes"}
+"""What is varied: keys of rows, and their names in stages."""
 
 
 @Parameter(name="*")
@@ -55,7 +72,10 @@ class Bench(Flags):
     """Pixels of the crops; one resolution."""
 
     batch_sizes: str = "16,32,64,128,256"
-    """Pictures per batch, with commas between."""
+    """Pictures per batch of the loader alone, with commas between."""
+
+    train_batch_sizes: str = "16,32,64"
+    """Pictures per batch in training, with commas between."""
 
     prefetches: str = "1,2,4"
     """Batches made ahead, with commas between."""
@@ -67,8 +87,8 @@ class Bench(Flags):
     """Pictures of the made-up indexes, with commas between; if left out powers of ten from 10^4 to 10^6, to 10^5 with
     --quick, to 10^7 with --full."""
 
-    model: str = "timm/mobilenetv2_100"
-    """What the train steps train, from random weights."""
+    model: str | None = None
+    """What is trained, from random weights; if left out resnet50 on a GPU, timm/mobilenetv3_small_050 on a CPU."""
 
     device: Device = "auto"
     """Where batches are wanted and the network trains."""
@@ -87,12 +107,47 @@ class Bench(Flags):
 
 
 class Setting(NamedTuple):
-    """What one measure of the loader alone is of."""
+    """What a measure is of.
 
-    stage: str
+    Attributes:
+        what: The loader alone, or training.
+        varied: Which of the numbers below is varied beside it.
+        threads: The loader's, of each process.
+        torch_threads: torch's, of each process.
+        batch_size: Pictures per batch of each process.
+        prefetch: Batches made ahead.
+        processes: That share the machine.
+    """
+
+    what: str
+    varied: str
     threads: int
+    torch_threads: int
     batch_size: int
-    prefetch: int
+    prefetch: int = PREFETCH
+    processes: int = 1
+
+    @property
+    def stage(self) -> str:
+        """Its name in rows."""
+        return _stage(self.what, self.varied)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Here:
+    """What is measured in this process.
+
+    Attributes:
+        index: The data set.
+        device: Where batches are wanted and the network trains.
+        decoding: How a GPU decodes.
+        learner: The network, and how it learns.
+    """
+
+    index: Index
+    device: torch.device
+    decoding: Decoding
+    learner: Learner
 
 
 def main(bench: Bench) -> None:
@@ -100,23 +155,17 @@ def main(bench: Bench) -> None:
     reporter = Reporter()
     opened = open_bench_data(bench)
     device = choose_device(bench.device)
-    repeats, _ = bench.effort
-    alone = {setting: partial(_loader_alone, bench, opened.index, device, setting) for setting in _settings(bench)}
-    found = in_turns(alone, repeats, reporter, lambda key, speed: f"{key.stage}: {speed:.0f} img/s")
-    rows = [_row(bench, setting.stage, setting._asdict(), speeds) for setting, speeds in found.items()]
-    root = bench.data or opened.index.root
-    numbers = [number for number in _numbers(bench.processes) if _fits(number, device, reporter)]
-    together: dict[int, Callable[[], dict[str, float]]] = {
-        number: partial(_under_torchrun, bench, root, number) for number in numbers
-    }
-    # Each start warms itself up.
-    told = in_turns(together, repeats, reporter, lambda number, _: f"{number} process(es)", warm_up=False)
-    for number, answers in told.items():
-        rows += [
-            _row(bench, stage, {"processes": number}, [answer[stage] for answer in answers]) for stage in answers[0]
-        ]
+    model = bench.model or ("resnet50" if device.type == "cuda" else "timm/mobilenetv3_small_050")
+    spec = ModelSpec(model, len(opened.index.classes))
+    learner = build_tuning(spec, "all", bench.resolutions[0], device).learner
+    here = Here(opened.index, device, decoding_for(device, World(), reporter), learner)
+    found = _measured_here(bench, here, loader_settings(bench), reporter)
+    # The measures before have filled caches and started threads.
+    found |= _measured_here(bench, here, training_settings(bench), reporter, warm_up=False)
+    found |= _measured_under_torchrun(bench, model, opened.index, device, reporter)
+    rows = [_row(bench, setting, speeds) for setting, speeds in found.items()]
     plan = [_call([sys.executable, _script("plan_cost.py"), str(size), str(PLAN_BATCH)]) for size in bench.num_images]
-    content = {"device": device.type, "model": bench.model, "results": rows, "plan": plan, "plan_batch": PLAN_BATCH}
+    content = {"device": device.type, "model": model, "results": rows, "plan": plan, "plan_batch": PLAN_BATCH}
     for title, table in tables(content).items():
         print_table(title, table)
     reporter.line(f"figures in {report('scaling', bench, opened, content, _figure(rows, plan))}")
@@ -126,29 +175,68 @@ def _numbers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def _settings(bench: Bench) -> list[Setting]:
+def loader_settings(bench: Bench) -> list[Setting]:
     """Return the measures of the loader alone."""
-    cores, threads, size, prefetch = usable_cores(), loader_threads(), bench.batch_size, 2
+    cores, threads, size = usable_cores(), loader_threads(), bench.batch_size
     # All numbers near the cores; below, powers of two are enough.
     by_threads = sorted(
         {2**power for power in range(cores.bit_length()) if 2**power < cores} | {cores, cores + 1, cores + 2}
     )
     return [
-        *(Setting("loader by threads", number, size, prefetch) for number in by_threads),
-        *(Setting("loader by batch size", threads, number, prefetch) for number in _numbers(bench.batch_sizes)),
-        *(Setting("loader by prefetch", threads, size, number) for number in _numbers(bench.prefetches)),
+        *(Setting(LOADER, "threads", number, cores, size) for number in by_threads),
+        *(Setting(LOADER, "batch_size", threads, cores, number) for number in _numbers(bench.batch_sizes)),
+        *(Setting(LOADER, "prefetch", threads, cores, size, ahead) for ahead in _numbers(bench.prefetches)),
     ]
 
 
-def _loader_alone(bench: Bench, index: Index, device: torch.device, setting: Setting) -> float:
-    """Return images/s of a loader, once it runs."""
-    number, size = bench.effort.num_batches, setting.batch_size
-    plan = training_plan(index, bench.resolutions[0], size)
+def training_settings(bench: Bench) -> list[Setting]:
+    """Return the measures of training in one process."""
+    cores, threads, size = usable_cores(), loader_threads(), bench.batch_size
+    some = max(1, cores // 2)
+    splits = product(sorted({some, cores, threads}), sorted({some, cores}))
+    sizes = _numbers(bench.train_batch_sizes)
+    return [
+        *(Setting(TRAINING, "threads", ours, torchs, size) for ours, torchs in splits),
+        *(Setting(TRAINING, "batch_size", threads, cores, number) for number in sizes),
+    ]
+
+
+def _stage(what: str, varied: str) -> str:
+    return f"{what} by {BY[varied]}"
+
+
+def num_batches(bench: Bench, what: str, batch_size: int) -> int:
+    """Return how many batches of a size are timed: they hold about as many pictures as those of any other size."""
+    share = TRAINED_SHARE if what == TRAINING else 1.0
+    return max(2, round(share * bench.effort.num_batches * bench.batch_size / batch_size))
+
+
+def _measured_here(
+    bench: Bench, here: Here, settings: list[Setting], reporter: Reporter, *, warm_up: bool = True
+) -> dict[Setting, list[float]]:
+    measures = {setting: partial(_speed, bench, here, setting) for setting in settings}
+    return in_turns(measures, bench.effort.repeats, reporter, _told, warm_up=warm_up)
+
+
+def _told(setting: Setting, speed: float) -> str:
+    return f"{setting.stage}: {speed:.0f} img/s"
+
+
+def _speed(bench: Bench, here: Here, setting: Setting) -> float:
+    """Return images/s of a setting, once it runs."""
+    size, what = setting.batch_size, setting.what
+    torch.set_num_threads(setting.torch_threads)
     with Loader(
-        index, max_batch_size=size, device=device, num_threads=setting.threads, prefetch=setting.prefetch
+        here.index,
+        max_batch_size=size,
+        device=here.device,
+        num_threads=setting.threads,
+        prefetch=setting.prefetch,
+        decoding=here.decoding,
     ) as loader:
-        batches = loader.run(endless(plan, WARM_UP + number + TAIL))
-        return number * size / seconds_of(batches, number, device, World())
+        plan = training_plan(here.index, bench.resolutions[0], size)
+        learner = here.learner if what == TRAINING else None
+        return images_per_s(loader, plan, num_batches(bench, what, size), learner, here.device, World())
 
 
 def _fits(number: int, device: torch.device, reporter: Reporter) -> bool:
@@ -158,20 +246,42 @@ def _fits(number: int, device: torch.device, reporter: Reporter) -> bool:
     return True
 
 
-def _under_torchrun(bench: Bench, data: Path, number: int) -> dict[str, float]:
-    """Return images/s of all processes by stage."""
+def _measured_under_torchrun(
+    bench: Bench, model: str, index: Index, device: torch.device, reporter: Reporter
+) -> dict[Setting, list[float]]:
     settings = {
-        "data": str(data),
+        "data": str(bench.data or index.root),
         "val_fraction": bench.val_fraction,
         "res": bench.resolutions[0].crop_px,
         "batch_size": bench.batch_size,
-        "num_batches": bench.effort.num_batches,
-        "model": bench.model,
+        "num_batches": {what: num_batches(bench, what, bench.batch_size) for what in (LOADER, TRAINING)},
+        "model": model,
         "device": bench.device,
     }
+    numbers = [number for number in _numbers(bench.processes) if _fits(number, device, reporter)]
+    measures: dict[int, Callable[[], Any]] = {number: partial(_under_torchrun, settings, number) for number in numbers}
+    # Each start warms itself up.
+    answers = in_turns(
+        measures, bench.effort.repeats, reporter, lambda number, _: f"{number} process(es)", warm_up=False
+    )
+    return {
+        Setting(
+            what,
+            "processes",
+            same[0]["threads"],
+            same[0]["torch_threads"],
+            bench.batch_size,
+            processes=number,
+        ): [answer["images_per_s"][what] for answer in same]
+        for number, same in answers.items()
+        for what in (LOADER, TRAINING)
+    }
+
+
+def _under_torchrun(settings: Mapping[str, Any], number: int) -> Any:
+    """Return what the first of some processes has told."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
-    answer: dict[str, float] = _call([*launcher, _script("rank.py"), json.dumps(settings)])
-    return answer
+    return _call([*launcher, _script("rank.py"), json.dumps(settings)])
 
 
 def _script(name: str) -> str:
@@ -186,31 +296,26 @@ def _call(command: list[str]) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _row(bench: Bench, stage: str, about: dict[str, Any], speeds: list[float]) -> dict[str, Any]:
-    return {**about, **row_of(Key(stage, "dali-fixres", bench.resolutions[0].crop_px), speeds)}
-
-
-def _varied(row: dict[str, Any]) -> int:
-    """Return the number that a row's stage varies."""
-    return int(row[VARIED.get(row["stage"], "processes")])
+def _row(bench: Bench, setting: Setting, speeds: list[float]) -> dict[str, Any]:
+    numbers = {name: getattr(setting, name) for name in NUMBERS}
+    return {**numbers, **row_of(Key(setting.stage, "dali-fixres", bench.resolutions[0].crop_px), speeds)}
 
 
 def tables(content: Mapping[str, Any]) -> dict[str, Table]:
     """Return the tables of a results file by their titles."""
     rows = content["results"]
     return {
-        f"images/s at {rows[0]['res']} px; train steps of {content['model']}": _table(rows),
+        f"images/s at {rows[0]['res']} px; training of {content['model']}": _table(rows),
         f"index and plans, batches of {content['plan_batch']}": _plan_table(content["plan"]),
     }
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table()
-    for heading in ("", "", "images/s", "min-max"):
+    for heading in ("", "processes", "loader threads", "torch threads", "batch", "prefetch", "images/s", "min-max"):
         table.add_column(heading, justify="right")
     for row in rows:
-        stage = row["stage"] if row["stage"] in VARIED else f"{row['stage']} by processes"
-        table.add_row(stage, str(_varied(row)), f"{row['images_per_s']:.0f}", spread(row))
+        table.add_row(row["stage"], *(str(row[name]) for name in NUMBERS), f"{row['images_per_s']:.0f}", spread(row))
     return table
 
 
@@ -228,14 +333,15 @@ def _plan_table(plan: list[dict[str, Any]]) -> Table:
 def _figure(rows: list[dict[str, Any]], plan: list[dict[str, Any]]) -> Figure:
     """Draw a panel for each thing varied."""
     figure = Figure(figsize=(14, 3.2), layout="constrained")
-    names = ("threads", "batch_size", "prefetch", "processes")
-    *panels, last = figure.subplots(1, len(names) + 1)
-    for axes, name in zip(panels, names, strict=True):
-        same = [row for row in rows if VARIED.get(row["stage"], "processes") == name]
-        for stage in dict.fromkeys(row["stage"] for row in same):
-            points = [(row[name], row["images_per_s"]) for row in same if row["stage"] == stage]
-            axes.plot(*zip(*points, strict=True), marker="o", label=stage)
-        axes.set(xlabel=name.replace("_", " "), ylabel="images/s", ylim=(0, None))
+    *panels, last = figure.subplots(1, len(BY) + 1)
+    for axes, varied in zip(panels, BY, strict=True):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for row in rows:
+            if row["stage"] in {_stage(LOADER, varied), _stage(TRAINING, varied)}:
+                lines.setdefault(_line_of(row), []).append((row[varied], row["images_per_s"]))
+        for label, points in lines.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=label)
+        axes.set(xlabel=BY[varied], ylabel="images/s", ylim=(0, None))
         axes.legend(fontsize="small")
     sizes = [row["num_images"] for row in plan]
     for name in ("plan_ms", "feed_ms", "test_plan_ms"):
@@ -243,6 +349,12 @@ def _figure(rows: list[dict[str, Any]], plan: list[dict[str, Any]]) -> Figure:
     last.set(xlabel="pictures", ylabel=f"ms per batch of {PLAN_BATCH}", xscale="log", ylim=(0, None))
     last.legend(fontsize="small")
     return figure
+
+
+def _line_of(row: dict[str, Any]) -> str:
+    """Return which line a row is a point of: where training is by threads, there is one for each number of torch's."""
+    by_threads = row["stage"] == _stage(TRAINING, "threads")
+    return f"{row['torch_threads']} torch threads" if by_threads else row["stage"]
 
 
 app = App(name="scaling.py", help=__doc__)

@@ -3,41 +3,54 @@
     uv run python bench/switching.py
     uv run python bench/switching.py --data DIR --res 128,224,320 --full --json out.json
 
-One stream of plans goes through a circuit in which every ordered pair of resolutions is neighbours once. The same
-circuit is gone by ways that cannot change: a pipeline that is rebuilt at each change, and torchvision's DataLoader,
-made anew with its processes. What is timed is from one batch to the next, with nothing done in between; tearing down
-the old and building the new is part of it. Steady is the median of a visit's batches from the third on (their mean
-for the DataLoader), and a ratio is of batches of one visit. Then one stream that trains low, evaluates high and
-fine-tunes high, several times over. Each batch's size is compared with the order.
+One stream of plans, which has been at every resolution before, goes through a circuit in which every ordered pair of
+them is neighbours once. The same circuit is gone by ways that cannot change: a pipeline that is rebuilt at each change,
+and torchvision's DataLoader, made anew with its processes. The first time at a resolution higher than all before is
+measured on its own, with a new loader for each pair: buffers grow then. Last, one stream trains low, evaluates high and
+fine-tunes high, several times over.
+
+What is timed is from one batch to the next, with nothing done in between; tearing down the old and building the new is
+part of it. Steady is the median of a visit's batches from the third on (their mean for the DataLoader), and a ratio is
+of batches of one visit. Each batch of our streams is compared in size with the order; one that differs is an error.
 """
 
-import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 from cyclopts import App, Parameter
 from harness import Flags, Key, in_turns, open_bench_data, report, row_of, start
 from matplotlib.figure import Figure
 from rich.table import Table
-from visits import STAGES, Batches, Visit, circuit, in_one_stream, new_dataloaders, rebuilt, through_stages
+from visits import (
+    STAGES,
+    Batches,
+    Visit,
+    circuit,
+    first_times,
+    in_one_stream,
+    new_dataloaders,
+    rebuilt,
+    rises,
+    through_stages,
+)
 
 from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.config import Device
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World
-from dali_fixres.errors import UserError
+from dali_fixres.errors import RunError, UserError
 from dali_fixres.processes import worker_pool
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
 
-PREWARMED, COLD = "dali-fixres", "dali-fixres, not pre-warmed"
+OURS, FIRST_TIME = "dali-fixres", "dali-fixres, first time"
 REBUILT, DATALOADER = "rebuilt pipeline", "new DataLoader"
 
 FEWEST_BATCHES = 4
@@ -61,7 +74,11 @@ class Bench(Flags):
 
 
 def main(bench: Bench) -> None:
-    """Measure, print the tables, write JSON and the plot."""
+    """Measure, print the tables, write JSON and the plot.
+
+    Raises:
+        RunError: If our streams have made batches of a size that was not ordered; the figures are written all the same.
+    """
     reporter = Reporter()
     opened = open_bench_data(bench)
     if opened.index.in_shards:
@@ -78,8 +95,8 @@ def main(bench: Bench) -> None:
     route = circuit(bench.resolutions)
     with worker_pool(1) as pool:
         rounds: dict[str, Callable[[], list[Visit]]] = {
-            PREWARMED: partial(in_one_stream, batches, route, prewarm=True),
-            COLD: partial(in_one_stream, batches, route, prewarm=False),
+            OURS: partial(in_one_stream, batches, route),
+            FIRST_TIME: partial(first_times, batches, rises(bench.resolutions)),
             REBUILT: partial(rebuilt, batches, route),
             DATALOADER: lambda: pool.submit(new_dataloaders, batches, route).result(),
         }
@@ -88,25 +105,27 @@ def main(bench: Bench) -> None:
     stage_visits = through_stages(batches, opened, ends, repeats + 1)
     rows = [row for loader, same in found.items() for row in _switch_rows(loader, same, bench.batch_size)]
     stage_rows = _stage_rows(stage_visits, bench.batch_size)
-    visits = [visit for same in found.values() for repeat in same for visit in repeat] + stage_visits
+    streamed = [visit for loader in (OURS, FIRST_TIME) for repeat in found[loader] for visit in repeat] + stage_visits
     content: dict[str, Any] = {
         "device": batches.device.type,
         "results": rows + stage_rows,
         "summary": [_summary(loader, [row for row in rows if row["loader"] == loader]) for loader in found],
-        "num_batches": sum(len(visit.batch_ms) for visit in visits),
-        "batches_at_wrong_resolution": sum(visit.num_wrong for visit in visits),
+        "num_batches": sum(len(visit.batch_ms) for visit in streamed),
+        "batches_at_wrong_resolution": sum(visit.num_wrong for visit in streamed),
     }
     for title, table in tables(content).items():
         print_table(title, table)
     out = report("switching", bench, opened, content, _figure(rows))
     reporter.line(f"figures in {out}")
+    if wrong := content["batches_at_wrong_resolution"]:
+        raise RunError(f"{wrong} of {content['num_batches']} batches had another size than was ordered")
 
 
 def _told(loader: str, visits: list[Visit]) -> str:
-    return f"{loader}: first ÷ steady {statistics.median(visit.ratio(0) for visit in visits[1:]):.2f}"
+    return f"{loader}: first ÷ steady {statistics.median(visit.ratio(0) for visit in visits if visit.before):.2f}"
 
 
-def _row(key: Key, before: int, visits: list[Visit], batch_size: int) -> dict[str, Any]:
+def _row(key: Key, visits: list[Visit], batch_size: int) -> dict[str, Any]:
     """Return a row for one change: images/s are those of the first batch after it."""
     medians = {
         "first_ms": [visit.batch_ms[0] for visit in visits],
@@ -116,7 +135,7 @@ def _row(key: Key, before: int, visits: list[Visit], batch_size: int) -> dict[st
     ratios = {name: [visit.ratio(number) for visit in visits] for number, name in enumerate(("first", "second"))}
     return {
         **row_of(key, [1000 * batch_size / visit.batch_ms[0] for visit in visits]),
-        "from": before,
+        "from": visits[0].before,
         **{name: round(statistics.median(values), 2) for name, values in medians.items()},
         **{f"{name}_ratio": round(statistics.median(values), 3) for name, values in ratios.items()},
         "first_ratios": [round(value, 3) for value in ratios["first"]],
@@ -124,20 +143,19 @@ def _row(key: Key, before: int, visits: list[Visit], batch_size: int) -> dict[st
 
 
 def _switch_rows(loader: str, repeats: list[list[Visit]], batch_size: int) -> Iterator[dict[str, Any]]:
-    for before, *visits in zip(repeats[0], *(repeat[1:] for repeat in repeats), strict=False):
-        yield _row(Key("switch", loader, visits[0].res), before.res, visits, batch_size)
+    """Yield a row for each change; where a route begins there is none."""
+    for visits in map(list, zip(*repeats, strict=True)):
+        if visits[0].before is not None:
+            yield _row(Key("switch", loader, visits[0].res), visits, batch_size)
 
 
 def _stage_rows(visits: list[Visit], batch_size: int) -> list[dict[str, Any]]:
     """Return a row for each change of stage; the first round fills caches."""
-    changes: dict[tuple[str, int, int], list[Visit]] = {}
-    for number, (before, visit) in enumerate(pairwise(visits), start=1):
-        if number >= len(STAGES):
-            names = STAGES[(number - 1) % len(STAGES)], STAGES[number % len(STAGES)]
-            changes.setdefault((" → ".join(names), before.res, visit.res), []).append(visit)
-    return [
-        _row(Key(stage, PREWARMED, res), before, same, batch_size) for (stage, before, res), same in changes.items()
-    ]
+    rows = []
+    for number, stage in enumerate(STAGES):
+        same = visits[number + len(STAGES) :: len(STAGES)]
+        rows.append(_row(Key(f"{STAGES[number - 1]} → {stage}", OURS, same[0].res), same, batch_size))
+    return rows
 
 
 def _summary(loader: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -157,12 +175,14 @@ def _summary(loader: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 def tables(content: Mapping[str, Any]) -> dict[str, Table]:
     """Return the tables of a results file by their titles."""
     switches = [row for row in content["results"] if row["stage"] == "switch"]
+    first = [row for row in switches if row["loader"] == FIRST_TIME]
     stages = [row for row in content["results"] if row["stage"] != "switch"]
     return {
         "first batch after a change ÷ steady batch, from row to column, dali-fixres": _matrix(switches),
         "all changes, medians": _summary_table(content["summary"]),
-        "one stream through three stages": _stage_table(stages),
-        "all batches that were timed": _sizes_table(content),
+        "first time at a resolution higher than all before": _changes_table(first),
+        "one stream through three stages": _changes_table(stages),
+        "all batches of dali-fixres that were timed": _sizes_table(content),
     }
 
 
@@ -173,7 +193,7 @@ def _sizes_table(content: Mapping[str, Any]) -> Table:
 
 
 def _matrix(rows: list[dict[str, Any]]) -> Table:
-    ratios = {(row["from"], row["res"]): row["first_ratio"] for row in rows if row["loader"] == PREWARMED}
+    ratios = {(row["from"], row["res"]): row["first_ratio"] for row in rows if row["loader"] == OURS}
     sides = sorted({before for before, _ in ratios})
     table = Table()
     for heading in ("px", *map(str, sides)):
@@ -193,7 +213,7 @@ def _summary_table(summary: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _stage_table(rows: list[dict[str, Any]]) -> Table:
+def _changes_table(rows: list[dict[str, Any]]) -> Table:
     table = Table()
     for heading in ("", "from, px", "to, px", "first ÷ steady", "second ÷ steady", "steady, ms"):
         table.add_column(heading, justify="right")

@@ -6,25 +6,27 @@
 
 Each part is measured by itself, on the machine's own terms, and in turn with the others, so that a noisy machine
 disturbs all alike: read ratios of one run, not absolute figures. Ten minutes on two cores, two with --quick; peers
-come on top. On a CPU, loader and network want the same cores; the table says how well they share them.
+come on top, about two minutes each. On a CPU, loader and network want the same cores; the table says how well they
+share them.
 """
 
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-# As the command line does, and for the same reason; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from dali_fixres.host import prepare_host
+
+prepare_host()  # as the command line does, before torch is loaded
 
 import torch
 from cyclopts import App, Parameter
 from graphs import GraphPart, Operator
 from harness import Flags, Key, in_turns, open_bench_data, report, row_of, start
-from loaders import rows_of_repeat, training_plan
-from peers import Peer, parse_peers, settings_of, started
+from loaders import training_plan
+from peers import INSTALLED, Peer, parse_peers, settings_of, started
 from stages import OURS, SHOWN, Limits, Repeat, Stages, learner_of, peak_host_mib
 from throughput_tables import SPEEDS, conclusion, drawn, tables
 from torch import nn
@@ -46,7 +48,7 @@ from dali_fixres.report.tables import print_table
 from pipelines import Decoding, Loader
 
 PEERS_MAX_SIDE, PEERS_QUALITY = 500, 90
-"""Of FFCV's copies; those of its recipe for ImageNet."""
+"""Of FFCV's copies; size and quality are those of its recipe for ImageNet, which leaves half of them uncompressed."""
 
 Found = dict[Key, list[Repeat]]
 
@@ -68,9 +70,10 @@ class Bench(Flags):
     torch_threads: int | None = None
     """torch's threads on a CPU; its own choice, which is one per core, if left out."""
 
-    peers: str = ""
-    """Other loaders to measure beside ours, with commas between: torchvision, torchvision-v2, timm, ffcv, spdl; with
-    =ENV/bin/python those of another environment."""
+    peers: str | None = None
+    """Other loaders to measure beside ours, with commas between: torchvision, torchvision-v2, timm, ffcv, ffcv-raw50,
+    spdl; with =ENV/bin/python those of another environment. If left out the first three, but none with --quick or
+    for data in shards."""
 
     def __post_init__(self) -> None:
         super(Bench, self).__post_init__()
@@ -87,24 +90,27 @@ class Bench(Flags):
 def main(bench: Bench) -> None:
     """Measure, say what limits what, write JSON and plot."""
     reporter = Reporter()
-    device, peers = choose_device(bench.device), parse_peers(bench.peers)
+    device = choose_device(bench.device)
     opened = open_bench_data(bench)
+    peers = _peers(bench, opened.index)
     plans = [training_plan(opened.index, resolution, bench.batch_size) for resolution in bench.resolutions]
     model = bench.model or ("resnet50" if device.type == "cuda" else "timm/mobilenetv3_small_050")
     if bench.torch_threads:
         torch.set_num_threads(bench.torch_threads)
     threads = bench.loader_threads or loader_threads()
-    settings = _peer_settings(bench, plans[0]) if peers else {}
+    settings = settings_of(plans[0], bench.effort.num_batches, PEERS_MAX_SIDE, PEERS_QUALITY) if peers else {}
     decoding = decoding_for(device, World(), reporter)
     with (
         Loader(
             opened.index, max_batch_size=bench.batch_size, device=device, num_threads=threads, decoding=decoding
         ) as loader,
-        started(peers, settings) as running,
+        started(peers, settings, reporter) as running,
     ):
         parts = _parts(opened.index, bench.batch_size, threads, device, decoding)
         stages = Stages(loader, parts, learner_of(_network(model, plans, device)), device, bench.limits)
         found = in_turns(_measures(stages, plans, running), bench.effort.repeats, reporter, _told)
+    failed = {peer.name for peer in running if peer.failed}
+    found = {key: repeats for key, repeats in found.items() if key.loader not in failed}
     verdicts = [_verdict(found, plan.schedule.last.crop_px, device) for plan in plans]
     content = {
         "model": model,
@@ -127,10 +133,11 @@ def main(bench: Bench) -> None:
     reporter.line(f"{conclusion(content)}\nfigures in {out}, plot in {out.with_suffix('.png')}")
 
 
-def _peer_settings(bench: Bench, plan: TrainPlan) -> dict[str, Any]:
-    num_batches = bench.effort.num_batches
-    rows = rows_of_repeat(plan, num_batches)
-    return settings_of(plan.index, rows, bench.batch_size, num_batches, PEERS_MAX_SIDE, PEERS_QUALITY)
+def _peers(bench: Bench, index: Index) -> dict[str, Path]:
+    """Return those asked for, or those that are at hand where there is time for them and they can read the data."""
+    if bench.peers is not None:
+        return parse_peers(bench.peers)
+    return {} if bench.quick or index.in_shards else parse_peers(INSTALLED)
 
 
 def _parts(

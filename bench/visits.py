@@ -4,13 +4,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
 import torch
-from loaders import PilPictures, training_plan
+from loaders import pil_pictures, training_plan
 from nvidia.dali import backend
-from rank import endless
 from torch.utils.data import DataLoader
 
 from dali_fixres.batch import BatchPlan
@@ -25,7 +24,18 @@ from dali_fixres.resolution import Phase, Resolution, Schedule
 from pipelines import Decoding, Loader
 from pipelines.decoding import WHOLE
 
-__all__ = ["STAGES", "Batches", "Visit", "circuit", "in_one_stream", "new_dataloaders", "rebuilt", "through_stages"]
+__all__ = [
+    "STAGES",
+    "Batches",
+    "Visit",
+    "circuit",
+    "first_times",
+    "in_one_stream",
+    "new_dataloaders",
+    "rebuilt",
+    "rises",
+    "through_stages",
+]
 
 STAGES = ("train", "evaluate", "fine-tune")
 
@@ -56,12 +66,14 @@ class Visit(NamedTuple):
     """Some batches at one resolution.
 
     Attributes:
+        before: Pixels of the visit before; None of a route's first.
         res: Pixels that were ordered.
         batch_ms: From each batch before to this one, ms.
         steady_ms: What a batch takes from the third on.
         num_wrong: Batches of another size.
     """
 
+    before: int | None
     res: int
     batch_ms: list[float]
     steady_ms: float
@@ -72,8 +84,8 @@ class Visit(NamedTuple):
         return self.batch_ms[number] / self.steady_ms
 
 
-Pictures = Callable[[Resolution], Iterator[torch.Tensor]]
-"""The pictures of each batch of a visit."""
+Pictures = Callable[[int, Resolution], Iterator[torch.Tensor]]
+"""The pictures of each batch of a visit, given its number and its resolution."""
 
 
 def circuit(resolutions: Sequence[Resolution]) -> list[Resolution]:
@@ -88,24 +100,44 @@ def circuit(resolutions: Sequence[Resolution]) -> list[Resolution]:
     return route[::-1]
 
 
-def in_one_stream(batches: Batches, route: Sequence[Resolution], *, prewarm: bool) -> list[Visit]:
-    """Go a route with one loader; pre-warmed, a batch at the largest resolution is made and thrown away before."""
-    _backend.ReleaseUnusedMemory()  # pools never shrink by themselves: the round before would have warmed them
-    orders = chain.from_iterable(_orders(batches, resolution) for resolution in route)
-    first = list(islice(_orders(batches, max(route)), 1 if prewarm else 0))
+def rises(resolutions: Sequence[Resolution]) -> list[tuple[Resolution, Resolution]]:
+    """Return each of ascending resolutions with the next one, and the lowest with the highest."""
+    return list(dict.fromkeys([*pairwise(resolutions), (resolutions[0], resolutions[-1])]))
+
+
+def in_one_stream(batches: Batches, route: Sequence[Resolution]) -> list[Visit]:
+    """Go a route with one loader that has been at each resolution before, as in a job that is under way."""
+    return _streamed(batches, route, known=list(dict.fromkeys(route)))
+
+
+def first_times(batches: Batches, pairs: Sequence[tuple[Resolution, Resolution]]) -> list[Visit]:
+    """Go from a resolution to a higher one, for each pair with a new loader, whose buffers are to grow."""
+    visits = []
+    for number, pair in enumerate(pairs):
+        _backend.ReleaseUnusedMemory()  # pools never shrink by themselves: the loader before would have grown them
+        visits += _streamed(batches, pair, first=number * len(pair))
+    return visits
+
+
+def _streamed(
+    batches: Batches, route: Sequence[Resolution], *, known: Sequence[Resolution] = (), first: int = 0
+) -> list[Visit]:
+    """Go a route with one stream of plans, after visits to what is known that are not timed."""
+    numbered = [*enumerate(known, first + len(route)), *enumerate(route, first)]
     with _loader(batches) as loader:
-        stream = loader.run(chain(first, orders))
-        for _ in first:
-            next(stream)
-        return _visits(route, lambda _: (batch.images for batch in islice(stream, batches.number)), batches.device)
+        stream = loader.run(chain.from_iterable(_orders(batches, *visit) for visit in numbered))
+        for _ in islice(stream, len(known) * batches.number):
+            pass
+        here = (batch.images for batch in stream)
+        return _visits(route, lambda *_: islice(here, batches.number), batches.device, first=first)
 
 
 def rebuilt(batches: Batches, route: Sequence[Resolution]) -> list[Visit]:
     """Go a route with a pipeline built for every visit: of our graph, as if it knew one resolution only."""
 
-    def pictures(resolution: Resolution) -> Iterator[torch.Tensor]:
+    def pictures(number: int, resolution: Resolution) -> Iterator[torch.Tensor]:
         with _loader(batches) as loader:
-            for batch in loader.run(_orders(batches, resolution)):
+            for batch in loader.run(_orders(batches, number, resolution)):
                 yield batch.images
 
     return _visits(route, pictures, batches.device)
@@ -117,9 +149,9 @@ def new_dataloaders(batches: Batches, route: Sequence[Resolution]) -> list[Visit
     To be run in a process that has no threads of DALI, which a fork would inherit locked.
     """
 
-    def pictures(resolution: Resolution) -> Iterator[torch.Tensor]:
-        rows = [row for order in _orders(batches, resolution) for row in order.ids.tolist()]
-        dataset = PilPictures(batches.index, rows, resolution.crop_px)
+    def pictures(number: int, resolution: Resolution) -> Iterator[torch.Tensor]:
+        rows = [row for order in _orders(batches, number, resolution) for row in order.ids.tolist()]
+        dataset = pil_pictures(batches.index, rows, resolution.crop_px)
         for images, _ in DataLoader(dataset, batches.size, num_workers=usable_cores(), multiprocessing_context="fork"):
             yield images
 
@@ -149,12 +181,14 @@ def through_stages(
     unreadable = Unreadable(dataset, {}, strict=True, reporter=Reporter(quiet=True), listed_in=None)
     with _loader(batches) as loader:
         stream = Stream(loader, parts, unreadable)
-        return _visits((low, high, high) * rounds, lambda _: (batch.images for batch in stream.part()), batches.device)
+        return _visits((low, high, high) * rounds, lambda *_: (batch.images for batch in stream.part()), batches.device)
 
 
-def _orders(batches: Batches, resolution: Resolution) -> Iterator[BatchPlan]:
-    """Yield the plans of a visit."""
-    return endless(training_plan(batches.index, resolution, batches.size), batches.number)
+def _orders(batches: Batches, number: int, resolution: Resolution) -> Iterator[BatchPlan]:
+    """Yield the plans of a visit; each has other pictures, lest one dear batch be the first of all."""
+    plan = training_plan(batches.index, resolution, batches.size)
+    first = number * batches.number
+    return (plan.at(*divmod(step, plan.num_steps(0))) for step in range(first, first + batches.number))
 
 
 def _loader(batches: Batches) -> Loader:
@@ -172,18 +206,28 @@ def _visits(
     pictures_of: Pictures,
     device: torch.device,
     steady: Callable[[list[float]], float] = statistics.median,
+    first: int = 0,
 ) -> list[Visit]:
-    """Go a route and time every batch from the one before: what is torn down and built between them counts."""
-    visits = []
+    """Go a route and time every batch from the one before: what is torn down and built between them counts.
+
+    Args:
+        route: Where to go.
+        pictures_of: Has the batches made.
+        device: Waited for.
+        steady: Sums up the third and later batches of a visit.
+        first: Number of the first visit, which has no batch before: its first one has the start in it.
+    """
+    visits: list[Visit] = []
     before = time.perf_counter()
-    for resolution in route:
+    for number, resolution in enumerate(route, first):
         batch_ms, num_wrong = [], 0
-        for images in pictures_of(resolution):
+        for images in pictures_of(number, resolution):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             now = time.perf_counter()
             batch_ms.append(1000 * (now - before))
             before = now
             num_wrong += tuple(images.shape[-2:]) != (resolution.crop_px, resolution.crop_px)
-        visits.append(Visit(resolution.crop_px, batch_ms, steady(batch_ms[2:]), num_wrong))
+        come_from = visits[-1].res if visits else None
+        visits.append(Visit(come_from, resolution.crop_px, batch_ms, steady(batch_ms[2:]), num_wrong))
     return visits

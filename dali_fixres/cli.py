@@ -35,6 +35,7 @@ from dali_fixres.config import (
     recipes as shipped_recipes,
 )
 from dali_fixres.errors import ConfigError, Interrupted, RunError, UserError
+from dali_fixres.host import prepare_host
 from dali_fixres.processes import max_restarts, num_local, num_processes, num_restarts
 from dali_fixres.runs import FIXRES, RunFolder, run_to_resume
 
@@ -160,15 +161,16 @@ def recipes() -> None:
 
 
 @app.command
-def doctor(*, json: Path | None = None) -> int:
+def doctor(*, json: Path | None = None, again: bool = False) -> int:
     """Show versions and hardware, and check that the graph runs on each device.
 
     Args:
         json: Also write what was found here, as JSON.
+        again: Try once more which way a GPU decodes best, whatever was found before.
     """
     from dali_fixres.commands.doctor import doctor as command  # noqa: PLC0415
 
-    return 0 if command(json) else 1
+    return 0 if command(json, again=again) else 1
 
 
 def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -236,10 +238,7 @@ app.config = (_layers,)
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    # torch's idle threads spin by default, on cores that others could use, DALI's threads among them. Beside another
-    # training process on two cores, a ResNet-18 step took 4.3 s spinning and 1.3 s waiting; beside DALI alone it has
-    # not been measured. Read when torch is loaded, so set before.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    prepare_host()
     try:
         result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, UserError) as error:

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,11 +83,12 @@ class FeatureBank:
     labels: torch.Tensor
     places: torch.Tensor
 
-    def find(self, view: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return features (n, channels) float32 and labels (n,) of those of some rows that lie here."""
+    def find(self, view: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return features (n, channels) float32 and labels (n,) of those of some rows that lie here, and which do."""
         places = self.places[view, rows]
-        places = places[places >= 0].to(self.features.device)
-        return self.features[view, places].float(), self.labels[places]
+        here = places >= 0
+        places = places[here].to(self.features.device)
+        return self.features[view, places].float(), self.labels[places], here
 
 
 @torch.inference_mode()
@@ -256,8 +257,10 @@ def learn_from_features(
     for rows in epoch.batches:
         for group in learner.optimizer.param_groups:
             group["lr"] = learner.learning_rate.at(step)
-        vectors, labels = bank.find(epoch.view, torch.from_numpy(rows))
+        vectors, labels, here = bank.find(epoch.view, torch.from_numpy(rows))
         vectors = vectors.to(device)
+        if epoch.dropout > 0:
+            vectors = vectors * _kept(epoch, step, (len(rows), vectors.shape[1]))[here].to(device)
         if isinstance(classifier, nn.Conv2d):
             vectors = vectors[:, :, None, None]
         loss = criterion(classifier(vectors).flatten(1), labels.to(device))
@@ -287,11 +290,25 @@ class FeatureEpoch:
         view: Which view of the pictures it looks at.
         first_step: Steps done before.
         batches: Rows of the index of each global batch.
+        dropout: Share of features that is left out, others in each step.
+        seed_of: Of a step, the same in all processes: decides which.
     """
 
     view: int
     first_step: int
     batches: Iterator[np.ndarray[tuple[int, ...], np.dtype[np.int64]]]
+    dropout: float
+    seed_of: Callable[[int], int]
+
+
+def _kept(epoch: FeatureEpoch, step: int, shape: tuple[int, int]) -> torch.Tensor:
+    """Return what the features of a global batch are multiplied by: 0, or what makes up for those left out.
+
+    Drawn for all pictures of the batch in every process, so that it does not matter which process has a picture.
+    """
+    generator = torch.Generator().manual_seed(epoch.seed_of(step))
+    kept = torch.rand(shape, generator=generator) >= epoch.dropout
+    return kept / (1 - epoch.dropout)
 
 
 @dataclass(slots=True)

@@ -5,23 +5,30 @@ Pure: `pipelines.trial` tries a way, and `dali_fixres.commands.decoding` runs th
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 __all__ = [
     "CANDIDATES",
+    "NUM_WAYS",
+    "REGIONS_ON_CPU",
     "WHOLE",
     "Attempt",
     "Choice",
     "Decoding",
     "choose",
+    "decodes_regions_on_cpu",
     "fallback",
     "hardware_engines",
+    "next_way",
     "takes_regions",
 ]
 
 MAX_DIFFERENCE = 1.0
 """Mean difference from the CPU's pixels that a picture may have, of 255."""
+
+REGIONS_ON_CPU = "regions are decoded on the CPU: this nvJPEG does not do it with fancy upsampling"
+"""The problem of a way whose regions the GPU declines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,15 @@ def takes_regions(gpu: Decoding | None) -> bool:
 WHOLE = Decoding()
 """What is known to be safe; the share is DALI's own default."""
 
-CANDIDATES = tuple(Decoding(region, load) for region in (False, True) for load in (0.65, 0.0, 1.0))
-"""What is tried before the first use; all with the CPU's upsampling, as pictures are to be the same."""
+CANDIDATES = tuple(Decoding(region, load) for region in (False, True) for load in (0.65, 0.0))
+"""What is tried first: all with the CPU's upsampling. Without it nvJPEG before 13.2 decodes regions of most JPEGs, too,
+but strong colours are then off by more than the trial allows."""
+
+SHARES = (0.8, 0.9, 1.0)
+"""For hardware engines, tried with the fastest candidate."""
+
+NUM_WAYS = len(CANDIDATES) + len(SHARES)
+"""Most ways that are tried on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +79,15 @@ class Attempt:
         decoding: The way.
         problem: How the trial has ended if not well: a signal, an error, a time limit. Empty if it has measured.
         difference: The largest mean difference of a picture from the CPU's pixels, of 255.
-        images_per_s: Speed of decoding by itself.
+        images_per_s: Speed of the loader's graph with this way.
+        last_lines: What the trial has written at its end, line by line, if it has ended with a problem.
     """
 
     decoding: Decoding
     problem: str = ""
     difference: float = 0.0
     images_per_s: float = 0.0
+    last_lines: tuple[str, ...] = ()
 
     @property
     def flaw(self) -> str:
@@ -92,7 +108,8 @@ class Attempt:
         Raises:
             KeyError, TypeError: If it is something else.
         """
-        return cls(**{**content, "decoding": Decoding(**content["decoding"])})
+        parts = {"decoding": Decoding(**content["decoding"]), "last_lines": tuple(content["last_lines"])}
+        return cls(**{**content, **parts})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +120,53 @@ class Choice:
     why: str
 
 
+def next_way(attempts: Sequence[Attempt]) -> Decoding | None:
+    """Return what is to be tried next, or None if nothing is left.
+
+    These are the candidates and then, if the fastest of them uses hardware engines, larger shares for these.
+    """
+    known = {attempt.decoding for attempt in attempts}
+    first = [attempt for attempt in attempts if attempt.decoding in CANDIDATES]
+    ways = list(CANDIDATES)
+    if len(first) == len(CANDIDATES) and (best := _fastest(first)) and best.decoding.hw_decoder_load > 0:
+        ways += [replace(best.decoding, hw_decoder_load=share) for share in SHARES]
+    return next((way for way in ways if way not in known), None)
+
+
 def choose(attempts: Sequence[Attempt]) -> Choice:
     """Return the fastest way without a flaw; if there is none, decoding whole pictures, which DALI does by default."""
-    safe = [attempt for attempt in attempts if not attempt.flaw]
+    best = _fastest(attempts)
     flaws = "; ".join(f"{attempt.decoding}: {attempt.flaw}" for attempt in attempts if attempt.flaw)
-    if not safe:
+    if best is None:
         return Choice(WHOLE, f"none of {len(attempts)} ways has passed its trial, so the usual one ({flaws})")
-    best = max(safe, key=lambda attempt: attempt.images_per_s)
-    why = f"the fastest of {len(safe)} safe ways of {len(attempts)}, {best.images_per_s:.0f} images/s in its trial"
+    num_safe = sum(not attempt.flaw for attempt in attempts)
+    why = f"the fastest of {num_safe} safe ways of {len(attempts)}, {best.images_per_s:.0f} images/s in its trial"
     return Choice(best.decoding, f"{why} ({flaws})" if flaws else why)
 
 
+def _fastest(attempts: Sequence[Attempt]) -> Attempt | None:
+    """Return the fastest attempt without a flaw, if there is one."""
+    safe = [attempt for attempt in attempts if not attempt.flaw]
+    return max(safe, key=lambda attempt: attempt.images_per_s, default=None)
+
+
 def fallback(attempts: Sequence[Attempt]) -> str:
-    """Say whether an older DALI would help."""
-    flawed = [attempt for attempt in attempts if attempt.decoding.region and attempt.flaw]
-    if not flawed:
-        return "none needed: decoding regions has passed its trials"
+    """Say whether an older DALI might help: it might if decoding regions has crashed, failed or hung."""
+    broken = [
+        attempt for attempt in attempts if attempt.decoding.region and attempt.problem not in {"", REGIONS_ON_CPU}
+    ]
+    if not broken:
+        return "none needed: no trial of decoding regions has crashed, failed or hung"
     return (
-        f"{len(flawed)} trials of decoding regions have failed; nvidia-dali-cuda120 2.2 with nvImageCodec 0.8 is "
-        "reported to be free of crashes (nvImageCodec issue 55), but is older than this package supports, and untried"
+        f"{len(broken)} trials of decoding regions have crashed, failed or hung; nvidia-dali-cuda120 2.2 with "
+        "nvImageCodec 0.8 is reported to be free of crashes (nvImageCodec issue 55), but is older than this package "
+        "supports, and untried"
     )
+
+
+def decodes_regions_on_cpu(log: str) -> bool:
+    """Say whether nvImageCodec's log tells that the GPU has declined regions, which the CPU has then decoded."""
+    return "ROI decode with fancy upsampling" in log
 
 
 def hardware_engines(log: str) -> int | None:

@@ -21,7 +21,7 @@ from dali_fixres.windows import Ints
 from pipelines.feed import file_of
 from pipelines.graph import build_probe
 
-__all__ = ["Probe"]
+__all__ = ["Probe", "first_cause"]
 
 CHUNK = 16
 """Pictures that a thread takes at once."""
@@ -124,7 +124,8 @@ class Probe:
             pipeline.run(file=[file_of(self._index, row, rung)], start=[start], end=[end])
         except RuntimeError as error:
             copy = "" if rung == BASE else f"its copy of {self._index.rungs[rung].side_px} px: "
-            return copy + (_in_words(self._index, row, rung) or f"DALI cannot decode it: {_first_cause(error)}")
+            cause = first_cause(str(error)) or str(error).partition("\n")[0]
+            return copy + (_in_words(self._index, row, rung) or f"DALI cannot decode it: {cause}")
         return ""
 
 
@@ -157,8 +158,7 @@ def _in_words(index: Index, row: int, rung: int) -> str:
     return ""
 
 
-def _first_cause(error: RuntimeError) -> str:
-    """Return the line of a DALI error that says what happened."""
-    _, _, cause = str(error).partition("encountered:")
-    lines = [line.strip() for line in cause.splitlines() if line.strip()]
-    return lines[0] if lines else str(error).partition("\n")[0]
+def first_cause(message: str) -> str:
+    """Return the line of a DALI error that says what happened, or an empty string if it is another error."""
+    _, _, cause = message.partition("encountered:")
+    return next((line.strip() for line in cause.splitlines() if line.strip()), "")

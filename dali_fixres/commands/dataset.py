@@ -15,12 +15,16 @@ from dali_fixres.index import TRAIN, VAL, Index, LeftOut, open_data
 from dali_fixres.processes import loader_threads
 from dali_fixres.report.progress import Bar, Reporter
 from dali_fixres.report.tables import SYNTHETIC
+from dali_fixres.windows import Ints
 from pipelines import Loader
 
-__all__ = ["NUM_NAMED", "Dataset", "open_dataset", "open_loader"]
+__all__ = ["NUM_NAMED", "Dataset", "advice_on_memory", "open_dataset", "open_loader"]
 
 NUM_NAMED = 5
 """Unreadable files that warnings name; the run folder lists all."""
+
+NUM_DECODED = 3
+"""Batches of whole pictures that a GPU holds at once: those made ahead, and the one that is being resized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +95,37 @@ def open_loader(
     max_batch_size: int | None = None,
 ) -> Loader:
     """Build the one loader of a command; a GPU that is met for the first time is tried first."""
+    index, batch_size = dataset.index, max_batch_size or config.batch_size
+    decoding = decoding_for(device, world, reporter)
+    if device.type == "cuda" and not decoding.region:
+        memory = torch.cuda.get_device_properties(device).total_memory
+        if advice := advice_on_memory(index.heights, index.widths, batch_size, memory):
+            reporter.warn(advice)
     return Loader(
-        dataset.index,
-        max_batch_size=max_batch_size or config.batch_size,
+        index,
+        max_batch_size=batch_size,
         device=device,
         num_threads=config.workers or loader_threads(),
         normalisation=normalisation,
-        decoding=decoding_for(device, world, reporter),
+        decoding=decoding,
+    )
+
+
+def advice_on_memory(heights: Ints, widths: Ints, batch_size: int, memory: int) -> str:
+    """Say what to do if whole pictures take more than a quarter of a GPU's memory, or return an empty string.
+
+    Args:
+        heights: Of the pictures, px, (n,).
+        widths: Theirs.
+        batch_size: Pictures.
+        memory: Of the GPU, in bytes.
+    """
+    needed = float((heights * widths).mean()) * 3 * batch_size * NUM_DECODED
+    if needed <= memory / 4:
+        return ""
+    return (
+        f"this GPU decodes whole pictures, and {NUM_DECODED} batches of them take about {needed / 2**30:.1f} of its "
+        f"{memory / 2**30:.1f} GiB; prepare smaller copies with `dali-fixres prepare`, or take a smaller --batch-size"
     )
 
 

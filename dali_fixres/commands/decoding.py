@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,18 +21,33 @@ from dali_fixres.folders import cache_folder
 from dali_fixres.report.environment import environment
 from dali_fixres.report.progress import Reporter
 from dali_fixres.runs import write_json
-from pipelines.decoding import CANDIDATES, WHOLE, Attempt, Choice, Decoding, choose, hardware_engines
+from pipelines.decoding import (
+    NUM_WAYS,
+    REGIONS_ON_CPU,
+    WHOLE,
+    Attempt,
+    Choice,
+    Decoding,
+    choose,
+    decodes_regions_on_cpu,
+    hardware_engines,
+    next_way,
+)
+from pipelines.probe import first_cause
 
-__all__ = ["Trials", "decoding_for", "kept_trials", "trials_of", "tried", "try_ways"]
+__all__ = ["Trials", "decoding_for", "kept_trials", "trials_of", "tried", "try_way", "try_ways"]
 
-TRIAL_S = 60.0
-"""Longest trial: it decodes some 1700 pictures, most of the time goes into starting."""
+TRIAL_S = 25.0
+"""Longest trial; most of its time goes into starting."""
 
-DECIDES = ("driver", "nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12", "torch", "dali-fixres")
+HOPELESS_S = 24 * 3600.0
+"""How long it is believed that no way works; the GPU may have been full, or its driver is mended."""
+
+NUM_LAST_LINES = 20
+"""Of what a failed trial has written, that are kept."""
+
+DECIDES = ("driver", "nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12", "nvidia-nvjpeg-cu12", "torch", "dali-fixres")
 """What the verdict hangs on, beside the GPU."""
-
-WITH_LOG = {"DALI_NVIMGCODEC_LOG_LEVEL": "4"}
-"""Makes nvImageCodec name the hardware engines that it finds at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +55,33 @@ class Trials:
     """What trying ways to decode has shown on a machine.
 
     Attributes:
-        attempts: One for each way.
+        attempts: One for each way, in the order they were tried.
         hardware_engines: JPEG engines of the GPU; None if the decoder has not told.
+        tried_at: When the last trial ended, in s since 1970.
     """
 
-    attempts: tuple[Attempt, ...]
-    hardware_engines: int | None
+    attempts: tuple[Attempt, ...] = ()
+    hardware_engines: int | None = None
+    tried_at: float = 0.0
 
     @property
     def choice(self) -> Choice:
         """The way that is taken."""
         return choose(self.attempts)
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether no way has passed its trial."""
+        return all(attempt.flaw for attempt in self.attempts)
+
+    def with_another(self, attempt: Attempt, log: str) -> "Trials":
+        """Return these and one more, which has ended just now."""
+        engines = hardware_engines(log) if self.hardware_engines is None else self.hardware_engines
+        return Trials((*self.attempts, attempt), engines, time.time())
+
     def as_json(self) -> dict[str, Any]:
         """Return it for a JSON file."""
-        attempts = [attempt.as_json() for attempt in self.attempts]
-        return {"hardware_engines": self.hardware_engines, "attempts": attempts}
+        return asdict(self)
 
 
 def decoding_for(device: torch.device, world: World, reporter: Reporter) -> Decoding:
@@ -65,81 +92,113 @@ def decoding_for(device: torch.device, world: World, reporter: Reporter) -> Deco
         return trials_of(device, reporter).choice.decoding
 
 
-def trials_of(device: torch.device, reporter: Reporter) -> Trials:
-    """Return what is known of a GPU; if it is met for the first time, try, and say what is chosen."""
+def trials_of(device: torch.device, reporter: Reporter, *, again: bool = False) -> Trials:
+    """Return what is known of a GPU; what has not been tried is tried, and then it is said what is chosen.
+
+    Args:
+        device: The GPU.
+        reporter: Where progress goes.
+        again: Whether to forget what is known.
+    """
     found = environment()
     machine = {"gpu": torch.cuda.get_device_name(device), **{name: found[name] for name in DECIDES}}
-    return kept_trials(machine, lambda: _announced(device, reporter))
+    return kept_trials(machine, lambda way: try_way(device, way), reporter, again=again)
 
 
-def kept_trials(machine: Mapping[str, Any], try_all: Callable[[], Trials]) -> Trials:
-    """Return what is known of a machine, or try, and keep it.
+def kept_trials(
+    machine: Mapping[str, Any],
+    try_one: Callable[[Decoding], tuple[Attempt, str]],
+    reporter: Reporter,
+    *,
+    again: bool = False,
+) -> Trials:
+    """Return what is known of a machine; what has not been tried is tried, and each attempt is kept at once.
 
-    What has shown nothing that works is not kept, since the next time may be better.
+    So a process that is stopped in between has done nothing in vain. Where nothing works, that is believed for a day.
     """
     name = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder() / "decoding" / f"{name}.json"
-    known = _read(path)
-    if known is not None:
-        return known
-    trials = try_all()
-    if any(not attempt.flaw for attempt in trials.attempts):
-        with suppress(ConfigError):  # a cache folder that cannot be written costs only time
-            write_json(path, {"machine": dict(machine), **trials.as_json()})
+    trials = Trials() if again else _read(path)
+    if trials.hopeless and time.time() - trials.tried_at > HOPELESS_S:
+        trials = Trials()
+    if next_way(trials.attempts) is None:
+        return trials
+    with reporter.bar("trying ways to decode on this GPU", NUM_WAYS) as bar:
+        while (way := next_way(trials.attempts)) is not None:
+            trials = trials.with_another(*try_one(way))
+            with suppress(ConfigError):  # a cache folder that cannot be written costs only time
+                write_json(path, {"machine": dict(machine), **trials.as_json()})
+            bar.update(len(trials.attempts), "")
+    reporter.line(f"decoding: {trials.choice.decoding}: {trials.choice.why}")
     return trials
 
 
 def try_ways(device: torch.device, ways: Sequence[Decoding], on_progress: Callable[[int], None]) -> Trials:
-    """Try ways to decode on a GPU, one after the other, each in a process of its own.
+    """Try given ways to decode on a GPU, one after the other, and keep nothing.
 
     Args:
         device: The GPU.
         ways: What to try.
         on_progress: Called with the number of ways done.
     """
-    gpu = torch.cuda.current_device() if device.index is None else device.index
-    attempts: list[Attempt] = []
-    logs: list[str] = []
+    trials = Trials()
     for number, way in enumerate(ways, start=1):
-        command = [sys.executable, "-m", "pipelines.trial", json.dumps(asdict(way)), str(gpu)]
-        attempt, log = tried(way, command, TRIAL_S)
-        attempts.append(attempt)
-        logs.append(log)
+        trials = trials.with_another(*try_way(device, way))
         on_progress(number)
-    return Trials(tuple(attempts), hardware_engines("\n".join(logs)))
+    return trials
+
+
+def try_way(device: torch.device, way: Decoding) -> tuple[Attempt, str]:
+    """Try a way to decode on a GPU in a process of its own; return what came of it, and what it has written."""
+    gpu = torch.cuda.current_device() if device.index is None else device.index
+    return tried(way, [sys.executable, "-m", "pipelines.trial", json.dumps(asdict(way)), str(gpu)], TRIAL_S)
 
 
 def tried(way: Decoding, command: Sequence[str], limit_s: float) -> tuple[Attempt, str]:
     """Run a trial; return what came of it, whatever that is, and what it has written."""
     try:
-        done = subprocess.run(  # noqa: S603 - our own module
-            command, check=False, capture_output=True, text=True, timeout=limit_s, env={**os.environ, **WITH_LOG}
-        )
-    except subprocess.TimeoutExpired:
-        return Attempt(way, f"no answer within {limit_s:g} s"), ""
-    log = done.stdout + done.stderr
-    if done.returncode < 0:
-        return Attempt(way, f"crashed with {signal.Signals(-done.returncode).name}"), log
-    if done.returncode > 0:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return Attempt(way, f"failed: {last[:200]}"), log
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        return Attempt(way, "failed: it has printed no result"), log
-    return Attempt(way, **json.loads(lines[-1])), log
+        done = subprocess.run(command, check=False, capture_output=True, timeout=limit_s)  # noqa: S603 - our own module
+    except subprocess.TimeoutExpired as late:
+        log = _text(late.stdout) + _text(late.stderr)
+        return Attempt(way, f"no answer within {limit_s:g} s", last_lines=_last_lines(log)), log
+    log = _text(done.stdout) + _text(done.stderr)
+    results = [line for line in _text(done.stdout).splitlines() if line.startswith("{")]
+    problem = _problem(done.returncode, _text(done.stderr))
+    if not problem and not results:
+        problem = "failed: it has printed no result"
+    if not problem and way.region and decodes_regions_on_cpu(log):
+        problem = REGIONS_ON_CPU
+    if problem:
+        return Attempt(way, problem, last_lines=_last_lines(log)), log
+    return Attempt(way, **json.loads(results[-1])), log
 
 
-def _announced(device: torch.device, reporter: Reporter) -> Trials:
-    with reporter.bar("trying ways to decode on this GPU", len(CANDIDATES)) as bar:
-        trials = try_ways(device, CANDIDATES, lambda done: bar.update(done, ""))
-    reporter.line(f"decoding: {trials.choice.decoding}: {trials.choice.why}")
-    return trials
+def _text(output: bytes | None) -> str:
+    """Return what a process has written, without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", (output or b"").decode(errors="replace"))
 
 
-def _read(path: Path) -> Trials | None:
-    """Return what was kept, or None if that is nothing, or not of this version."""
+def _problem(code: int, errors: str) -> str:
+    """Say how a process has ended, or return an empty string if it has ended well."""
+    if code < 0:
+        return f"crashed with {signal.Signals(-code).name}"
+    if code > 0:
+        cause = first_cause(errors) or next(reversed(_last_lines(errors)), f"exit code {code}")
+        return f"failed: {cause[:200]}"
+    return ""
+
+
+def _last_lines(log: str) -> tuple[str, ...]:
+    """Return the last lines of a log, without what nvImageCodec tells when all is well."""
+    lines = [line.rstrip() for line in log.splitlines() if line.strip() and not line.startswith("[INFO]")]
+    return tuple(lines[-NUM_LAST_LINES:])
+
+
+def _read(path: Path) -> Trials:
+    """Return what was kept: no attempts if that is nothing, or not of this version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Trials(tuple(map(Attempt.from_json, content["attempts"])), content["hardware_engines"])
+        attempts = tuple(map(Attempt.from_json, content["attempts"]))
+        return Trials(attempts, content["hardware_engines"], content["tried_at"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return Trials()

@@ -25,10 +25,15 @@ from pipelines.decoding import WHOLE, fallback
 __all__ = ["doctor"]
 
 
-def doctor(json: Path | None) -> bool:
-    """Print versions and hardware, run one picture through the graph on each device; return whether all is well."""
+def doctor(json: Path | None, *, again: bool = False) -> bool:
+    """Print versions and hardware, run one picture through the graph on each device; return whether all is well.
+
+    Args:
+        json: Also write what was found here, as JSON.
+        again: Whether to try the ways to decode on a GPU once more.
+    """
     found: dict[str, str | int | float | None] = {**environment(), "cache folder": str(cache_folder())}
-    trials = trials_of(torch.device("cuda"), Reporter()) if torch.cuda.is_available() else None
+    trials = trials_of(torch.device("cuda"), Reporter(), again=again) if torch.cuda.is_available() else None
     decodings = {"cpu": WHOLE} if trials is None else {"cpu": WHOLE, "cuda": trials.choice.decoding}
     checks = {device: _run_graph(device, decoding) for device, decoding in decodings.items()}
     gpu = {} if trials is None else decoding_rows(trials)
@@ -50,7 +55,7 @@ def doctor(json: Path | None) -> bool:
 
 
 def decoding_rows(trials: Trials) -> dict[str, str]:
-    """Return how a GPU decodes: the choice, why, its hardware, and whether an older DALI would help."""
+    """Return how a GPU decodes: the choice, why, its hardware, and whether an older DALI might help."""
     engines = trials.hardware_engines
     return {
         "decoding on the GPU": str(trials.choice.decoding),

@@ -2,30 +2,31 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
 from torch import nn
 
 from dali_fixres.commands.dataset import Dataset, open_dataset
-from dali_fixres.commands.learner import learning_rate, training_plan, tuning_plan
+from dali_fixres.commands.frechet import looks_to_fit
+from dali_fixres.commands.learner import freeze_network, learning_rate, training_plan, tuning_plan
 from dali_fixres.commands.network import check_classes, continuing, find_named, find_start, trained_at
+from dali_fixres.commands.one_pass import passes_for_features
+from dali_fixres.commands.stream import Test
 from dali_fixres.config import FinetuneConfig, TrainConfig
 from dali_fixres.distributed import World
-from dali_fixres.errors import ConfigError
 from dali_fixres.index import VAL, Index
-from dali_fixres.models import ModelSpec, fit_or_fail, outline
+from dali_fixres.models import Anatomy, ModelSpec, fit_or_fail, outline
 from dali_fixres.models.anatomy import count_gmacs
 from dali_fixres.models.build import num_parameters
 from dali_fixres.optim import LearningRate
-from dali_fixres.plan import TrainPlan
+from dali_fixres.plan import EvaluationPlan, TrainPlan
 from dali_fixres.processes import num_processes
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
 from dali_fixres.resolution import Resolution
 from dali_fixres.runs import write_json
-from dali_fixres.tuning import tune
 
 __all__ = ["dry_run_of_finetune", "dry_run_of_train"]
 
@@ -40,6 +41,9 @@ class _Outline:
         what_learns: In words.
         num_learning: Parameters that learn.
         tests: The resolution of each test.
+        passes: What runs through the network once, without learning, before the first epoch.
+        num_epochs: Of learning.
+        classifier: What alone runs in the epochs; None if the whole network does.
     """
 
     spec: ModelSpec
@@ -47,6 +51,9 @@ class _Outline:
     what_learns: str
     num_learning: int
     tests: tuple[Resolution, ...]
+    num_epochs: int
+    passes: tuple[Test, ...] = ()
+    classifier: nn.Module | None = None
 
 
 def dry_run_of_train(config: TrainConfig) -> None:
@@ -64,7 +71,7 @@ def dry_run_of_train(config: TrainConfig) -> None:
     if config.schedule.last != config.test_resolution:
         tests += (config.schedule.last,)
     what_learns = f"training all layers: {num_learning} parameters"
-    _report(config, dataset, plan, _Outline(spec, network, what_learns, num_learning, tests), reporter)
+    _report(config, dataset, plan, _Outline(spec, network, what_learns, num_learning, tests, config.epochs), reporter)
 
 
 def dry_run_of_finetune(config: FinetuneConfig) -> None:
@@ -73,9 +80,8 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
     Raises:
         UserError: If something the user gave cannot be used.
     """
-    if config.method != "sgd":
-        raise ConfigError(f"--dry-run is of --method sgd; {config.method} has no epochs that run the network")
     reporter, world = _surroundings()
+    config = replace(config, method=config.chosen)
     start = find_start(config, "train", reporter)
     if start is not None:
         config = continuing(config, start)
@@ -87,10 +93,33 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
     else:
         spec, network = _named(config, dataset.index, reporter)
     plan = tuning_plan(config, dataset, world)
-    _, tuned, what_learns = tune(network, config.test_resolution, config.tuned, config.blocks)
-    tests = sorted({Resolution(trained_at(config, start), config.ratio), config.test_resolution})
-    stage = _Outline(spec, network, what_learns, tuned.num_parameters, (*tests, *tests))
+    anatomy, tuned, what_learns = freeze_network(config, network)
+    train_res = trained_at(config, start)
+    tests = sorted({Resolution(train_res, config.ratio), config.test_resolution})
+    learns = config.method != "frechet"
+    stage = _Outline(
+        spec,
+        network,
+        what_learns,
+        num_learning=tuned.num_parameters if learns else 0,
+        tests=(*tests, *tests),
+        num_epochs=config.epochs if learns else 0,
+        passes=_passes(config, plan, anatomy, train_res),
+        classifier=anatomy.classifier if config.method == "one-pass" else None,
+    )
     _report(config, dataset, plan, stage, reporter)
+
+
+def _passes(config: FinetuneConfig, plan: TrainPlan, anatomy: Anatomy, train_res: int) -> tuple[Test, ...]:
+    """Return what runs through the network once, as the method says."""
+    evaluation = EvaluationPlan(plan.index, config.batch_size)
+    if config.method == "frechet":
+        return tuple(looks_to_fit(config, evaluation, train_res))
+    if config.method == "one-pass":
+        statistics, views = passes_for_features(config, evaluation, plan.augmentation, anatomy)
+        plans = views if statistics is None else [statistics, *views]
+        return tuple(Test(one, config.test_resolution) for one in plans)
+    return ()
 
 
 def _surroundings() -> tuple[Reporter, World]:
@@ -118,12 +147,21 @@ def _report(
     """Print what a stage would do, and write it as JSON if that is asked for."""
     if plan.rank > 0:
         return
-    trained = {plan.schedule.at(epoch) for epoch in range(config.epochs)}
-    gmacs = {one.crop_px: count_gmacs(stage.network, one) for one in trained.union(stage.tests)}
-    phases = _phases(config.epochs, plan, learning_rate(config, plan), gmacs)
+    trained = {plan.schedule.at(epoch) for epoch in range(stage.num_epochs)}
+    seen = trained.union(stage.tests, (one.resolution for one in stage.passes))
+    gmacs = {one.crop_px: count_gmacs(stage.network, one) for one in seen}
+    passes = [
+        {"res": side, "images": one.plan.num_pictures, "gmacs": gmacs[side]}
+        for one in stage.passes
+        for side in (one.resolution.crop_px,)
+    ]
+    learning = gmacs
+    if stage.classifier is not None:  # it multiplies once by each of its parameters
+        learning = dict.fromkeys(gmacs, num_parameters(stage.classifier) / 1e9)
+    phases = _phases(stage.num_epochs, plan, learning_rate(config, plan), learning) if stage.num_epochs else []
     num_tested = len(dataset.index.rows(VAL)) * len(stage.tests)
     reporter.line(stage.what_learns)
-    print_table(f"{stage.spec.name} on {dataset.title}: what would be done", _table(phases))
+    print_table(f"{stage.spec.name} on {dataset.title}: what would be done", _table(passes, phases))
     sides = ", ".join(f"{side} px" for side in sorted({one.crop_px for one in stage.tests}))
     reporter.line(f"tests: {len(stage.tests)}, at {sides}, of {num_tested} pictures in all")
     if config.json is not None:
@@ -134,6 +172,7 @@ def _report(
             "learning_parameters": stage.num_learning,
             "what_learns": stage.what_learns,
             "processes": plan.world_size,
+            "passes": passes,
             "phases": phases,
             "tests": [{"test_res": one.crop_px, "gmacs": gmacs[one.crop_px]} for one in sorted(set(stage.tests))],
             "test_images": num_tested,
@@ -164,7 +203,7 @@ def _phases(num_epochs: int, plan: TrainPlan, rate: LearningRate, gmacs: dict[in
     return phases
 
 
-def _table(phases: Sequence[dict[str, Any]]) -> Table:
+def _table(passes: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]]) -> Table:
     table = Table()
     headings = (
         "epochs",
@@ -178,6 +217,8 @@ def _table(phases: Sequence[dict[str, Any]]) -> Table:
     )
     for heading in headings:
         table.add_column(heading, justify="right")
+    for one in passes:
+        table.add_row("once", str(one["res"]), "", "", "", "", str(one["images"]), f"{one['gmacs']:.4g}")
     for phase in phases:
         first, last = phase["epochs"]
         values = {**phase, "epochs": f"{first}-{last}"}

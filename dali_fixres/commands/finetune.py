@@ -4,13 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from dali_fixres.checkpoint import Checkpoint, CheckpointClock
 from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
 from dali_fixres.commands.dry_run import dry_run_of_finetune
 from dali_fixres.commands.frechet import adapt_activations
-from dali_fixres.commands.learner import build_learner, prepare, tuning_plan, untrained
+from dali_fixres.commands.learner import build_learner, freeze_network, prepare, tuning_plan, untrained
 from dali_fixres.commands.network import (
     USUAL_TRAIN_RES,
     build_named,
@@ -28,10 +27,9 @@ from dali_fixres.config import FinetuneConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
 from dali_fixres.errors import CheckpointError, ConfigError
-from dali_fixres.features import check_features
 from dali_fixres.interruption import Orders, obeying_signals
 from dali_fixres.metrics import Accuracy
-from dali_fixres.models import Anatomy, BuiltModel, dissect
+from dali_fixres.models import Anatomy, BuiltModel
 from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import EvaluationPlan
 from dali_fixres.report.environment import environment
@@ -40,9 +38,8 @@ from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import before_after_table, print_table
 from dali_fixres.resolution import Resolution
 from dali_fixres.runs import BEST, LAST, RunFolder, write_json
-from dali_fixres.tuning import Tuned, tune
 
-__all__ = ["finetune", "finetune_among", "freeze_network"]
+__all__ = ["finetune", "finetune_among"]
 
 
 def finetune(config: FinetuneConfig) -> None:
@@ -63,6 +60,7 @@ def finetune(config: FinetuneConfig) -> None:
 
 def finetune_among(config: FinetuneConfig, device: torch.device, world: World, orders: Orders | None = None) -> None:
     """Fine-tune as one of the processes of `world`; `orders` are those of what this is a part of."""
+    config = replace(config, method=config.chosen)
     if config.method != "frechet":
         config = replace(config, base_lr=config.rate, policy=config.tuned)
     with run_to_go_on_with(config, "finetune", world) as resumed:
@@ -150,20 +148,6 @@ def _tune(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, start: Checkpo
     if config.method == "one-pass":
         return tune_in_one_pass(stage, config, anatomy, start)
     return run_stage(stage, start)[0]
-
-
-def freeze_network(config: FinetuneConfig, network: nn.Module) -> tuple[Anatomy, Tuned, str]:
-    """Freeze all of a network but what is to be tuned; return its parts, what learns, and what that is in words.
-
-    Raises:
-        ModelError: If it cannot take pictures of the test resolution, or not be tuned so.
-    """
-    if config.method in {"one-pass", "frechet"}:
-        check_features(network, dissect(network, config.test_resolution).classifier, config.test_resolution)
-    anatomy, tuned, what_learns = tune(network, config.test_resolution, config.tuned, config.blocks)
-    if config.method == "frechet":
-        what_learns = f"mapping what reaches {anatomy.classifier_name}; nothing learns"
-    return anatomy, tuned, what_learns
 
 
 def _before(stage: Stage, resumed: RunFolder | None, tested: list[Resolution], start: Checkpoint) -> list[Accuracy]:

@@ -22,8 +22,9 @@ import torch
 from dali_fixres.checkpoint import load_checkpoint
 from dali_fixres.commands.dataset import open_dataset
 from dali_fixres.commands.evaluate import evaluate_among
-from dali_fixres.commands.finetune import finetune_among, freeze_network
+from dali_fixres.commands.finetune import finetune_among
 from dali_fixres.commands.fixres_report import FixresFolder, best_resolution, write_report
+from dali_fixres.commands.learner import freeze_network
 from dali_fixres.commands.network import Start, find_named, find_start
 from dali_fixres.commands.resuming import how_to_go_on
 from dali_fixres.commands.train import DEFAULT_MODEL, train_among

@@ -118,7 +118,7 @@ def _story(folder: FixresFolder, trained_at: int, fixed_for: int) -> Story:
         trained_at=trained_at,
         fixed_for=fixed_for,
         chosen=folder.config.target is None,
-        method=folder.config.method,
+        method=folder.config.tuning(folder.trained, fixed_for, folder.finetune.path, resume=False).chosen,
         before=before["results"],
         after=after["results"],
         ledger=_ledger(folder, sweeps),

@@ -21,12 +21,12 @@ from dali_fixres.frechet import describe
 from dali_fixres.index import TRAIN
 from dali_fixres.interruption import Orders
 from dali_fixres.models import Anatomy, insert_mapping
-from dali_fixres.plan import AUGMENTATIONS
+from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan
 from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Resolution
 from pipelines import Loader
 
-__all__ = ["adapt_activations", "sample_looks"]
+__all__ = ["adapt_activations", "looks_to_fit", "sample_looks"]
 
 
 def adapt_activations(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, start: Checkpoint) -> Checkpoint:
@@ -41,14 +41,8 @@ def adapt_activations(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, st
     """
     if start.epoch > 0:
         return start
-    network, num_train = stage.learner.network, stage.plan.index.num_train
-    some = replace(stage.evaluation, split=TRAIN, every=max(1, num_train // config.statistics_images))
-    as_in_training = replace(some, augmentation=augmentation(config, "train"), seed=config.seed)
-    as_in_testing = replace(some, augmentation=AUGMENTATIONS["v1"])
-    looks = [
-        Test(as_in_training, Resolution(start.train_res, config.ratio)),
-        Test(as_in_testing, stage.test_resolution),
-    ]
+    network = stage.learner.network
+    looks = looks_to_fit(config, stage.evaluation, start.train_res)
     started = time.perf_counter()
     try:
         samples = sample_looks(
@@ -81,6 +75,15 @@ def adapt_activations(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, st
         epoch=1,
         unreadable=dict(stage.unreadable.reasons),
     )
+
+
+def looks_to_fit(config: FinetuneConfig, evaluation: EvaluationPlan, train_res: int) -> list[Test]:
+    """Plan what runs through the network: some training pictures as training looks at them, and as testing does."""
+    every = max(1, evaluation.index.num_train // config.statistics_images)
+    some = replace(evaluation, split=TRAIN, every=every)
+    as_in_training = replace(some, augmentation=augmentation(config, "train"), seed=config.seed)
+    as_in_testing = replace(some, augmentation=AUGMENTATIONS["v1"])
+    return [Test(as_in_training, Resolution(train_res, config.ratio)), Test(as_in_testing, config.test_resolution)]
 
 
 def sample_looks(

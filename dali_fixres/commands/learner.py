@@ -13,20 +13,23 @@ from dali_fixres.compiled import compiled
 from dali_fixres.config import FinetuneConfig, TrainConfig
 from dali_fixres.distributed import World
 from dali_fixres.errors import CheckpointError, ConfigError
+from dali_fixres.features import check_features
 from dali_fixres.index import Index
 from dali_fixres.metrics import Tally
-from dali_fixres.models import BuiltModel, ModelSpec
-from dali_fixres.optim import LearningRate, build_optimizer, scaled_lr
+from dali_fixres.models import Anatomy, BuiltModel, ModelSpec, dissect
+from dali_fixres.optim import LearningRate, build_optimizer, load_optimizer, scaled_lr
 from dali_fixres.plan import AUGMENTATIONS, Augmentation, TrainPlan, step_seed
 from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Phase, Schedule
 from dali_fixres.runs import LAST
 from dali_fixres.training import Learner
+from dali_fixres.tuning import Tuned, tune
 
 __all__ = [
     "augmentation",
     "build_learner",
     "compile_learner",
+    "freeze_network",
     "learning_rate",
     "prepare",
     "training_plan",
@@ -117,6 +120,20 @@ def prepare(network: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Mo
     return network.to(device).to(memory_format=torch.channels_last)
 
 
+def freeze_network(config: FinetuneConfig, network: nn.Module) -> tuple[Anatomy, Tuned, str]:
+    """Freeze all of a network but what is to be tuned; return its parts, what learns, and what that is in words.
+
+    Raises:
+        ModelError: If it cannot take pictures of the test resolution, or not be tuned so.
+    """
+    if config.chosen in {"one-pass", "frechet"}:
+        check_features(network, dissect(network, config.test_resolution).classifier, config.test_resolution)
+    anatomy, tuned, what_learns = tune(network, config.test_resolution, config.tuned, config.blocks)
+    if config.chosen == "frechet":
+        what_learns = f"mapping what reaches {anatomy.classifier_name}; nothing learns"
+    return anatomy, tuned, what_learns
+
+
 def build_learner(
     config: TrainConfig | FinetuneConfig,
     network: nn.Module,
@@ -130,7 +147,7 @@ def build_learner(
     optimizer = build_optimizer(network, momentum=config.momentum, weight_decay=config.weight_decay)
     if start.optimizer:
         try:
-            optimizer.load_state_dict(start.optimizer)
+            load_optimizer(optimizer, start.optimizer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"the optimiser's state in {LAST} does not fit the network: {error}") from error
     return Learner(

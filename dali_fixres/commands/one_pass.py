@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,9 +24,10 @@ from dali_fixres.features import (
 from dali_fixres.index import TRAIN
 from dali_fixres.metrics import Tally
 from dali_fixres.models import Anatomy
+from dali_fixres.plan import Augmentation, EvaluationPlan, step_seed
 from dali_fixres.training import Meter
 
-__all__ = ["tune_in_one_pass"]
+__all__ = ["passes_for_features", "tune_in_one_pass"]
 
 
 def tune_in_one_pass(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, start: Checkpoint) -> Checkpoint:
@@ -45,24 +47,36 @@ def tune_in_one_pass(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, sta
         raise stage.stopped(str(interruption), start.step) from None
 
 
+def passes_for_features(
+    config: FinetuneConfig, evaluation: EvaluationPlan, look: Augmentation, anatomy: Anatomy
+) -> tuple[EvaluationPlan | None, list[EvaluationPlan]]:
+    """Plan what runs through the network once: some pictures for the last norm's statistics, and all in each view.
+
+    The first is None where the norm has no statistics that are to follow the test resolution.
+    """
+    once = replace(evaluation, split=TRAIN)
+    views = [replace(once, augmentation=look, seed=config.seed, view=view) for view in range(config.views)]
+    if config.tuned != "classifier+norm-stats" or not isinstance(anatomy.norm, _BatchNorm):
+        return None, views
+    return replace(once, every=max(1, evaluation.index.num_train // config.statistics_images)), views
+
+
 def _collect(stage: Stage, config: FinetuneConfig, anatomy: Anatomy) -> FeatureBank:
-    network, num_train = stage.learner.network, stage.plan.index.num_train
-    once = replace(stage.evaluation, split=TRAIN)
-    some = replace(once, every=max(1, num_train // config.statistics_images))
-    views = [
-        replace(once, augmentation=stage.plan.augmentation, seed=config.seed, view=view) for view in range(config.views)
-    ]
-    norm = anatomy.norm if config.tuned == "classifier+norm-stats" and isinstance(anatomy.norm, _BatchNorm) else None
-    plans = [*([some] if norm is not None else []), *views]
+    network = stage.learner.network
+    some, views = passes_for_features(config, stage.evaluation, stage.plan.augmentation, anatomy)
+    plans = views if some is None else [some, *views]
     started = time.perf_counter()
     stream = Stream(stage.loader, [Test(plan, stage.test_resolution) for plan in plans], stage.unreadable)
-    if norm is not None:
+    if some is not None:
+        assert isinstance(anatomy.norm, _BatchNorm)
         with stage.reporter.bar("measuring the last norm's statistics", some.num_rounds) as bar:
-            measure_statistics(network, norm, stream.part(), Rounds(some.num_rounds, bar, stage.orders), stage.world)
+            rounds = Rounds(some.num_rounds, bar, stage.orders)
+            measure_statistics(network, anatomy.norm, stream.part(), rounds, stage.world)
     parts: list[Iterator[Batch]] = [_part(stream) for _ in views]
+    once = views[0]
     with stage.reporter.bar("collecting features", once.num_rounds * config.views) as bar:
         rounds = Rounds(once.num_rounds, bar, stage.orders)
-        size = (once.num_dealt, num_train)
+        size = (once.num_dealt, once.index.num_train)
         bank = collect_features(network, anatomy.classifier, parts, size, rounds, config.feature_memory)
     stream.share(stage.world)
     seconds = time.perf_counter() - started
@@ -90,7 +104,13 @@ def _learn(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, bank: Feature
         label = f"epoch {epoch + 1}/{config.epochs} on features"
         first_step, num_steps = plan.steps_before(epoch), plan.num_steps(epoch)
         batches = (plan.global_rows(epoch, step) for step in range(num_steps))
-        features = FeatureEpoch(epoch % config.views, first_step, batches)
+        features = FeatureEpoch(
+            epoch % config.views,
+            first_step,
+            batches,
+            dropout=config.feature_dropout,
+            seed_of=partial(step_seed, config.seed, 0),
+        )
         with stage.reporter.bar(label, num_steps) as bar:
             meter = Meter(bar, Tally())
             for _ in learn_from_features(learner, anatomy.classifier, bank, features, meter, stage.world):

@@ -55,8 +55,9 @@ class FixresConfig(TrainingConfig):
     against: Path | None = None
     """Folder of a finished `train` run at the test resolution, to compare with."""
 
-    method: Literal["sgd", "one-pass"] = "sgd"
-    """How tuning learns: the network runs over the pictures in every epoch (sgd), or once (one-pass)."""
+    method: Literal["one-pass", "sgd"] | None = None
+    """How tuning learns: the network runs over the pictures once (one-pass), or in every epoch (sgd). Left out: as for
+    `finetune`."""
 
     policy: Policy | None = None
     """What tuning tunes, as for `finetune`."""
@@ -64,7 +65,7 @@ class FixresConfig(TrainingConfig):
     augmentation: Literal["v1", "v2", "train"] = "v2"
     """What tuning learns from, as for `finetune`."""
 
-    finetune_epochs: int = 3
+    finetune_epochs: int = 8
     """Passes of tuning over the training pictures, or over their features."""
 
     finetune_lr: float | None = None

@@ -22,11 +22,17 @@ Method: TypeAlias = Literal["sgd", "one-pass", "frechet"]
 """How fine-tuning learns: by running the network in every epoch, or once, to learn from the features it gives; or not
 at all, but by mapping the features to where they lie in training."""
 
+KEEPING_FEATURES: tuple[Policy, ...] = ("classifier", "classifier+norm-stats")
+"""Policies under which features stay what they are while the classifier learns."""
+
 UNUSED_BY_FRECHET = (
     "epochs", "lr", "base_lr", "lr_decay", "warmup_ratio", "momentum", "weight_decay", "label_smoothing", "clip_grad",
-    "sync_bn", "checkpoint_every", "policy", "blocks", "augmentation", "views", "feature_memory",
+    "sync_bn", "checkpoint_every", "policy", "blocks", "augmentation", "views", "feature_dropout", "feature_memory",
 )  # fmt: skip
 """Settings of something that learns."""
+
+UNUSED_BY_SGD = ("views", "feature_dropout", "statistics_images", "feature_memory")
+"""Settings of looks that are taken once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,15 +186,15 @@ class FinetuneConfig(StageConfig):
     """Pixels the network was trained at, where it is tested too, and where frechet looks at training crops; the
     checkpoint's if left out, or 224 for a network by name."""
 
-    method: Method = "sgd"
-    """How it learns: the network runs over the pictures in every epoch (sgd), or once, and the classifier learns from
-    the features it gives (one-pass). Or nothing learns, and features are mapped to where they lie in training
-    (frechet)."""
+    method: Method | None = None
+    """How it learns: the network runs over the pictures once, and the classifier learns from the features it gives
+    (one-pass), or it runs in every epoch (sgd). Or nothing learns, and features are mapped to where they lie in
+    training (frechet). Left out: one-pass, or sgd with a --policy that changes more than the classifier."""
 
     policy: Policy | None = None
     """What learns: the classifier, and of the last norm before the pooling nothing, its running statistics
-    (as the authors' code), or its weights too (as the paper); or the last blocks; or all. Left out: classifier+norm,
-    or classifier+norm-stats with one-pass."""
+    (as the authors' code), or its weights too (as the paper); or the last blocks; or all. Left out:
+    classifier+norm-stats, or classifier+norm with sgd."""
 
     blocks: int = 1
     """Blocks before the classifier that --policy last-block tunes; the authors tune 3 for PNASNet."""
@@ -199,13 +205,17 @@ class FinetuneConfig(StageConfig):
     views: int = 1
     """Looks at each picture whose features one-pass keeps; epochs take them in turn."""
 
+    feature_dropout: float = 0.2
+    """Share of a picture's features that one-pass leaves out in each step, others each time: it stands in for the
+    variety that sgd has from new looks."""
+
     statistics_images: int = 4096
     """Pictures (about) from which one-pass measures the last norm's statistics, and frechet fits activations."""
 
     feature_memory: float = 8.0
     """GiB that one-pass may take on the device for features; larger ones go to a file in TMPDIR."""
 
-    epochs: int = 3
+    epochs: int = 8
     """Passes over the training pictures, or over their features."""
 
     base_lr: float | None = None
@@ -221,31 +231,41 @@ class FinetuneConfig(StageConfig):
         if self.blocks > 1 and self.policy != "last-block":
             raise ConfigError(f"--blocks goes with --policy last-block; found --policy {self.tuned}")
         check(self.views >= 1, "--views", "at least 1", self.views)
+        check(0 <= self.feature_dropout < 1, "--feature-dropout", "from 0 to below 1", self.feature_dropout)
         check(self.statistics_images >= 2, "--statistics-images", "at least 2", self.statistics_images)
         check(self.feature_memory >= 0, "--feature-memory", "at least 0", self.feature_memory)
-        if self.method == "one-pass" and self.tuned not in {"classifier", "classifier+norm-stats"}:
+        if self.chosen == "one-pass" and self.tuned not in KEEPING_FEATURES:
             raise ConfigError(
                 f"--method one-pass keeps everything before the classifier as it is, and --policy {self.tuned} does "
                 "not; use --policy classifier+norm-stats, or --method sgd"
             )
-        if self.views > 1 and self.method != "one-pass":
-            raise ConfigError("--views goes with --method one-pass; sgd takes a new look in every epoch")
+        said = self._said(UNUSED_BY_SGD)
+        if self.chosen == "sgd" and said:
+            raise ConfigError(f"--method sgd looks at its pictures anew in every epoch, and has no use for {said}")
         if self.train_res is not None:
             with said_by("--train-res"):
                 Resolution(self.train_res)
 
     def _check_frechet(self) -> None:
         """Raise ConfigError if the method learns nothing and is told how to learn."""
-        default = {field.name: field.default for field in fields(self)}
-        said = [name for name in UNUSED_BY_FRECHET if getattr(self, name) != default[name]]
+        said = self._said(UNUSED_BY_FRECHET)
         if self.method == "frechet" and said:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in said)
-            raise ConfigError(f"--method frechet learns nothing, so it has no use for {flags}; leave that out")
+            raise ConfigError(f"--method frechet learns nothing, so it has no use for {said}; leave that out")
+
+    def _said(self, names: tuple[str, ...]) -> str:
+        """Return the flags, of some, that have been given other values than their own."""
+        default = {field.name: field.default for field in fields(self)}
+        return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != default[name])
 
     @property
     def rate(self) -> float:
         """Learning rate for a global batch of 256 pictures."""
         return self.base_lr or (0.02 if self.tuned in {"last-block", "all"} else 0.2)
+
+    @property
+    def chosen(self) -> Method:
+        """How it learns, where that is left out, too."""
+        return self.method or ("one-pass" if self.policy in {None, *KEEPING_FEATURES} else "sgd")
 
     @property
     def tuned(self) -> Policy:
@@ -255,7 +275,7 @@ class FinetuneConfig(StageConfig):
             "one-pass": "classifier+norm-stats",
             "frechet": "classifier",
         }
-        return self.policy or defaults[self.method]
+        return self.policy or defaults[self.chosen]
 
     @property
     def test_resolution(self) -> Resolution:

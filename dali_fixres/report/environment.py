@@ -19,6 +19,7 @@ PACKAGES = (
     "torchvision",
     "nvidia-dali-cuda120",
     "nvidia-nvimgcodec-cu12",
+    "nvidia-nvjpeg-cu12",
     "timm",
     "numpy",
     "pillow",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from harness import Flags
 from peers import parse_peers
+from throughput import Bench, _peers
 
 from dali_fixres.errors import UserError
+from dali_fixres.index import open_data
 
 BENCH = Path(__file__).parents[2] / "bench"
 STAGES = ("storage", "read", "decode", "loader", "train step", "together", "evaluation", "overhead")
@@ -26,8 +29,9 @@ def run(folder: Path, script: str, *words: object) -> subprocess.CompletedProces
 
 
 def test_throughput_says_what_limits_each_resolution(tmp_path: Path, pictures: Path) -> None:
-    """Every stage and peer has a row per resolution, and the verdicts follow from the rows."""
-    words = ("--data", pictures, "--model", "timm/test_resnet", "--res", "32,64", "--batch-size", 4, "--peers", "timm")
+    """Every stage and working peer has a row per resolution, and the verdicts follow from the rows."""
+    peers = f"timm,ffcv={shutil.which('false')}"
+    words = ("--data", pictures, "--model", "timm/test_resnet", "--res", "32,64", "--batch-size", 4, "--peers", peers)
     done = run(tmp_path, "throughput.py", *words, "--quick", "--repeats", 2, "--num-batches", 2, "--json", "t.json")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "t.png").stat().st_size > 0
@@ -40,10 +44,12 @@ def test_throughput_says_what_limits_each_resolution(tmp_path: Path, pictures: P
     assert {"cpu", "usable_cores", "gpu", "driver", "torch", "nvidia-dali-cuda120"} < found["environment"].keys()
     assert found["data"]["num_images"] == 60
     assert len(found["data"]["fingerprint"]) == 64
-    assert found["peers"]["timm"].keys() == {"timm", "torch", "pillow"}
+    assert found["peers"]["timm"].keys() == {"timm", "torch", "pillow", "workers"}
+    assert found["peers"]["ffcv"] == {"failed": "it has ended without a word"}
+    assert "ffcv is left out" in done.stderr
     assert found["peak_host_mib"] > 100
     assert found["command"].startswith("uv run python bench/throughput.py --data ")
-    assert found["command"].endswith("--peers timm")
+    assert found["command"].endswith(f"--peers {peers}")
     assert str(tmp_path) not in found["command"]
     assert "our loader over others" in done.stdout
     for verdict in found["verdicts"]:
@@ -65,6 +71,14 @@ def test_throughput_refuses_a_data_set_that_is_too_small(tmp_path: Path, picture
     assert "larger than the 40 training pictures" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "t.json").exists()
+
+
+def test_throughput_measures_the_peers_at_hand(pictures: Path) -> None:
+    """Unless others are named, or none, or there is little time."""
+    index = open_data(pictures).index
+    assert list(_peers(Bench(), index)) == ["torchvision", "torchvision-v2", "timm"]
+    assert list(_peers(Bench(peers="spdl", quick=True), index)) == ["spdl"]
+    assert _peers(Bench(peers=""), index) == _peers(Bench(quick=True), index) == {}
 
 
 def test_flags_of_benches_are_checked() -> None:

@@ -33,7 +33,7 @@ def config(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FixresCo
     data = Path(shutil.copytree(pictures, folder))
     return FixresConfig(
         data=data, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, lr=0.05, sweep="96,128",
-        finetune_epochs=1, workers=2,
+        finetune_epochs=1, method="sgd", workers=2,
     )  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def test_a_checkpoint_takes_the_place_of_training(config: FixresConfig, told: Pa
     """It brings data and settings; tuning in one pass counts one look; a training at another size is compared with."""
     start = told / "train"
     story = FixresConfig(
-        checkpoint=start, against=start, test_res="96", sweep="128", method="one-pass", batch_size=8, workers=2,
+        checkpoint=start, against=start, test_res="96", sweep="128", batch_size=8, workers=2,
         out=tmp_path / "story", finetune_epochs=2,
     )  # fmt: skip
     fixres(story)

@@ -52,8 +52,8 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], t
 
 def test_it_learns_what_sgd_learns(config: FinetuneConfig, trained: Path, tmp_path: Path) -> None:
     """With the same looks at pictures and a trunk that stays, only half precision is between the two methods."""
-    one_pass = replace(config, policy="classifier")
-    sgd = replace(one_pass, method="sgd", out=tmp_path / "sgd")
+    sgd = replace(config, policy="classifier", method="sgd", out=tmp_path / "sgd")
+    one_pass = replace(config, policy="classifier", feature_dropout=0.0)
     finetune(one_pass)
     finetune(sgd)
     assert_close(tensors(one_pass), tensors(sgd), 1e-3)
@@ -96,6 +96,15 @@ def test_features_in_a_file_are_the_same(config: FinetuneConfig, tmp_path: Path)
     finetune(config)
     finetune(spilled)
     assert_close(tensors(config), tensors(spilled), 0.0)
+
+
+def test_features_are_left_out_at_random(config: FinetuneConfig, tmp_path: Path) -> None:
+    """The same ones for the same seed, and none at all if that is asked for."""
+    again, none = replace(config, out=tmp_path / "again"), replace(config, feature_dropout=0.0, out=tmp_path / "none")
+    for one in (config, again, none):
+        finetune(one)
+    assert_close(tensors(config), tensors(again), 0.0)
+    assert not torch.equal(tensors(config)["fc.weight"], tensors(none)["fc.weight"])
 
 
 def test_views_differ(config: FinetuneConfig, tmp_path: Path) -> None:

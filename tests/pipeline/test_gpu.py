@@ -61,7 +61,7 @@ def on_cpu(index: Index, plans: list[BatchPlan]) -> list[torch.Tensor]:
 
 
 def test_the_chosen_decoding_gives_the_cpus_pictures(index: Index, decoding: Decoding) -> None:
-    """Training crops and test crops, decoded the way that was chosen, are within 1 of 255 on average."""
+    """Training crops and test crops, decoded the way that was chosen, are the CPU's but for rounding."""
     plans = [*training(index, 2), *EvaluationPlan(index, batch_size=8).batches(Resolution(320))]
     with Loader(index, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
         for expected, batch in zip(on_cpu(index, plans), loader.run(plans), strict=True):

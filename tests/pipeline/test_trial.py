@@ -3,22 +3,31 @@
 import json
 import subprocess
 import sys
+from io import BytesIO
 from typing import Any
 
 import pytest
 from nvidia.dali import backend
+from PIL import Image
 
 from dali_fixres.colour import IMAGENET
-from pipelines import Decoding, graph
+from pipelines import Decoding, graph, trial
 
 
 def test_the_cpu_decodes_the_trials_pictures_as_pil() -> None:
     """The process prints its result last: on the CPU no pixel of any region differs, and a speed has been measured."""
     command = [sys.executable, "-m", "pipelines.trial", "null", "null"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["difference"] == 0
     assert found["images_per_s"] > 0
+
+
+def test_colour_of_a_quarter_of_the_width_is_drawn() -> None:
+    """The kind of JPEG that PIL does not write has four blocks of brightness, side by side, for each of colour."""
+    picture = Image.open(BytesIO(trial._four_one_one(Image.new("RGB", (100, 70), "red"))))
+    assert picture.size == (192, 32)
+    assert [layer[1:3] for layer in picture.layer] == [(4, 1), (1, 1), (1, 1)]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("operator", ["decoders__Image", "decoders__ImageSlice"])

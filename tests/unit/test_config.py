@@ -87,7 +87,7 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert stored["checkpoint"] == "/runs/one"
     assert (stored["mean"], stored["model_arg"]) == ([0.1, 0.2, 0.3], ["a=1", "b=2"])
     assert (stored["test_res"], stored["policy"], stored["augmentation"]) == (160, "classifier", "v2")
-    assert (stored["epochs"], stored["blocks"]) == (3, 1)
+    assert (stored["epochs"], stored["blocks"]) == (8, 1)
 
 
 def test_the_rate_follows_from_what_learns() -> None:
@@ -99,15 +99,34 @@ def test_the_rate_follows_from_what_learns() -> None:
 
 
 def test_one_pass_keeps_what_is_before_the_classifier() -> None:
-    """Its own policy is the authors'; those that change the trunk are refused, and so are views without it."""
-    one_pass = partial(FINETUNE, method="one-pass")
-    assert (one_pass().tuned, FINETUNE().tuned) == ("classifier+norm-stats", "classifier+norm")
+    """Its own policy is the authors'; those that change the trunk are refused, and so are its settings without it."""
+    one_pass, sgd = partial(FINETUNE, method="one-pass"), partial(FINETUNE, method="sgd")
+    assert (one_pass().tuned, sgd().tuned) == ("classifier+norm-stats", "classifier+norm")
     assert one_pass(policy="classifier").tuned == "classifier"
     for policy in ("classifier+norm", "last-block", "all"):
         with pytest.raises(ConfigError, match=r"--method one-pass keeps .* use --policy classifier\+norm-stats"):
             one_pass(policy=policy)
-    with pytest.raises(ConfigError, match="--views goes with --method one-pass"):
-        FINETUNE(views=2)
+    with pytest.raises(ConfigError, match=r"sgd looks .*, and has no use for --views, --statistics-images$"):
+        sgd(views=2, statistics_images=64)
+    with pytest.raises(ConfigError, match=r"--feature-dropout must be from 0 to below 1; found 1.0"):
+        one_pass(feature_dropout=1.0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "method"),
+    [
+        (None, "one-pass"),
+        ("classifier", "one-pass"),
+        ("classifier+norm-stats", "one-pass"),
+        ("classifier+norm", "sgd"),
+        ("last-block", "sgd"),
+        ("all", "sgd"),
+    ],
+)
+def test_the_method_follows_from_what_learns(policy: Policy | None, method: str) -> None:
+    """One pass is enough where features stay what they are; a method that is named is taken."""
+    assert FINETUNE(policy=policy).chosen == method
+    assert FINETUNE(policy=policy, method="sgd").chosen == "sgd"
 
 
 @pytest.mark.parametrize(

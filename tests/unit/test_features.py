@@ -10,7 +10,7 @@ from torch import nn
 
 from dali_fixres.batch import Batch
 from dali_fixres.errors import ModelError
-from dali_fixres.features import Rounds, collect_features
+from dali_fixres.features import FeatureEpoch, Rounds, _kept, collect_features
 from dali_fixres.report.progress import Bar
 from dali_fixres.resolution import Resolution
 
@@ -44,7 +44,8 @@ def test_features_are_found_by_row() -> None:
     """Each picture's features and label lie where its row of the index says."""
     network = Scaled(0.5)
     bank = collect_features(network, network.classifier, [batches()], (4, 4), rounds(), 1.0)
-    features, labels = bank.find(0, torch.tensor([3, 0]))
+    features, labels, here = bank.find(0, torch.tensor([3, 0]))
+    assert here.tolist() == [True, True]
     assert features.tolist() == [[0.5] * 3] * 2
     assert labels.tolist() == [1, 0]
 
@@ -55,3 +56,13 @@ def test_features_that_half_precision_cannot_hold_are_refused(factor: float) -> 
     network = Scaled(factor)
     with pytest.raises(ModelError, match="do not fit half precision or are not finite; use --method sgd"):
         collect_features(network, network.classifier, [batches()], (4, 4), rounds(), 1.0)
+
+
+def test_left_out_features_are_made_up_for() -> None:
+    """About the share asked for is left out, others in another step, and the mean stays."""
+    epoch = FeatureEpoch(0, 0, iter(()), dropout=0.25, seed_of=lambda step: step)
+    first, second = _kept(epoch, 0, (500, 400)), _kept(epoch, 1, (500, 400))
+    assert sorted(set(first.flatten().tolist())) == pytest.approx([0, 4 / 3])
+    assert first.mean().item() == pytest.approx(1, abs=0.01)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, _kept(epoch, 0, (500, 400)))

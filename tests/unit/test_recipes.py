@@ -116,11 +116,27 @@ def test_an_unknown_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         app(["train", "--config", "fixres-rn50"], exit_on_error=False, result_action="return_value")
 
 
-def test_dry_runs_are_of_sgd(many: Path) -> None:
-    """Methods that run the network once have no steps to tell of, and are refused."""
-    told = ["--config", "fixres-rn50-v1", "--data", str(many), "--dry-run", "--method", "one-pass"]
-    with pytest.raises(ConfigError, match="--dry-run is of --method sgd; one-pass has no epochs that run the network"):
-        app(["finetune", *told], exit_on_error=False, result_action="return_value")
+def test_dry_runs_of_methods_that_run_the_network_once(many: Path, tmp_path: Path) -> None:
+    """Passes without learning are told, and that in the epochs after them the classifier runs alone, or none come."""
+    told = ["--data", str(many), "--dry-run", "--json", str(tmp_path / "dry.json"), "--model", "resnet18"]
+    sizes = ["--train-res", "64", "--test-res", "96", "--batch-size", "16"]
+
+    def dry(*more: str) -> Any:
+        app(["finetune", *told, *sizes, *more], exit_on_error=False, result_action="return_value")
+        return json.loads((tmp_path / "dry.json").read_text())
+
+    content = dry("--views", "2", "--epochs", "4", "--statistics-images", "590")
+    assert [(one["res"], one["images"]) for one in content["passes"]] == [(96, 590), (96, 1180), (96, 1180)]
+    (phase,) = content["phases"]
+    assert phase["gmacs"] == content["learning_parameters"] / 1e9 == 1026 / 1e9
+    assert phase["steps"] == 4 * (1180 // 16)
+
+    content = dry("--method", "frechet", "--statistics-images", "590")
+    assert [(one["res"], one["images"]) for one in content["passes"]] == [(64, 590), (96, 590)]
+    assert content["passes"][0]["gmacs"] < content["passes"][1]["gmacs"]
+    assert (content["phases"], content["learning_parameters"]) == ([], 0)
+
+    assert dry("--method", "sgd")["passes"] == []
 
 
 def test_a_dry_run_without_a_network(many: Path, tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""How a process uses the host's cores and memory; decided before torch is loaded, which asks only once."""
+
+import ctypes
+import os
+
+from dali_fixres.processes import num_local, usable_cores
+
+__all__ = ["prepare_host"]
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Numbers of glibc's settings, from its malloc.h."""
+
+NEVER = -1
+
+SAID_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def prepare_host() -> None:
+    """Share cores among torch, DALI and other processes, and keep memory that is freed.
+
+    What the user's environment says goes first.
+    """
+    # torch's idle threads spin by default, on cores that others could use, DALI's threads among them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if num_local() > 1 and os.environ.get("OMP_NUM_THREADS") == "1":  # torchrun's own choice, however many cores
+        os.environ["OMP_NUM_THREADS"] = str(usable_cores())
+    if not any(name in os.environ for name in SAID_BY_USER):
+        _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep large blocks for the next step, instead of giving each back to the system when it is freed.
+
+    On a CPU a training step takes and frees the same hundreds of megabytes again and again. A block that comes from the
+    system comes page by page, each cleared in a fault: up to a third of a step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; other C libraries have none
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, NEVER)

@@ -1,0 +1,51 @@
+"""What a process asks of its host, in processes of their own: it cannot be taken back."""
+
+import os
+import subprocess
+import sys
+
+PREPARED = "from dali_fixres.host import prepare_host; prepare_host(); "
+
+TEN_BLOCKS = """
+import ctypes, resource
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+for _ in range(10):
+    block = ctypes.c_void_p(libc.malloc(64 << 20))
+    libc.memset(block, 1, 64 << 20)
+    libc.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+THREADS = "import os; print(os.environ['OMP_WAIT_POLICY'], os.environ['OMP_NUM_THREADS'])"
+
+
+def run(code: str, **environment: str) -> str:
+    """Return what a Python prints."""
+    names = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_large_blocks_are_kept() -> None:
+    """Ten times 64 MiB, one after the other, are mapped page by page once instead of ten times."""
+    kept, given_back = int(run(PREPARED + TEN_BLOCKS)), int(run(TEN_BLOCKS))
+    assert given_back > 10 * (64 << 20) / os.sysconf("SC_PAGE_SIZE") > 4 * kept
+
+
+def test_what_the_user_says_of_memory_goes_first() -> None:
+    """Then nothing is changed."""
+    assert int(run(PREPARED + TEN_BLOCKS, MALLOC_TRIM_THRESHOLD_="131072")) > 10 * (64 << 20) / os.sysconf(
+        "SC_PAGE_SIZE"
+    )
+
+
+def test_cores_are_shared() -> None:
+    """Idle threads sleep; the one thread that torchrun gives each process becomes its share of the cores."""
+    cores = len(os.sched_getaffinity(0))
+    assert run(PREPARED + THREADS, OMP_NUM_THREADS="1") == "passive 1"
+    assert run(PREPARED + THREADS, OMP_NUM_THREADS="1", LOCAL_WORLD_SIZE="2") == f"passive {max(1, cores // 2)}"
+    assert run(PREPARED + THREADS, OMP_NUM_THREADS="3", LOCAL_WORLD_SIZE="2") == "passive 3"
+    assert run(PREPARED + THREADS, OMP_NUM_THREADS="2", OMP_WAIT_POLICY="active") == "active 2"
