@@ -25,6 +25,7 @@ from pictures import bench_pictures
 from rich.table import Table
 
 from dali_fixres.errors import RunError
+from dali_fixres.host import SAID_BY_USER
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
 
@@ -86,7 +87,8 @@ def _in_a_process(bench: Bench, res: int, environment: Mapping[str, str]) -> Rep
         "num_batches": bench.effort.num_batches,
     }
     command = [sys.executable, str(Path(__file__).with_name("steps_alone.py")), json.dumps(settings)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)  # noqa: S603
+    inherited = {name: value for name, value in os.environ.items() if name not in SAID_BY_USER}
+    done = subprocess.run(command, env={**inherited, **environment}, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         raise RunError(f"the steps at {res} px failed: {done.stderr.strip()[-1000:]}")
     return Repeat(**json.loads(done.stdout))

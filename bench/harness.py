@@ -225,13 +225,15 @@ def command_of(name: str, flags: Any) -> str:
         flag = f"--{field.name.replace('_', '-')}"
         if value == field.default or field.name == "json":
             continue
-        words.append(flag if value is True else f"{flag} {_shown(value)}")
+        words.append(flag if value is True else f"--no-{flag[2:]}" if value is False else f"{flag} {_shown(value)}")
     return " ".join(words)
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
     if isinstance(value, Path):
-        return value.name if value.suffix != ".toml" else f"bench/{value.name}"
+        return f"bench/{value.name}" if value.resolve().parent == RESULTS.parent else value.name
     return re.sub(
         r"([\w-]+)=[^,]*/bin/python[^,]*", lambda peer: f"{peer[1]}={peer[1].upper()}_ENV/bin/python", str(value)
     )

@@ -49,6 +49,9 @@ MODELS = {"cpu": "timm/mobilenetv3_small_050,timm/mobilenetv2_100", "cuda": "res
 COPIED_MIB = 256
 """By each thread."""
 
+MOST_COPIED_MIB = 8192
+"""By all cores together."""
+
 SIDE = 2048
 NUM_MATMULS = 4
 
@@ -153,7 +156,8 @@ def _decode(index: Index, most: int) -> Callable[[], float]:
 
 def _copy(pool: ThreadPoolExecutor) -> Callable[[], float]:
     """Return what measures GB/s that all cores read and write in copies; NumPy copies without Python's lock."""
-    sources = [np.ones(COPIED_MIB << 20, np.uint8) for _ in range(usable_cores())]
+    each = min(COPIED_MIB, MOST_COPIED_MIB // usable_cores()) << 20
+    sources = [np.ones(each, np.uint8) for _ in range(usable_cores())]
     targets = [np.zeros_like(source) for source in sources]
 
     def measure() -> float:

@@ -117,9 +117,12 @@ def check_settings(bench: Bench) -> None:
         "recipe": bench.recipe.read_text(encoding="utf-8"),
         "weights": bench.weights and str(bench.weights.resolve()),
         "epochs": bench.epochs,
+        "sweep": bench.sweep,
     }
     kept = bench.runs / "settings.json"
     if not kept.exists():
+        if bench.runs.exists() and any(bench.runs.iterdir()):
+            raise UserError(f"{bench.runs} holds something else than runs of this bench; give another --folder")
         bench.runs.mkdir(parents=True, exist_ok=True)
         write_json(kept, settings)
     elif (others := json.loads(kept.read_text(encoding="utf-8"))) != settings:

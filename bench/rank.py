@@ -32,7 +32,7 @@ from dali_fixres.index import open_data
 from dali_fixres.metrics import Tally
 from dali_fixres.models import ModelSpec
 from dali_fixres.plan import TrainPlan
-from dali_fixres.processes import loader_threads, usable_cores
+from dali_fixres.processes import loader_threads
 from dali_fixres.report.progress import Reporter
 from dali_fixres.resolution import Resolution
 from dali_fixres.training import Learner, Meter, train
@@ -43,8 +43,6 @@ def main() -> None:
     """Measure both, and print."""
     settings: dict[str, Any] = json.loads(sys.argv[1])
     device = choose_device(settings["device"])
-    # torchrun gives one process all threads but several processes one each: then they would differ in that, too.
-    torch.set_num_threads(usable_cores())
     with joined(device) as world:
         with world.one_by_one_on_a_node():
             index = open_data(Path(settings["data"]), val_fraction=settings["val_fraction"]).index

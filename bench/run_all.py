@@ -140,6 +140,8 @@ def main(bench: Bench) -> None:
         command = [sys.executable, str(HERE / f"{name}.py"), *flags]
         if subprocess.run(command, check=False).returncode != 0:  # noqa: S603 - our own scripts
             failed.append(name)
+            if out.exists():  # figures that came before the failure are not to count as measured
+                out.replace(out.with_suffix(".failed"))
     if failed:
         raise RunError(f"failed: {', '.join(failed)}, and have said why above; the same call measures what is missing")
 

@@ -138,7 +138,8 @@ class Stages:
     def of(self, plan: TrainPlan) -> dict[str, Callable[[], Repeat]]:
         """Return the measures at a plan's resolution, by stage."""
         null = learner_of(Null(len(plan.index.classes)).to(self.device))
-        new = epochs_of(plan, first=1)
+        # An epoch of each resolution's own, whose order no other stage or resolution has read in.
+        new = epochs_of(plan, first=plan.schedule.last.crop_px)
         stages: dict[str, Callable[[], Repeat]] = {
             STORAGE: lambda: self._partial(self.parts["read"], plan, new),
             **{name: partial(self._part, part, plan) for name, part in self.parts.items()},

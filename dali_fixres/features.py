@@ -126,8 +126,9 @@ def collect_features(
         for view, batches in enumerate(views):
             for batch in rounds.of(network, batches):
                 vectors = _vectors(caught.pop(), network).half()
-                fits = fits.to(vectors.device) & torch.isfinite(vectors).all()  # looked at once, to wait once
+                fits = fits.to(vectors.device) & torch.isfinite(vectors).all()
                 if features is None:
+                    _refuse_unless(fits, network)
                     labels = labels.to(vectors.device)
                     features = _room((len(views), num_pictures, vectors.shape[1]), vectors.device, limit_gib)
                 rows = torch.from_numpy(batch.ids)
@@ -138,14 +139,11 @@ def collect_features(
                 features[view, there] = vectors.to(features.device)
                 labels[there.to(labels.device)] = batch.labels
                 places[view, rows] = place_of[rows]
+            _refuse_unless(fits, network)  # not after each batch: the host would wait for the device
     finally:
         handle.remove()
     if features is None:
         raise ModelError("this process has no readable training picture; run fewer processes")
-    if not fits:
-        raise ModelError(
-            f"the features of {type(network).__name__} do not fit half precision or are not finite; use --method sgd"
-        )
     return FeatureBank(features, labels.to(features.device), places)
 
 
@@ -222,6 +220,14 @@ def _vectors(inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
     """Return what a classifier got as (n, channels)."""
     _check_pooled(inputs, network)
     return inputs.flatten(1)
+
+
+def _refuse_unless(fits: torch.Tensor, network: nn.Module) -> None:
+    """Raise ModelError if half precision has not held all features."""
+    if not fits:
+        raise ModelError(
+            f"the features of {type(network).__name__} do not fit half precision or are not finite; use --method sgd"
+        )
 
 
 def _room(shape: tuple[int, int, int], device: torch.device, limit_gib: float) -> torch.Tensor:

@@ -5,7 +5,7 @@ import os
 
 from dali_fixres.processes import num_local, usable_cores
 
-__all__ = ["prepare_host"]
+__all__ = ["SAID_BY_USER", "prepare_host"]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Numbers of glibc's settings, from its malloc.h."""
@@ -18,7 +18,7 @@ SAID_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRES
 def prepare_host() -> None:
     """Share cores among torch, DALI and other processes, and keep memory that is freed.
 
-    What the user's environment says goes first.
+    What the user's environment says goes first, but for one thread under torchrun, which says that itself.
     """
     # torch's idle threads spin by default, on cores that others could use, DALI's threads among them.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -31,8 +31,9 @@ def prepare_host() -> None:
 def _keep_freed_memory() -> None:
     """Have glibc keep large blocks for the next step, instead of giving each back to the system when it is freed.
 
-    On a CPU a training step takes and frees the same hundreds of megabytes again and again. A block that comes from the
-    system comes page by page, each cleared in a fault: up to a third of a step.
+    It is for training on a CPU; elsewhere little is freed that is as large. There a step takes and frees the same
+    hundreds of megabytes again and again. A block that comes from the system comes page by page, each cleared in a
+    fault: up to a third of a step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; other C libraries have none
     if mallopt is not None:

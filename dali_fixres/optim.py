@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import SGD
 
-__all__ = ["REFERENCE_BATCH", "LearningRate", "build_optimizer", "scaled_lr"]
+__all__ = ["REFERENCE_BATCH", "LearningRate", "build_optimizer", "load_optimizer", "scaled_lr"]
 
 REFERENCE_BATCH = 256
 """Base learning rates are stated for this global batch and scaled in proportion (Goyal et al., 2017)."""

@@ -120,15 +120,20 @@ class Choice:
     why: str
 
 
-def next_way(attempts: Sequence[Attempt]) -> Decoding | None:
+def next_way(attempts: Sequence[Attempt], engines: int | None = None) -> Decoding | None:
     """Return what is to be tried next, or None if nothing is left.
 
     These are the candidates and then, if the fastest of them uses hardware engines, larger shares for these.
+
+    Args:
+        attempts: What has been tried.
+        engines: How many hardware engines the GPU has, if that is known.
     """
     known = {attempt.decoding for attempt in attempts}
     first = [attempt for attempt in attempts if attempt.decoding in CANDIDATES]
     ways = list(CANDIDATES)
-    if len(first) == len(CANDIDATES) and (best := _fastest(first)) and best.decoding.hw_decoder_load > 0:
+    best = _fastest(first) if len(first) == len(CANDIDATES) else None
+    if best is not None and best.decoding.hw_decoder_load > 0 and engines != 0:
         ways += [replace(best.decoding, hw_decoder_load=share) for share in SHARES]
     return next((way for way in ways if way not in known), None)
 

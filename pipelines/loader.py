@@ -20,7 +20,7 @@ from dali_fixres.index import Index
 from pipelines.decoding import WHOLE, Decoding, takes_regions
 from pipelines.feed import GraphInputs, graph_inputs
 from pipelines.graph import build_graph
-from pipelines.probe import Probe
+from pipelines.probe import Probe, first_cause
 
 __all__ = ["Loader"]
 
@@ -145,7 +145,8 @@ class Loader:
         plan = self._in_flight[0]
         found = self.unreadable([plan])
         if not found and self._device.type == "cuda" and (row := refused_row(str(error), plan)) is not None:
-            found = {row: (self._index.path(row), "the GPU's decoder refuses it, though the CPU's does not")}
+            reason = f"the GPU's decoder refuses it, though the CPU's does not: {first_cause(str(error)) or error}"
+            found = {row: (self._index.path(row), reason)}
         if not found:
             error.add_note(f"each of the {len(plan)} pictures of the batch can be decoded by itself on the CPU")
             return error

@@ -97,7 +97,7 @@ def open_loader(
     """Build the one loader of a command; a GPU that is met for the first time is tried first."""
     index, batch_size = dataset.index, max_batch_size or config.batch_size
     decoding = decoding_for(device, world, reporter)
-    if device.type == "cuda" and not decoding.region:
+    if device.type == "cuda" and not decoding.region and not index.rungs:  # of which plans read the small ones
         memory = torch.cuda.get_device_properties(device).total_memory
         if advice := advice_on_memory(index.heights, index.widths, batch_size, memory):
             reporter.warn(advice)

@@ -121,10 +121,10 @@ def kept_trials(
     trials = Trials() if again else _read(path)
     if trials.hopeless and time.time() - trials.tried_at > HOPELESS_S:
         trials = Trials()
-    if next_way(trials.attempts) is None:
+    if next_way(trials.attempts, trials.hardware_engines) is None:
         return trials
     with reporter.bar("trying ways to decode on this GPU", NUM_WAYS) as bar:
-        while (way := next_way(trials.attempts)) is not None:
+        while (way := next_way(trials.attempts, trials.hardware_engines)) is not None:
             trials = trials.with_another(*try_one(way))
             with suppress(ConfigError):  # a cache folder that cannot be written costs only time
                 write_json(path, {"machine": dict(machine), **trials.as_json()})

@@ -11,7 +11,14 @@ from torch import nn
 from dali_fixres.commands.dataset import Dataset, open_dataset
 from dali_fixres.commands.frechet import looks_to_fit
 from dali_fixres.commands.learner import freeze_network, learning_rate, training_plan, tuning_plan
-from dali_fixres.commands.network import check_classes, continuing, find_named, find_start, trained_at
+from dali_fixres.commands.network import (
+    check_classes,
+    continuing,
+    find_named,
+    find_start,
+    refuse_second_mapping,
+    trained_at,
+)
 from dali_fixres.commands.one_pass import passes_for_features
 from dali_fixres.commands.stream import Test
 from dali_fixres.config import FinetuneConfig, TrainConfig
@@ -88,6 +95,7 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
     dataset = open_dataset(config.data, config.val_fraction, reporter)
     if start is not None:
         check_classes(start, dataset.index)
+        refuse_second_mapping(config, start)
         spec = start.checkpoint.model
         network = outline(spec).network
     else:

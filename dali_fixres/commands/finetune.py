@@ -17,6 +17,7 @@ from dali_fixres.commands.network import (
     continuing,
     find_named,
     find_start,
+    refuse_second_mapping,
     trained_at,
 )
 from dali_fixres.commands.one_pass import tune_in_one_pass
@@ -122,8 +123,7 @@ def _begin(
     dataset = open_dataset(config.data, config.val_fraction, reporter, world)
     if source is not None:
         spec, built = source.checkpoint.model, build_start(source, config, dataset.index)
-        if config.method == "frechet" and spec.frechet:
-            raise CheckpointError(f"{source.path} has a Fréchet mapping already; start from the network before it")
+        refuse_second_mapping(config, source)
     else:
         named = find_named(config, reporter)
         config = replace(config, model=named.name)

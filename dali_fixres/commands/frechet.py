@@ -50,7 +50,7 @@ def adapt_activations(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, st
             stage.orders,
         )  # fmt: skip
     except Interrupted as interruption:
-        raise stage.stopped(str(interruption), start.step) from None
+        raise stage.stopped(str(interruption), None) from None
     rectified, (trained, tested) = describe(*samples)
     insert_mapping(network, anatomy.classifier_name).fill(trained.fitted, tested.fitted, rectified=rectified)
     seconds = time.perf_counter() - started

@@ -24,6 +24,7 @@ __all__ = [
     "continuing",
     "find_named",
     "find_start",
+    "refuse_second_mapping",
     "trained_at",
 ]
 
@@ -105,6 +106,12 @@ def continuing(config: FinetuneConfig, start: Start) -> FinetuneConfig:
     if config.data is None:
         config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
     return config
+
+
+def refuse_second_mapping(config: FinetuneConfig, start: Start) -> None:
+    """Raise CheckpointError if a network that has a Fréchet mapping is to be given another."""
+    if config.method == "frechet" and start.checkpoint.model.frechet:
+        raise CheckpointError(f"{start.path} has a Fréchet mapping already; start from the network before it")
 
 
 def trained_at(config: FinetuneConfig, start: Start | None) -> int:

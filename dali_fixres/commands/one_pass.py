@@ -44,7 +44,7 @@ def tune_in_one_pass(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, sta
         bank = _collect(stage, config, anatomy)
         return _learn(stage, config, anatomy, bank, start)
     except Interrupted as interruption:
-        raise stage.stopped(str(interruption), start.step) from None
+        raise stage.stopped(str(interruption), None) from None
 
 
 def passes_for_features(

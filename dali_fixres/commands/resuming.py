@@ -36,8 +36,8 @@ def resume(
     """
     state = load_checkpoint(run.last)
     settings = config.stored()
-    either = settings.keys() | state.config.keys()
-    changed = sorted(key for key in either - CHANGEABLE if settings.get(key) != state.config.get(key))
+    deciding = (settings.keys() | state.config.keys()) - CHANGEABLE - config.unused
+    changed = sorted(key for key in deciding if settings.get(key) != state.config.get(key))
     if changed:
         was = ", ".join(f"{key} = {state.config.get(key, 'unset')}" for key in changed)
         raise ConfigError(f"{run.path} was begun with {was}; a resumed run keeps that, so start a new one")

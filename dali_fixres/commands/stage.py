@@ -92,12 +92,18 @@ class Stage:
                 "changes with it"
             )
 
-    def stopped(self, signal_name: str, step: int) -> Interrupted:
-        """Say what has happened and how to go on, if this process is the one that reports."""
+    def stopped(self, signal_name: str, step: int | None) -> Interrupted:
+        """Say what has happened and how to go on, if this process is the one that reports.
+
+        Args:
+            signal_name: What has asked for it.
+            step: The last one, whose state is saved; None within what runs once, of which nothing is kept.
+        """
         if self.run is None:
             return Interrupted()
         how = how_to_go_on(self.command, self.run.path, self.world)
-        return Interrupted(f"stopped by {signal_name} after step {step}, and saved; go on with: {how}")
+        where = "before its one pass has ended, which begins anew" if step is None else f"after step {step}, and saved"
+        return Interrupted(f"stopped by {signal_name} {where}; go on with: {how}")
 
 
 def run_stage(stage: Stage, start: Checkpoint) -> tuple[Checkpoint, Accuracy | None]:

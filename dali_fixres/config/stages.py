@@ -88,8 +88,7 @@ class StageConfig(OneCropConfig):
     """Go on with a run although pictures have been added, removed or changed since."""
 
     dry_run: bool = False
-    """Say what train, or finetune with sgd, would do (network, what learns, steps, learning rates, work), and do none
-    of it."""
+    """Say what train or finetune would do (network, what learns, steps, learning rates, work), and do none of it."""
 
     def __post_init__(self) -> None:
         super(StageConfig, self).__post_init__()
@@ -107,6 +106,11 @@ class StageConfig(OneCropConfig):
         for flag, value in (("--lr", self.lr), ("--base-lr", self.base_lr), ("--clip-grad", self.clip_grad)):
             check(value is None or (value > 0 and math.isfinite(value)), flag, "above 0", value)
         check(0 <= self.weight_decay < math.inf, "--weight-decay", "at least 0", self.weight_decay)
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Settings that nothing depends on."""
+        return frozenset()
 
     @property
     def checkpoint_interval(self) -> tuple[float, Literal["min", "steps"]]:
@@ -189,7 +193,8 @@ class FinetuneConfig(StageConfig):
     method: Method | None = None
     """How it learns: the network runs over the pictures once, and the classifier learns from the features it gives
     (one-pass), or it runs in every epoch (sgd). Or nothing learns, and features are mapped to where they lie in
-    training (frechet). Left out: one-pass, or sgd with a --policy that changes more than the classifier."""
+    training (frechet). Left out: one-pass, or sgd with a --policy that changes what comes before the classifier by
+    learning."""
 
     policy: Policy | None = None
     """What learns: the classifier, and of the last norm before the pooling nothing, its running statistics
@@ -261,6 +266,12 @@ class FinetuneConfig(StageConfig):
     def rate(self) -> float:
         """Learning rate for a global batch of 256 pictures."""
         return self.base_lr or (0.02 if self.tuned in {"last-block", "all"} else 0.2)
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Settings that the method has no use for."""
+        unused: dict[Method, tuple[str, ...]] = {"sgd": UNUSED_BY_SGD, "one-pass": (), "frechet": UNUSED_BY_FRECHET}
+        return frozenset(unused[self.chosen])
 
     @property
     def chosen(self) -> Method:

@@ -98,6 +98,13 @@ def test_the_rate_follows_from_what_learns() -> None:
     assert (TrainConfig().rate, TrainConfig(base_lr=0.3).rate) == (0.1, 0.3)
 
 
+def test_what_a_method_has_no_use_for_does_not_bind_a_resumed_run() -> None:
+    """A run of sgd from before there was a setting of one-pass goes on; one of one-pass would go on differently."""
+    assert "feature_dropout" in FINETUNE(method="sgd").unused
+    assert {"feature_dropout", "policy"} <= FINETUNE(method="frechet").unused
+    assert FINETUNE(method="one-pass").unused == TrainConfig().unused == frozenset()
+
+
 def test_one_pass_keeps_what_is_before_the_classifier() -> None:
     """Its own policy is the authors'; those that change the trunk are refused, and so are its settings without it."""
     one_pass, sgd = partial(FINETUNE, method="one-pass"), partial(FINETUNE, method="sgd")

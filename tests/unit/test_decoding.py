@@ -63,6 +63,8 @@ def test_larger_shares_are_tried_for_the_fastest_candidate_alone() -> None:
     assert tried_until_done({WHOLE: 7000.0, best: 9000.0, more[0]: 99000.0}) == [*CANDIDATES, *more]
     assert len(CANDIDATES) + len(more) == NUM_WAYS
     assert tried_until_done({WHOLE: 7000.0, CANDIDATES[1]: 9000.0}) == list(CANDIDATES)
+    attempts = [Attempt(way, "", 0.3, 7000.0 if way == best else 1000.0) for way in CANDIDATES]
+    assert [next_way(attempts, engines) for engines in (None, 1, 0)] == [more[0], more[0], None]
     assert tried_until_done({}) == list(CANDIDATES)
 
 
