@@ -18,13 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# As ours, see dali_fixres/host.py: idle threads are not to spin beside others, which is read when torch is loaded, and
-# freed memory is kept for the next batch.
+# As ours: idle threads are not to spin beside others; it is read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-_LIBC = ctypes.CDLL(None)
-if hasattr(_LIBC, "mallopt"):
-    _LIBC.mallopt(-4, 0)
-    _LIBC.mallopt(-1, -1)
 
 LEAST_AHEAD = 4
 """Batches that a peer may have made ahead however few workers it has; FFCV has three."""
@@ -70,6 +65,7 @@ def serve(loader: Callable[[Settings, int], Iterable[Any]], packages: Sequence[s
             one epoch in batches.
         packages: Whose versions are told.
     """
+    _keep_freed_memory()
     answers, sys.stdout = sys.stdout, sys.stderr  # a library may print
     settings: Settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     batch_size = settings["batch_size"]
@@ -91,6 +87,14 @@ def serve(loader: Callable[[Settings, int], Iterable[Any]], packages: Sequence[s
     print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:
         print(measure(workers, json.loads(line)["res"]), file=answers, flush=True)
+
+
+def _keep_freed_memory() -> None:
+    """Have freed memory kept for the next batch, as ours (dali_fixres/host.py), in processes forked later, too."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-4, 0)
+        libc.mallopt(-1, -1)
 
 
 def _measure(batches: Iterable[Any], repeat: Repeat, batch_size: int) -> float:

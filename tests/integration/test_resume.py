@@ -154,7 +154,7 @@ def test_finetuning_cut_anywhere_ends_the_same(pictures: Path, whole: Path, tmp_
     """Fine-tuning is resumed like training; the evaluation before it is not made again."""
     config = FinetuneConfig(
         checkpoint=whole, data=pictures, test_res=128, crop_ratio=0.875, epochs=2, batch_size=8, workers=2,
-        out=tmp_path / "one",
+        method="sgd", out=tmp_path / "one",
     )  # fmt: skip
     finetune(config)
     part = replace(config, out=tmp_path / "two")
