@@ -234,9 +234,13 @@ def _shown(value: object) -> str:
         return " ".join(map(_shown, value))
     if isinstance(value, Path):
         return f"bench/{value.name}" if value.resolve().parent == RESULTS.parent else value.name
-    return re.sub(
-        r"([\w-]+)=[^,]*/bin/python[^,]*", lambda peer: f"{peer[1]}={peer[1].upper()}_ENV/bin/python", str(value)
-    )
+    return re.sub(r"([\w-]+)=[^,]*/bin/python[^,]*", _python_of, str(value))
+
+
+def _python_of(peer: re.Match[str]) -> str:
+    """Return a peer with a Python of an environment that is named like it: ffcv and ffcv-raw50 have the same."""
+    name = peer[1]
+    return f"{name}={name.partition('-')[0].upper()}_ENV/bin/python"
 
 
 def start(app: App) -> None:
