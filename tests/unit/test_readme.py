@@ -57,6 +57,22 @@ def test_ratios_are_those_measured() -> None:
         assert f"{statistics.median(kept / other for kept, other in pairs):.2f} times {words}" in text
 
 
+def test_training_high_from_the_start_is_as_measured() -> None:
+    """Its accuracy, and what both ways take in epochs at the low resolution."""
+    text = " ".join(README.split())
+    results = _read("methods-grocery")["results"]
+    high, fixed = (
+        [row["top1"] for row in results if (row["stage"], row["res"]) == (stage, 192)]
+        for stage in ("trained at 192 px", "one-pass")
+    )
+    assert f"has {statistics.mean(high):.1f} ± {statistics.stdev(high):.1f} % there ({len(high)} seeds)" in text
+    assert f"fixed for 192 px in one pass {statistics.mean(fixed):.1f} %" in text
+    costs = _read("finetune_cost-grocery")["costs"]
+    took = {row["method"]: row["low_epochs"] for row in costs if (row["res"], row["epochs"]) == (192, 8)}
+    assert f"for the time of {took['train']:.1f} epochs at 128 px" in text
+    assert f"for that of {8 + took['one-pass']:.1f}." in text
+
+
 def _read(bench: str) -> Any:
     (path,) = RESULTS.glob(f"{bench}_2-core-cpu_*.json")
     return json.loads(path.read_text(encoding="utf-8"))
