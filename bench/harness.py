@@ -225,8 +225,14 @@ def command_of(name: str, flags: Any) -> str:
         flag = f"--{field.name.replace('_', '-')}"
         if value == field.default or field.name == "json":
             continue
-        words.append(flag if value is True else f"--no-{flag[2:]}" if value is False else f"{flag} {_shown(value)}")
+        words.append(_word(flag, value))
     return " ".join(words)
+
+
+def _word(flag: str, value: object) -> str:
+    if isinstance(value, bool):
+        return flag if value else f"--no-{flag[2:]}"
+    return f"{flag} {_shown(value)}" if value != "" else f"{flag}="
 
 
 def _shown(value: object) -> str:
