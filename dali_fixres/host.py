@@ -31,8 +31,8 @@ def prepare_host() -> None:
 def _keep_freed_memory() -> None:
     """Have glibc keep large blocks for the next step, instead of giving each back to the system when it is freed.
 
-    It is for training on a CPU; elsewhere little is freed that is as large. There a step takes and frees the same
-    hundreds of megabytes again and again. A block that comes from the system comes page by page, each cleared in a
+    It is for training on a CPU, and has been measured for that only. There a step takes and frees the same hundreds of
+    megabytes again and again. A block that comes from the system comes page by page, each cleared in a
     fault: up to a third of a step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; other C libraries have none
