@@ -1,5 +1,6 @@
 """The training loop. It takes an iterator of batches and never learns where they come from."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def _seed(seed: int, device: torch.device) -> None:
 
 
 class Meter:
-    """Sums up an epoch without making the host wait: the loss stays on the device between looks.
+    """Sums up an epoch without making the host wait: losses stay on the device between looks.
 
     Args:
         bar: Shows loss, throughput and waiting.
@@ -99,8 +100,9 @@ class Meter:
     def __init__(self, bar: Bar, before: Tally) -> None:
         self._bar = bar
         self._before = before
-        self._loss_sum = torch.tensor(before.loss_sum, dtype=torch.float64)
-        self._bad_step = torch.tensor(0)  # 0 stands for none
+        self._loss_sum = before.loss_sum
+        self._bad_step: int | None = None
+        self._unseen: list[tuple[torch.Tensor, int, int]] = []
         self._num_images = before.num_images
         self._num_steps = 0
         self._waited_s = 0.0
@@ -119,10 +121,7 @@ class Meter:
 
     def add(self, loss: torch.Tensor, num_images: int, step: int) -> None:
         """Count a step, `step` of the stage (from 1)."""
-        self._loss_sum = self._loss_sum.to(loss.device) + loss.double() * num_images
-        bad_step = self._bad_step.to(loss.device)
-        # A product, because torch.where copies a number to the device, and waits for that.
-        self._bad_step = bad_step + ((bad_step == 0) & ~torch.isfinite(loss)) * step
+        self._unseen.append((loss, num_images, step))
         self._num_images += num_images
         self._num_steps += 1
         if time.perf_counter() - self._looked >= LOOK_EVERY_S:
@@ -135,19 +134,30 @@ class Meter:
         Raises:
             TrainingDivergedError: If a loss was no finite number.
         """
-        bad_step = int(self._bad_step.item())
-        if bad_step:
+        self._look()
+        if self._bad_step is not None:
             raise TrainingDivergedError(
-                f"the loss is not finite at step {bad_step}; the last good checkpoint is kept; lower --lr, or limit "
-                "the gradient with --clip-grad 1"
+                f"the loss is not finite at step {self._bad_step}; the last good checkpoint is kept; lower --lr, or "
+                "limit the gradient with --clip-grad 1"
             )
         seconds = time.perf_counter() - self._started
         return Tally(
-            loss_sum=self._loss_sum.item(),
+            loss_sum=self._loss_sum,
             num_images=self._num_images,
             seconds=self._before.seconds + seconds,
             waited_s=self._before.waited_s + self._waited_s,
         )
+
+    def _look(self) -> None:
+        """Fetch the losses since the last look, all at once."""
+        if not self._unseen:
+            return
+        values = torch.stack([loss for loss, _, _ in self._unseen]).tolist()
+        for value, (_, num_images, step) in zip(values, self._unseen, strict=True):
+            self._loss_sum += value * num_images
+            if self._bad_step is None and not math.isfinite(value):
+                self._bad_step = step
+        self._unseen.clear()
 
     def _text(self) -> str:
         tally = self.tally()

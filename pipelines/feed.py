@@ -9,7 +9,7 @@ from dali_fixres.batch import BatchPlan
 from dali_fixres.colour import Normalisation, jitter_and_normalise
 from dali_fixres.index import Index
 
-__all__ = ["GraphInputs", "file_of", "graph_inputs"]
+__all__ = ["GraphInputs", "files_of", "graph_inputs"]
 
 
 UNDECODABLE = np.zeros(1, np.uint8)
@@ -20,16 +20,16 @@ class GraphInputs(NamedTuple):
     """What one run of the graph is fed, in the graph's order; n pictures.
 
     Attributes:
-        files: n arrays of uint8: absolute paths as bytes, or encoded pictures where these lie in shards.
+        files: Absolute paths as bytes, (n, longest) uint8, or n arrays of encoded pictures where some lie in shards.
         decode_start, decode_end: Region (y, x) of the source that is decoded, (n, 2) int32.
         window_start, window_end: The window inside that region; from right to left where the picture is
             mirrored, because DALI's resize mirrors a window whose start lies behind its end, (n, 2) float32.
         size: Height and width to resize to, (n, 2) float32 (DALI takes run-time sizes as floats only).
         jittered: Whether the colour map replaces plain normalisation, (n,) bool.
-        colour: Colour maps, (n, 3, 4) float32.
+        colour: Colour maps, (n, 3, 4) float32; zeros where plain normalisation stays.
     """
 
-    files: list[NDArray[np.uint8]]
+    files: NDArray[np.uint8] | list[NDArray[np.uint8]]
     decode_start: NDArray[np.int32]
     decode_end: NDArray[np.int32]
     window_start: NDArray[np.float32]
@@ -67,16 +67,16 @@ def graph_inputs(plan: BatchPlan, index: Index, normalisation: Normalisation, *,
     )
     flip = plan.flip
     window_start[flip, 1], window_end[flip, 1] = window_end[flip, 1], window_start[flip, 1].copy()
-    jitter = np.ones((num, 3)) if plan.jitter is None else plan.jitter
+    jitter = plan.jitter
     return GraphInputs(
-        files=[file_of(index, row, rung) for row, rung in zip(plan.ids.tolist(), plan.rungs.tolist(), strict=True)],
+        files=files_of(index, plan.ids, plan.rungs),
         decode_start=decode_start,
         decode_end=decode_end,
         window_start=window_start,
         window_end=window_end,
         size=np.full((num, 2), plan.resolution.crop_px, np.float32),
-        jittered=np.full(num, plan.jitter is not None),
-        colour=jitter_and_normalise(jitter, normalisation),
+        jittered=np.full(num, jitter is not None),
+        colour=np.zeros((num, 3, 4), np.float32) if jitter is None else jitter_and_normalise(jitter, normalisation),
     )
 
 
@@ -90,13 +90,20 @@ def copy_sizes(plan: BatchPlan, index: Index) -> tuple[NDArray[np.int64], NDArra
     return sizes, sizes / pictures
 
 
-def file_of(index: Index, row: int, rung: int) -> NDArray[np.uint8]:
-    """Return a picture's or copy's path for DALI to read, or, if some are in shards, its bytes.
+def files_of(
+    index: Index, rows: NDArray[np.int64], rungs: NDArray[np.int64]
+) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+    """Return the pictures' or copies' paths for DALI to read, or, if some are in shards, their bytes.
 
-    One that cannot be read is given as one that cannot be decoded, which is found out like any other.
+    One array of paths, because DALI takes as long for each array of a list as for one of all. In place of bytes that
+    cannot be read come some that cannot be decoded, which are found out like any others.
     """
     if not index.in_shards:
-        return np.frombuffer(index.file(row, rung), np.uint8)
+        return index.files(rows, rungs)
+    return [_content(index, row, rung) for row, rung in zip(rows.tolist(), rungs.tolist(), strict=True)]
+
+
+def _content(index: Index, row: int, rung: int) -> NDArray[np.uint8]:
     try:
         content = index.read(row, rung)
     except OSError:

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from dali_fixres.errors import DataError
 from dali_fixres.index import BASE, FORMATS, NOT_A_PICTURE, Index, Rung
 from dali_fixres.windows import Ints
-from pipelines.feed import file_of
+from pipelines.feed import files_of
 from pipelines.graph import build_probe
 
 __all__ = ["Probe", "first_cause"]
@@ -121,7 +121,8 @@ class Probe:
         """Say what is wrong with a picture, or return an empty string."""
         row, rung, start, end = part
         try:
-            pipeline.run(file=[file_of(self._index, row, rung)], start=[start], end=[end])
+            files = files_of(self._index, np.array([row]), np.array([rung]))
+            pipeline.run(file=files, start=[start], end=[end])
         except RuntimeError as error:
             copy = "" if rung == BASE else f"its copy of {self._index.rungs[rung].side_px} px: "
             cause = first_cause(str(error)) or str(error).partition("\n")[0]

@@ -18,6 +18,8 @@ TRAIN, VAL = "train", "val"
 BASE = -1
 """In place of a rung's number: the picture itself."""
 
+_SLASH = np.uint8(ord("/"))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rung:
@@ -116,6 +118,26 @@ class Index:
         """Return the absolute path of a sample's picture or copy, where that is a file of its own, as bytes."""
         root = self.root if rung == BASE else self.rungs[rung].root
         return os.path.join(os.fsencode(root), self.relative_path(row))  # noqa: PTH118 - bytes
+
+    def files(self, rows: NDArray[np.int64], rungs: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the absolute paths of pictures or copies that are files of their own, (n, longest) uint8.
+
+        They are as long as the longest by more slashes between root and relative path, which mean the same as one.
+
+        Args:
+            rows: Of the index, (n,).
+            rungs: Which copy of each, (n,).
+        """
+        ends = self.path_ends[rows]
+        starts = np.where(rows > 0, self.path_ends[rows - 1], 0)
+        places = ends[:, None] + np.arange(-(ends - starts).max(), 0)
+        relative = np.where(places >= starts[:, None], self.path_bytes[places], _SLASH)
+        folders = [os.fsencode(root) for root in (self.root, *(rung.root for rung in self.rungs))]
+        width = max(map(len, folders)) + 1
+        table = np.frombuffer(b"".join(folder.ljust(width, b"/") for folder in folders), np.uint8).reshape(-1, width)
+        roots = table[rungs - BASE]
+        roots[self.path_bytes[starts] == _SLASH] = _SLASH  # an absolute path has no root
+        return np.concatenate([roots, relative], axis=1)
 
     def read(self, row: int, rung: int = BASE) -> NDArray[np.uint8]:
         """Return a sample's encoded picture or copy; less than it should be if the file has become shorter.

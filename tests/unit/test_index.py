@@ -4,13 +4,15 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from dali_fixres.errors import DataError
 from dali_fixres.folders import cache_folder
-from dali_fixres.index import TRAIN, VAL, Index, OpenedData, open_data
+from dali_fixres.index import BASE, TRAIN, VAL, Index, OpenedData, Rung, open_data
+from dali_fixres.index.table import with_rungs
 
 NO_PICTURE = "not a JPEG, PNG, BMP, TIFF, WebP, PNM or JPEG 2000 picture"
 
@@ -262,6 +264,19 @@ def test_manifest_paths_may_be_absolute(data: Path, tmp_path: Path) -> None:
     manifest = _manifest(data, f"path,label,split\n{elsewhere},a,val\npictures/one.jpg,a,train\n")
     index = open_data(manifest).index
     assert [index.path(row) for row in range(2)] == [data / "pictures/one.jpg", elsewhere]
+
+
+def test_paths_of_many_pictures_lead_to_their_files(data: Path, tmp_path: Path) -> None:
+    """They are of one length, whatever the pictures' and copies' own are; absolute ones have no root before them."""
+    elsewhere = _draw(tmp_path / "e/a.png", size=(3, 4))
+    manifest = _manifest(data, f"path,label\n{elsewhere},a\npictures/one.jpg,a\npictures/two.jpg,b\n")
+    index = open_data(manifest, val_fraction=1).index
+    zeros = np.zeros(len(index), np.int64)
+    rung = Rung(64, tmp_path / "a longer place for copies", zeros, zeros, zeros, (), zeros, zeros)
+    index = with_rungs(index, [rung])
+    rows, rungs = np.array([2, 0, 1, 1]), np.array([BASE, BASE, 0, BASE])
+    found = [os.path.normpath(bytes(path)) for path in index.files(rows, rungs)]
+    assert found == [index.file(row, rung) for row, rung in zip(rows.tolist(), rungs.tolist(), strict=True)]
 
 
 def test_manifest_written_by_a_spreadsheet(data: Path) -> None:

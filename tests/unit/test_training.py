@@ -25,6 +25,17 @@ def test_meter_sums_losses_over_pictures() -> None:
     assert (tally.loss_sum, tally.num_images) == (8.0, 7)
 
 
+def test_a_look_in_between_changes_no_sum() -> None:
+    """Losses that were looked at are not counted again, and those after them are added."""
+    epoch = meter()
+    looked, unlooked = meter(), meter()
+    for step, loss in enumerate((0.1, 0.7, 0.3), start=1):
+        for epoch in (looked, unlooked):
+            epoch.add(torch.tensor(loss), 3, step)
+        looked.tally()
+    assert looked.tally().loss_sum == unlooked.tally().loss_sum > 0
+
+
 def test_first_step_with_a_loss_that_is_not_finite_is_named() -> None:
     """The message names the first of several bad steps, although it is only looked at later."""
     epoch = meter()
