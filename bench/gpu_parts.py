@@ -31,7 +31,7 @@ from gpu_training import BATCH, COMPILED, STEPS, TURNS, compiled_speed, measured
 from harness import start
 from pictures import bench_pictures
 
-from dali_fixres.commands.decoding import decoding_for, trials_of, try_ways
+from dali_fixres.commands.decoding import decoding_for, trials_of, try_way
 from dali_fixres.distributed import World
 from dali_fixres.processes import loader_threads
 from dali_fixres.report.environment import environment
@@ -81,26 +81,36 @@ class Way:
     decoding: Decoding
 
 
-ROUGH = (Way(Decoding(fancy_upsampling=False)),)
-"""Not tried by the product, whose pictures are to be as on the CPU: what that costs."""
+WAYS = tuple(
+    Way(Decoding(region, load, fancy))
+    for fancy in (True, False)
+    for region in (True, False)
+    for load in (0.0, 0.65, 1.0)
+)
+"""All that are to be known to be safe or not; the product tries those that its choice hangs on."""
 
 
 def decoding(check: Check, rows: Rows) -> Row:
-    """Try the ways that the product tries at its first start; each that is tried is kept as there."""
+    """Try the ways that the product tries at its first start, each kept as there; then all others, side by side."""
     kept = trials_of(CUDA, Reporter())
+    known = {attempt.decoding for attempt in kept.attempts}
+    others = [] if check.quick else [way for way in WAYS if way.decoding not in known]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        filled = rows.fill(others, _tried_beside_others, pool.map)
     usual = [{**attempt.as_json(), "flaw": attempt.flaw} for attempt in kept.attempts]
-    rough = [] if check.quick else rows.fill(ROUGH, _tried)["results"]
     return {
-        "results": [*usual, *rough],
+        "results": usual,
+        "others": filled["results"],
+        "left_out": filled["left_out"],
         "hardware_engines": kept.hardware_engines,
         "choice": str(kept.choice.decoding),
         "why": kept.choice.why,
     }
 
 
-def _tried(way: Way) -> Row:
-    (attempt,) = try_ways(CUDA, [way.decoding], lambda done: None).attempts  # noqa: ARG005
-    return {**attempt.as_json(), "flaw": attempt.flaw}
+def _tried_beside_others(way: Way) -> Row:
+    attempt, _ = try_way(CUDA, way.decoding)
+    return {**attempt.as_json(), "images_per_s": None, "flaw": attempt.flaw}  # the speed is not this way's alone
 
 
 @dataclass(frozen=True, slots=True)

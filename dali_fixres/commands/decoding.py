@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from dali_fixres.report.environment import environment
 from dali_fixres.report.progress import Reporter
 from dali_fixres.runs import write_json
 from pipelines.decoding import (
+    NO_ANSWER,
     NUM_WAYS,
     REGIONS_ON_CPU,
     WHOLE,
@@ -35,13 +36,13 @@ from pipelines.decoding import (
 )
 from pipelines.probe import first_cause
 
-__all__ = ["Trials", "decoding_for", "kept_trials", "trials_of", "tried", "try_way", "try_ways"]
+__all__ = ["Trials", "decoding_for", "kept_trials", "trials_of", "tried", "try_way"]
 
 TRIAL_S = 25.0
 """Longest trial; most of its time goes into starting."""
 
-HOPELESS_S = 24 * 3600.0
-"""How long it is believed that no way works; the GPU may have been full, or its driver is mended."""
+DOUBTFUL_S = 24 * 3600.0
+"""How long it is believed that a trial takes too long, or that no way works: machine or GPU may have been busy."""
 
 NUM_LAST_LINES = 20
 """Of what a failed trial has written, that are kept."""
@@ -73,6 +74,12 @@ class Trials:
     def hopeless(self) -> bool:
         """Whether no way has passed its trial."""
         return all(attempt.flaw for attempt in self.attempts)
+
+    @property
+    def beyond_doubt(self) -> "Trials":
+        """These without attempts whose end may not be the way's fault: time limits, or all if none has worked."""
+        sure = () if self.hopeless else tuple(attempt for attempt in self.attempts if not attempt.timed_out)
+        return replace(self, attempts=sure)
 
     def with_another(self, attempt: Attempt, log: str) -> "Trials":
         """Return these and one more, which has ended just now."""
@@ -114,13 +121,13 @@ def kept_trials(
 ) -> Trials:
     """Return what is known of a machine; what has not been tried is tried, and each attempt is kept at once.
 
-    So a process that is stopped in between has done nothing in vain. Where nothing works, that is believed for a day.
+    So a process that is stopped in between has done nothing in vain. What is not beyond doubt is believed for a day.
     """
     name = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder() / "decoding" / f"{name}.json"
     trials = Trials() if again else _read(path)
-    if trials.hopeless and time.time() - trials.tried_at > HOPELESS_S:
-        trials = Trials()
+    if time.time() - trials.tried_at > DOUBTFUL_S:
+        trials = trials.beyond_doubt
     if next_way(trials.attempts, trials.hardware_engines) is None:
         return trials
     with reporter.bar("trying ways to decode on this GPU", NUM_WAYS) as bar:
@@ -130,21 +137,6 @@ def kept_trials(
                 write_json(path, {"machine": dict(machine), **trials.as_json()})
             bar.update(len(trials.attempts), "")
     reporter.line(f"decoding: {trials.choice.decoding}: {trials.choice.why}")
-    return trials
-
-
-def try_ways(device: torch.device, ways: Sequence[Decoding], on_progress: Callable[[int], None]) -> Trials:
-    """Try given ways to decode on a GPU, one after the other, and keep nothing.
-
-    Args:
-        device: The GPU.
-        ways: What to try.
-        on_progress: Called with the number of ways done.
-    """
-    trials = Trials()
-    for number, way in enumerate(ways, start=1):
-        trials = trials.with_another(*try_way(device, way))
-        on_progress(number)
     return trials
 
 
@@ -160,7 +152,7 @@ def tried(way: Decoding, command: Sequence[str], limit_s: float) -> tuple[Attemp
         done = subprocess.run(command, check=False, capture_output=True, timeout=limit_s)  # noqa: S603 - our own module
     except subprocess.TimeoutExpired as late:
         log = _text(late.stdout) + _text(late.stderr)
-        return Attempt(way, f"no answer within {limit_s:g} s", last_lines=_last_lines(log)), log
+        return Attempt(way, f"{NO_ANSWER} {limit_s:g} s", last_lines=_last_lines(log)), log
     log = _text(done.stdout) + _text(done.stderr)
     results = [line for line in _text(done.stdout).splitlines() if line.startswith("{")]
     problem = _problem(done.returncode, _text(done.stderr))

@@ -17,6 +17,7 @@ from dali_fixres.commands.network import (
     find_named,
     find_start,
     refuse_second_mapping,
+    refuse_untrained_head,
     trained_at,
 )
 from dali_fixres.commands.one_pass import passes_for_features
@@ -143,7 +144,9 @@ def _named(config: TrainConfig | FinetuneConfig, index: Index, reporter: Reporte
     network = outline(spec).network
     start = "pretrained weights" if config.pretrained else "random weights"
     if named.weights is not None:
-        fit_or_fail(network.state_dict(), named.weights.state, str(named.weights.path))
+        fit = fit_or_fail(network.state_dict(), named.weights.state, str(named.weights.path))
+        if isinstance(config, FinetuneConfig):
+            refuse_untrained_head(config, named.name, fit.head)
         start = f"weights of {named.weights}"
     reporter.line(f"network: {named.name}, {num_parameters(network) / 1e6:.2f} M parameters, {start}")
     return spec, network

@@ -18,6 +18,7 @@ from dali_fixres.commands.network import (
     find_named,
     find_start,
     refuse_second_mapping,
+    refuse_untrained_head,
     trained_at,
 )
 from dali_fixres.commands.one_pass import tune_in_one_pass
@@ -27,7 +28,7 @@ from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import FinetuneConfig
 from dali_fixres.devices import choose_device
 from dali_fixres.distributed import World, joined
-from dali_fixres.errors import CheckpointError, ConfigError
+from dali_fixres.errors import CheckpointError
 from dali_fixres.interruption import Orders, obeying_signals
 from dali_fixres.metrics import Accuracy
 from dali_fixres.models import Anatomy, BuiltModel
@@ -128,11 +129,7 @@ def _begin(
         named = find_named(config, reporter)
         config = replace(config, model=named.name)
         spec, built = build_named(config, named, dataset.index, reporter)
-        if config.method == "frechet" and built.new_head:
-            raise ConfigError(
-                f"--method frechet learns nothing, and {named.name} has a new classifier for these "
-                f"{len(dataset.index.classes)} classes; train it first, or use another method"
-            )
+        refuse_untrained_head(config, named.name, built.new_head)
         if config.train_res is None:
             reporter.line(f"taken to have been trained at {USUAL_TRAIN_RES} px; --train-res says otherwise")
         if named.weights is None and not config.pretrained:

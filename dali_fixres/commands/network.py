@@ -1,5 +1,6 @@
 """The network a command works on: a run's, a checkpoint's, a weights file's, or one by name."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ __all__ = [
     "find_named",
     "find_start",
     "refuse_second_mapping",
+    "refuse_untrained_head",
     "trained_at",
 ]
 
@@ -106,6 +108,15 @@ def continuing(config: FinetuneConfig, start: Start) -> FinetuneConfig:
     if config.data is None:
         config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
     return config
+
+
+def refuse_untrained_head(config: FinetuneConfig, name: str, new_head: Collection[str]) -> None:
+    """Raise ConfigError if activations are to be mapped for a classifier that knows nothing yet."""
+    if config.method == "frechet" and new_head:
+        raise ConfigError(
+            f"--method frechet learns nothing, and {name} has a new classifier for the classes of this data; train it "
+            "first, or use another method"
+        )
 
 
 def refuse_second_mapping(config: FinetuneConfig, start: Start) -> None:

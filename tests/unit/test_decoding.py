@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from dali_fixres.commands.dataset import advice_on_memory
-from dali_fixres.commands.decoding import HOPELESS_S, NUM_LAST_LINES, Trials, decoding_for, kept_trials, tried
+from dali_fixres.commands.decoding import DOUBTFUL_S, NUM_LAST_LINES, Trials, decoding_for, kept_trials, tried
 from dali_fixres.commands.doctor import decoding_rows
 from dali_fixres.distributed import World
 from dali_fixres.report.progress import Reporter
 from pipelines.decoding import (
     CANDIDATES,
+    NO_ANSWER,
     NUM_WAYS,
     REGIONS_ON_CPU,
     WHOLE,
@@ -197,9 +198,29 @@ def test_failure_all_along_is_believed_for_a_day(own_cache: Path) -> None:
     assert later.ways == []
     (file,) = (own_cache / "decoding").iterdir()
     content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "tried_at": content["tried_at"] - HOPELESS_S - 1}))
+    file.write_text(json.dumps({**content, "tried_at": content["tried_at"] - DOUBTFUL_S - 1}))
     assert not later.kept().hopeless
     assert len(later.ways) == NUM_WAYS
+
+
+def test_a_time_limit_is_believed_for_a_day(own_cache: Path) -> None:
+    """A way that was too slow once, perhaps on a busy machine, has another trial a day later; others have none."""
+    Trying(speed=9000.0).kept()
+    (file,) = (own_cache / "decoding").iterdir()
+    content = json.loads(file.read_text())
+    late, crashed = content["attempts"][1], content["attempts"][2]
+    late |= {"problem": f"{NO_ANSWER} 25 s"}
+    crashed |= {"problem": "crashed with SIGSEGV"}
+    file.write_text(json.dumps(content))
+    same_day = Trying(speed=9000.0)
+    same_day.kept()
+    assert same_day.ways == []
+    file.write_text(json.dumps({**content, "tried_at": content["tried_at"] - DOUBTFUL_S - 1}))
+    next_day = Trying(speed=9000.0)
+    attempts = {attempt.decoding: attempt for attempt in next_day.kept().attempts}
+    assert next_day.ways == [Decoding(**late["decoding"])]
+    assert attempts[next_day.ways[0]].flaw == ""
+    assert attempts[Decoding(**crashed["decoding"])].flaw == "crashed with SIGSEGV"
 
 
 DALI_ERROR = """Traceback (most recent call last):

@@ -8,12 +8,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gpu_damaged
+import gpu_parts
 import gpu_training
 import pytest
 import torch
@@ -39,10 +40,12 @@ from gpu_parts import MEASURES, PartName, counted
 from gpu_rows import Rows, rows_in
 from gpu_training import TURNS, Marks, mean_utilisation, noted_blocking, utilisation
 
+from dali_fixres.commands.decoding import Trials
 from dali_fixres.errors import UserError
 from dali_fixres.index import open_data
 from dali_fixres.models import ModelSpec, build_model
 from pipelines import Decoding
+from pipelines.decoding import CANDIDATES, Attempt
 
 BENCH = Path(gpu_damaged.__file__).parent
 
@@ -52,6 +55,25 @@ SMALL = "timm/mobilenetv3_small_050"
 def done(out: Path, name: str, **content: Any) -> None:
     """Write what a part that has been run leaves."""
     (out / f"{name}.json").write_text(json.dumps({"results": [], **content}))
+
+
+def test_every_way_to_decode_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the product has not tried is tried once more than that; a way that crashes is a row like any other."""
+    known = Trials(tuple(Attempt(way, "", 0.1, 9000.0) for way in CANDIDATES), 7)
+    monkeypatch.setattr(gpu_parts, "trials_of", lambda *_: known)
+
+    def crash(_: torch.device, way: Decoding) -> tuple[Attempt, str]:
+        return Attempt(way, "crashed with SIGSEGV" if way.region else "", 0.1, 5000.0), ""
+
+    monkeypatch.setattr(gpu_parts, "try_way", crash)
+    found = gpu_parts.decoding(Check(out=tmp_path), Rows(tmp_path / "decoding.jsonl", time.monotonic() + 60))
+    tried = {Decoding(**row["decoding"]): row["flaw"] for row in (*found["results"], *found["others"])}
+    asked = product((True, False), (0.0, 0.65, 1.0), (True, False))
+    assert tried.keys() == {Decoding(*way) for way in asked}
+    assert {way for way, flaw in tried.items() if flaw} == {
+        way for way in tried if way.region and (way not in CANDIDATES)
+    }
+    assert all(row["images_per_s"] is None for row in found["others"]), "they were timed side by side"
 
 
 def test_limits_fit_eight_minutes() -> None:

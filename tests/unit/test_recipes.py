@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from drawing import natural_picture
 
 from dali_fixres.cli import app
@@ -137,6 +139,19 @@ def test_dry_runs_of_methods_that_run_the_network_once(many: Path, tmp_path: Pat
     assert (content["phases"], content["learning_parameters"]) == ([], 0)
 
     assert dry("--method", "sgd")["passes"] == []
+
+
+@pytest.mark.parametrize("dry", [("--dry-run",), ()])
+def test_activations_are_not_mapped_for_a_classifier_that_knows_nothing(
+    many: Path, tmp_path: Path, dry: tuple[str, ...]
+) -> None:
+    """Weights with other classes leave a new head, which frechet would never train; a dry run says so, too."""
+    torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), tmp_path / "seven.pth")
+    told = ["finetune", "--data", str(many), "--model", "resnet18", "--weights", str(tmp_path / "seven.pth"), *dry]
+    wanted = ["--method", "frechet", "--test-res", "96", "--out", str(tmp_path / "run")]
+    with pytest.raises(ConfigError, match="frechet learns nothing, and resnet18 has a new classifier"):
+        app([*told, *wanted], exit_on_error=False, result_action="return_value")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_without_a_network(many: Path, tmp_path: Path) -> None:
