@@ -6,7 +6,9 @@ one run, not absolute figures.
 """
 
 import re
+import shutil
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -39,6 +41,7 @@ __all__ = [
     "open_bench_data",
     "report",
     "row_of",
+    "sources",
     "spread",
     "start",
 ]
@@ -210,11 +213,26 @@ def report(
         **about_data,
     }
     out = flags.json or RESULTS / f"{name}.json"
-    head = {"bench": name, "command": command_of(name, flags), "environment": {**environment(), **machine}}
+    head = {
+        "bench": name,
+        "command": command_of(name, flags),
+        "sources": sources(),
+        "environment": {**environment(), **machine},
+    }
     write_json(out, {**head, "data": data, **content})
     if figure is not None:
         save_figure(figure, out.with_suffix(".png"))
     return out
+
+
+def sources() -> str | None:
+    """Return which sources were measured: the commit, with ``-dirty`` behind it if they differ; None outside of git."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude=*"]
+    asked = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - a fixed command
+    return asked.stdout.strip() if asked.returncode == 0 else None
 
 
 def command_of(name: str, flags: Any) -> str:

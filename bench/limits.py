@@ -104,10 +104,20 @@ def tables(content: Mapping[str, Any]) -> dict[str, Table]:
 
 def _machine_table(content: Mapping[str, Any]) -> Table:
     cores, (decode,) = content["environment"]["usable_cores"], content["results"]
-    table = Table("", "", "median")
-    table.add_row("memory copy", "GB/s read and written, all cores", f"{content['memory_gb_per_s']['median']:.1f}")
-    table.add_row("matrix product", f"GFLOP/s, {content['device']}", f"{content['matmul_gflop_per_s']['median']:.0f}")
-    table.add_row("whole JPEGs by Pillow, for comparison", "images/s, one core", f"{decode['images_per_s']:.0f}")
+    table = Table("", "", "")
+    table.add_row(
+        "memory copy",
+        "GB/s read and written, all cores, the most of the repeats",
+        f"{content['memory_gb_per_s']['most']:.1f}",
+    )
+    table.add_row(
+        "matrix product",
+        f"GFLOP/s, {content['device']}, the most of the repeats",
+        f"{content['matmul_gflop_per_s']['most']:.0f}",
+    )
+    table.add_row(
+        "whole JPEGs by Pillow, for comparison", "images/s, one core, median", f"{decode['images_per_s']:.0f}"
+    )
     table.add_row("", f"images/s, one core, times {cores}", f"{decode['images_per_s'] * cores:.0f}")
     return table
 
@@ -126,7 +136,7 @@ def _figure(content: Mapping[str, Any]) -> Figure:
     """Draw how many pictures a second each network could train on if all of it were matrix products."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    peak = content["matmul_gflop_per_s"]["median"]
+    peak = content["matmul_gflop_per_s"]["most"]
     for model in dict.fromkeys(row["model"] for row in content["network"]):
         same = [row for row in content["network"] if row["model"] == model]
         axes.plot([row["res"] for row in same], [peak / row["step_gflop"] for row in same], marker="o", label=model)
@@ -137,7 +147,8 @@ def _figure(content: Mapping[str, Any]) -> Figure:
 
 
 def _figures(values: list[float]) -> dict[str, Any]:
-    return {"median": round(float(np.median(values)), 2), "repeats": [round(value, 2) for value in values]}
+    """Return the most of some repeats, which is nearest to a limit, and all of them."""
+    return {"most": round(max(values), 2), "repeats": [round(value, 2) for value in values]}
 
 
 def _decode(index: Index, most: int) -> Callable[[], float]:

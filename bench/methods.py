@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import App, Parameter
-from harness import command_of, start
+from harness import command_of, sources, start
 from matplotlib.figure import Figure
 from rich.table import Table
 
@@ -96,6 +96,7 @@ def main(bench: Bench) -> None:
     content = {
         "bench": "methods",
         "command": command_of("methods", bench),
+        "sources": sources(),
         "environment": environment(),
         "data": bench.data.name,
         "recipe": bench.recipe.read_text(),

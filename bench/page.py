@@ -165,7 +165,7 @@ def _loader_limits(content: Any, limits: list[Any], sides: list[int]) -> list[li
     if not same:
         return []
     decode = same[0]["results"][0]["images_per_s"] * same[0]["environment"]["usable_cores"]
-    memory = 1e9 * same[0]["memory_gb_per_s"]["median"]
+    memory = 1e9 * same[0]["memory_gb_per_s"]["most"]
     return [
         ["*for comparison:* whole pictures decoded by Pillow, one core x cores", *(f"{decode:.0f}" for _ in sides)],
         # Three bytes of a pixel are read, and three floats written.
@@ -187,7 +187,7 @@ def _beside_arithmetic(content: Any, limits: list[Any]) -> Table | None:
     if not network:
         return None
     gflop = {row["res"]: row["step_gflop"] for row in network}
-    peak = same[0]["matmul_gflop_per_s"]["median"]
+    peak = same[0]["matmul_gflop_per_s"]["most"]
     rows = [row for row in content["results"] if row["stage"] == finetune_cost.TRAIN and row["res"] in gflop]
     lines = [
         [f"{row['res']}", f"{row['images_per_s']:.0f}", f"{peak / gflop[row['res']]:.0f}",
