@@ -1,4 +1,4 @@
-"""What loader and network are to reach together on any machine, judged by what `throughput.py` has found. Pure."""
+"""What is to be reached on any machine, judged by what `throughput.py` and `switching.py` have found. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from stages import OURS
 
-__all__ = ["Goal", "goals_of_throughput", "goals_table"]
+__all__ = ["Goal", "goals_of_switching", "goals_of_throughput", "goals_table"]
 
 LEAST_OVERLAP = 0.95
 """Together, over what loader and step can come to."""
@@ -17,6 +17,9 @@ WITHIN = 3.0
 
 MOST_PYTHON = {"cpu": 0.01, "cuda": 0.02}
 """Of a step; on a GPU what is not hidden behind the device."""
+
+MOST_OF_CHANGE = 1.2
+"""Of a steady batch, for the first one after a change of resolution, whichever."""
 
 Content = Mapping[str, Any]
 
@@ -41,9 +44,24 @@ def goals_of_throughput(content: Content) -> list[Goal]:
     return [_overlap(content), _python(content)]
 
 
+def goals_of_switching(content: Content) -> list[Goal]:
+    """Return the goals for what a change of resolution costs, by the median of each pair, and for exact sizes."""
+    ratios = [
+        (row["first_ratio"], f"{row['first_ratio']:.2f} from {row['from']} to {row['res']} px")
+        for row in content["results"]
+        if (row["stage"], row["loader"]) == ("switch", OURS)
+    ]
+    worst, found = max(ratios)
+    wrong = content["batches_at_wrong_resolution"]
+    return [
+        Goal(f"a change costs at most {MOST_OF_CHANGE} of a steady batch", found, worst <= MOST_OF_CHANGE),
+        Goal("no batch of a wrong resolution", f"{wrong} of {content['num_batches']}", wrong == 0),
+    ]
+
+
 def _overlap(content: Content) -> Goal:
     on_cpu = content["device"] == "cpu"
-    of = "what both come to with fair shares of the cores" if on_cpu else "the slower one"
+    of = "what the cores allow" if on_cpu else "the slower one"
     text = f"loader and step together at least {LEAST_OVERLAP} of {of}, where they are within {WITHIN:g} times"
     rows = {(row["stage"], row["res"]): row["images_per_s"] for row in content["results"] if row["loader"] == OURS}
     found = {}

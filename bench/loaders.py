@@ -34,10 +34,10 @@ def pil_pictures(index: Index, rows: list[int], side_px: int) -> Pictures:
     return Pictures(files_of(index, rows), OfPil({"mean": IMAGENET.mean, "std": IMAGENET.std}, side_px))
 
 
-def training_plan(index: Index, resolution: Resolution, batch_size: int) -> TrainPlan:
-    """Return training at one resolution without colour jitter, which the others do not have either."""
-    plain = replace(AUGMENTATIONS["train"], jitter=0.0)
-    return TrainPlan(index, plain, Schedule((Phase(0, resolution.crop_px),)), batch_size)
+def training_plan(index: Index, resolution: Resolution, batch_size: int, jitter: float = 0.0) -> TrainPlan:
+    """Return training at one resolution; if not said otherwise without colour jitter, which the others do not have."""
+    augmentation = replace(AUGMENTATIONS["train"], jitter=jitter)
+    return TrainPlan(index, augmentation, Schedule((Phase(0, resolution.crop_px),)), batch_size)
 
 
 def check_size(index: Index, batch_size: int, num_batches: int) -> None:

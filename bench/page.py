@@ -42,7 +42,7 @@ class Shown(NamedTuple):
     """How results of a bench are shown.
 
     Attributes:
-        command: That gives them, where the file does not say.
+        command: That gives them.
         tables: From a file's content, and what `limits.py` has found on the same machine.
     """
 
@@ -78,24 +78,32 @@ def _section(name: str, kept: list[Kept]) -> str:
             other.content for other in kept if other.content.get("bench") == "limits" and other.machine == one.machine
         ]
         tables = shown.tables(one.content, of_machine)
-        parts.append(_about(one.content.get("command", shown.command), one))
+        parts.append(_about(one))
         parts += [f"{title[:1].upper()}{title[1:]}:\n\n{_markdown(table)}" for title, table in tables.items()]
     return "\n\n".join(parts)
 
 
-def _about(command: str, kept: Kept) -> str:
+def _about(kept: Kept) -> str:
     """Return what was run on which machine with which versions, and where the file is."""
-    env = kept.content["environment"]
+    env, command = kept.content["environment"], kept.content["command"]
+    sources = f" ({kept.content['sources']})" if kept.content.get("sources") else ""
     machine = f"{env['usable_cores']} cores of {env['cpu']}" + (f" and {env['gpu']}" if env["gpu"] else "")
     versions = ("torch", "torchvision", "nvidia-dali-cuda120", "timm", "pillow", "python")
     named = ", ".join(f"{name.removesuffix('-cuda120')} {env[name]}" for name in versions)
     link = f"[{kept.path.name}](../bench/results/{kept.path.name})"
     data = kept.content.get("data", {})
     pictures = data if isinstance(data, str) else data.get("name") or data.get("title") or "none"
-    peers = kept.content.get("peers") or {"ffcv": env.get("ffcv") or {}}
-    told = ", ".join(f"{peer} {about[peer]}" for peer, about in peers.items() if about.get(peer))
+    told = ", ".join(_peer(name, about) for name, about in kept.content.get("peers", {}).items())
     others = f"; beside it {told}" if told else ""
-    return f"`{command}` on {machine}, {kept.date}; pictures: {pictures}; {named}{others}; {link}."
+    ours = f"dali-fixres {env['dali-fixres']}{sources}"
+    return f"`{command}` on {machine}, {kept.date}; pictures: {pictures}; {ours}, {named}{others}; {link}."
+
+
+def _peer(name: str, about: Mapping[str, Any]) -> str:
+    """Name a peer, its version, and how many workers suited it, or say that it has failed."""
+    package = next((one for one in about if one in name.split("-")), None)
+    version = f" {about[package]}" if package else ""
+    return f"{name} (failed)" if "failed" in about else f"{name}{version} ({about['workers']} workers)"
 
 
 def _gpus(kept: list[Kept]) -> str:
@@ -194,7 +202,11 @@ def _beside_arithmetic(content: Any, limits: list[Any]) -> Table | None:
          f"{row['images_per_s'] * gflop[row['res']] / peak:.0%}"]
         for row in rows
     ]  # fmt: skip
-    return _table(["res, px", "train step, images/s", "*limit:* matrix products, images/s", "share"], lines)
+    return (
+        _table(["res, px", "train step, images/s", "*limit:* matrix products, images/s", "share"], lines)
+        if lines
+        else None
+    )
 
 
 def _operators(content: Any, _: Any) -> Tables:
@@ -226,14 +238,8 @@ def _copies_accuracy(content: Any, _: Any) -> Tables:
 SHOWN: Mapping[str, Shown] = {
     "limits": Shown("uv run python bench/limits.py", lambda content, _: limits.tables(content)),
     "throughput": Shown("uv run python bench/throughput.py", _throughput),
-    "prepared": Shown(
-        "uv run python bench/prepared.py --repeats 5 --peers torchvision,ffcv=FFCV_ENV/bin/python",
-        _prepared,
-    ),
-    "prepared-grocery": Shown(
-        "uv run python bench/prepared.py --data grocery --repeats 3 --peers torchvision,ffcv=FFCV_ENV/bin/python",
-        _prepared,
-    ),
+    "prepared": Shown("uv run python bench/prepared.py", _prepared),
+    "prepared-grocery": Shown("uv run python bench/prepared.py --data grocery", _prepared),
     "freed_memory": Shown("uv run python bench/freed_memory.py", lambda content, _: freed_memory.tables(content)),
     "operators": Shown("uv run python bench/operators.py", _operators),
     "switching": Shown("uv run python bench/switching.py", lambda content, _: switching.tables(content)),

@@ -80,9 +80,10 @@ def serve(loader: Callable[[Settings, int], Iterable[Any]], packages: Sequence[s
         return _measure(*made(workers, res), batch_size)
 
     tried = settings["workers"]
-    # The first figure, of files that may not have been read before, gives way to the second.
-    speeds = {workers: measure(workers, settings["res"]) for workers in (tried[0], *tried)}
-    workers = max(tried, key=speeds.__getitem__)
+    for workers in tried:  # files may not have been read before
+        measure(workers, settings["res"])
+    turns = [*tried, *reversed(tried)]
+    workers = max((measure(workers, settings["res"]), workers) for workers in turns)[1]
     about = {"workers": workers, **{name: version(name) for name in packages}}
     print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:

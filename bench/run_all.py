@@ -10,6 +10,7 @@ A results file of the same name is kept, so a call that was stopped is called ag
 and the others are measured all the same.
 """
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -132,7 +133,8 @@ def main(bench: Bench) -> None:
         what = f"{name}-{bench.data.name}" if bench.data else name
         out = kept_path(bench.folder, what, machine, today)
         if out.exists() and not bench.again:
-            reporter.line(f"{name}: kept {out}")
+            command = json.loads(out.read_text(encoding="utf-8"))["command"]
+            reporter.line(f"{name}: kept {out}, measured by `{command}`; --again measures it anew")
             continue
         out.parent.mkdir(parents=True, exist_ok=True)
         flags = [*commands(bench)[name], f"--json={out}"]

@@ -1,5 +1,6 @@
 """What a training consists of, each part measured by itself and together: the measures of `throughput.py`."""
 
+import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from dali_fixres.checkpoint import CheckpointClock
 from dali_fixres.colour import IMAGENET
 from dali_fixres.distributed import World
 from dali_fixres.evaluation import evaluate
+from dali_fixres.index import Index
 from dali_fixres.interruption import Orders
 from dali_fixres.metrics import Tally
 from dali_fixres.optim import LearningRate, build_optimizer
@@ -40,6 +42,9 @@ SHOWN = (STORAGE, "read", "decode", "loader", "train step", "bare step", "togeth
 
 WARM_UP = 2
 """Batches before the clock starts: threads are awake by then, and a loader is as far ahead as it will be."""
+
+PREFETCH = 2
+"""Batches that a graph is ahead of the one in use."""
 
 LEAST = 2
 """Timed batches of a repeat, however long they take."""
@@ -138,11 +143,9 @@ class Stages:
     def of(self, plan: TrainPlan) -> dict[str, Callable[[], Repeat]]:
         """Return the measures at a plan's resolution, by stage."""
         null = learner_of(Null(len(plan.index.classes)).to(self.device))
-        # An epoch of each resolution's own, whose order no other stage or resolution has read in.
-        new = epochs_of(plan, first=plan.schedule.last.crop_px)
         stages: dict[str, Callable[[], Repeat]] = {
-            STORAGE: lambda: self._partial(self.parts["read"], plan, new),
-            **{name: partial(self._part, part, plan) for name, part in self.parts.items()},
+            STORAGE: partial(self._from_storage, plan),
+            **{name: partial(self._cached, part, plan) for name, part in self.parts.items()},
             "loader": partial(self._loader_alone, plan),
             "train step": partial(self._train_step, plan),
             "together": lambda: self._together(plan, self.learner),
@@ -154,12 +157,18 @@ class Stages:
             stages["bare step"] = lambda: self._bare_step(plan, self.learner)
         return stages
 
-    def _part(self, part: GraphPart, plan: TrainPlan) -> Repeat:
-        return self._partial(part, plan, epochs_of(plan))
+    def _from_storage(self, plan: TrainPlan) -> Repeat:
+        """Read pictures that the system does not hold in memory any more."""
+        ahead = list(islice(epochs_of(plan), WARM_UP + max(LEAST, self.limits.num_batches) + PREFETCH))
+        forget(plan.index, {row for one in ahead for row in one.ids.tolist()})
+        return self._part(self.parts["read"], plan, ahead)
 
-    def _partial(self, part: GraphPart, plan: TrainPlan, plans: Iterator[BatchPlan]) -> Repeat:
-        with worked_off(lambda ordered: part.run(_inputs(part, plan, ordered)), plans) as outputs:
+    def _part(self, part: GraphPart, plan: TrainPlan, plans: Iterable[BatchPlan]) -> Repeat:
+        with worked_off(lambda ordered: part.run(_inputs(part, plan, ordered)), iter(plans)) as outputs:
             return self._timed(outputs, plan.batch_size)
+
+    def _cached(self, part: GraphPart, plan: TrainPlan) -> Repeat:
+        return self._part(part, plan, epochs_of(plan))
 
     def _loader_alone(self, plan: TrainPlan) -> Repeat:
         with worked_off(self.loader.run, epochs_of(plan)) as batches:
@@ -196,12 +205,25 @@ def _inputs(part: GraphPart, plan: TrainPlan, plans: Iterator[BatchPlan]) -> Ite
     return (graph_inputs(one, plan.index, IMAGENET, decode_window=part.decode_window) for one in plans)
 
 
-def epochs_of(plan: TrainPlan, first: int = 0) -> Iterator[BatchPlan]:
+def epochs_of(plan: TrainPlan) -> Iterator[BatchPlan]:
     """Return the plans of one epoch after the other.
 
     Begun anew, it is the same pictures again, which the system remembers by then: that leaves out storage.
     """
-    return chain.from_iterable(plan.epoch(epoch) for epoch in count(first))
+    return chain.from_iterable(plan.epoch(epoch) for epoch in count())
+
+
+def forget(index: Index, rows: Iterable[int]) -> None:
+    """Have the system give up what it remembers of pictures, so that the next reading is one from storage.
+
+    Shards are mapped into memory, and stay there.
+    """
+    if index.in_shards:
+        return
+    for row in rows:
+        with index.path(row).open("rb") as file:
+            os.fdatasync(file)  # what is not yet written would be kept
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextmanager

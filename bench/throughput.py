@@ -30,7 +30,7 @@ from peers import INSTALLED, Peer, parse_peers, settings_of, started
 from stages import OURS, SHOWN, Limits, Repeat, Stages, learner_of, peak_host_mib
 from throughput_tables import SPEEDS, conclusion, drawn, tables
 from torch import nn
-from verdict import crossover, judge
+from verdict import Sharing, crossover, judge
 
 from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.commands.learner import prepare
@@ -42,7 +42,7 @@ from dali_fixres.index import Index
 from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.models.anatomy import run_once
 from dali_fixres.plan import TrainPlan
-from dali_fixres.processes import loader_threads
+from dali_fixres.processes import loader_threads, usable_cores
 from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
 from pipelines import Decoding, Loader
@@ -70,6 +70,9 @@ class Bench(Flags):
     torch_threads: int | None = None
     """torch's threads on a CPU; its own choice, which is one per core, if left out."""
 
+    jitter: float = 0.0
+    """Colour jitter, as for `dali-fixres train`, which has 0.3 by default; none if left out, as other loaders here."""
+
     peers: str | None = None
     """Other loaders to measure beside ours, with commas between: torchvision, torchvision-v2, timm, ffcv, ffcv-raw50,
     spdl; with =ENV/bin/python those of another environment. If left out the first three, but none with --quick or
@@ -93,7 +96,7 @@ def main(bench: Bench) -> None:
     device = choose_device(bench.device)
     opened = open_bench_data(bench)
     peers = _peers(bench, opened.index)
-    plans = [training_plan(opened.index, resolution, bench.batch_size) for resolution in bench.resolutions]
+    plans = [training_plan(opened.index, one, bench.batch_size, bench.jitter) for one in bench.resolutions]
     model = bench.model or ("resnet50" if device.type == "cuda" else "timm/mobilenetv3_small_050")
     if bench.torch_threads:
         torch.set_num_threads(bench.torch_threads)
@@ -187,6 +190,10 @@ def _speeds(found: Found, stage: str, res: int) -> list[float]:
     return [repeat.images_per_s for repeat in found.get(Key(stage, OURS, res), [])]
 
 
+def _cores(found: Found, stage: str, res: int) -> list[float]:
+    return [repeat.cores for repeat in found[Key(stage, OURS, res)] if repeat.cores is not None]
+
+
 def _results(found: Found, batch_size: int) -> list[dict[str, Any]]:
     """Return the documented rows; what Python takes is a row ``overhead`` of its own."""
     rows = []
@@ -206,11 +213,12 @@ def _results(found: Found, batch_size: int) -> list[dict[str, Any]]:
 def _overhead(found: Found, res: int, batch_size: int) -> dict[str, Any]:
     """Return what Python takes between the steps: that of a network that costs nothing, less its bare steps."""
     rounds = zip(_speeds(found, "python", res), _speeds(found, "null step", res), strict=True)
-    seconds = [max(batch_size / whole - batch_size / bare, 1e-6) for whole, bare in rounds]
+    seconds = [batch_size / whole - batch_size / bare for whole, bare in rounds]
     step_s = batch_size / statistics.median(_speeds(found, "train step", res))
     median_s = statistics.median(seconds)
     row = {
-        **row_of(Key("overhead", OURS, res), [batch_size / value for value in seconds]),
+        # By chance, a difference of next to nothing may be below it, and that is no speed.
+        **row_of(Key("overhead", OURS, res), [batch_size / max(value, 1e-6) for value in seconds]),
         "ms_per_step": round(1000 * median_s, 3),
         "share_of_step": round(median_s / step_s, 5),
     }
@@ -224,7 +232,8 @@ def _overhead(found: Found, res: int, batch_size: int) -> dict[str, Any]:
 
 def _verdict(found: Found, res: int, device: torch.device) -> dict[str, Any]:
     speeds = {stage: _speeds(found, stage, res) for stage in SHOWN}
-    return {"res": res, **asdict(judge(speeds, shares_cores=device.type == "cpu"))}
+    sharing = Sharing(usable_cores(), *(_cores(found, stage, res) for stage in ("loader", "train step")))
+    return {"res": res, **asdict(judge(speeds, sharing if device.type == "cpu" else None))}
 
 
 def _crossover(found: Found, verdicts: Sequence[dict[str, Any]]) -> int | None:

@@ -30,6 +30,7 @@ def tables(content: Content) -> dict[str, Table]:
         **peers,
         "ms of wall time per image, each part by itself": _parts_table(content),
         "loader and step together": _together_table(content),
+        "all in all": _summary_table(content),
         "goals": goals_table(goals_of_throughput(content)),
     }
 
@@ -68,7 +69,7 @@ def _parts_table(content: Content) -> Table:
 def _together_table(content: Content) -> Table:
     """Return how well loader and step overlap, what that takes, and what Python takes of a step."""
     on_cpu = content["device"] == "cpu"
-    table = _table("res, px", "overlap", "of shared cores" if on_cpu else "GPU MiB", "cores")
+    table = _table("res, px", "overlap", "of what cores allow" if on_cpu else "GPU MiB", "cores")
     for heading in ("Python, ms", "of a step", *([] if on_cpu else ["not hidden"])):
         table.add_column(heading, justify="right")
     rows = {(row["stage"], row["res"]): row for row in content["results"] if row["loader"] == OURS}
@@ -85,6 +86,24 @@ def _together_table(content: Content) -> Table:
             *([] if on_cpu else [f"{overhead['not_hidden_share']:.2%}"]),
         )
     return table
+
+
+def _summary_table(content: Content) -> Table:
+    """Return from which resolution on the network is the limit, and how much memory all of it has taken."""
+    table = _table("network is slower than the loader", "host MiB at most", "GPU MiB at most")
+    on_gpu = content["device"] != "cpu"
+    table.add_row(_crossover(content), str(content["peak_host_mib"]), str(content["peak_device_mib"]) if on_gpu else "")
+    return table
+
+
+def _crossover(content: Content) -> str:
+    if content["crossover_px"] is not None:
+        return f"from about {content['crossover_px']} px on"
+    rows = {(row["stage"], row["res"]): row["images_per_s"] for row in content["results"] if row["loader"] == OURS}
+    slower = [rows["train step", one["res"]] < rows[LOADER, one["res"]] for one in content["verdicts"]]
+    return (
+        "at all of these resolutions" if all(slower) else "at none of these" if not any(slower) else "at some of these"
+    )
 
 
 def _table(*headings: str) -> Table:

@@ -5,8 +5,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
-__all__ = ["NETWORK", "STORAGE", "Verdict", "crossover", "judge"]
+__all__ = ["NETWORK", "STORAGE", "Sharing", "Verdict", "crossover", "judge"]
 
 NETWORK = "network"
 
@@ -28,7 +29,7 @@ class Verdict:
         ms_per_image: What each of these takes by itself on all of the machine, ms of wall time. Where parts run beside
             one another (reading on the CPU, decoding on the GPU), what the graph takes as far as that part.
         overlap_efficiency: Together over the slower of loader and step; at best 1 where these do not share cores.
-        shared_efficiency: Where they do, together over what they come to when cores are shared fairly; else None.
+        shared_efficiency: Where they do, together over the most that the cores allow; else None.
     """
 
     limit: str
@@ -37,20 +38,33 @@ class Verdict:
     shared_efficiency: float | None
 
 
-def judge(speeds: Speeds, *, shares_cores: bool) -> Verdict:
+class Sharing(NamedTuple):
+    """What loader and step keep busy by themselves, where they run on the same cores.
+
+    Attributes:
+        num_cores: That there are.
+        loader, step: Cores in use, in each round.
+    """
+
+    num_cores: int
+    loader: Sequence[float]
+    step: Sequence[float]
+
+
+def judge(speeds: Speeds, sharing: Sharing | None) -> Verdict:
     """Judge a resolution.
 
-    Where loader and step each fill the cores by themselves, each gets the share of them with which it is as fast as
-    the other: ``1 / (1 / loader + 1 / step)`` images/s. That is the slower of the two with fair shares.
+    On cores that they share, loader and step together can be no faster than the slower one, and no faster than the core
+    time allows that both take for a picture, with all cores busy all the time.
 
     Args:
         speeds: With the stages ``storage``, ``read``, ``decode``, ``loader``, ``train step`` and ``together``.
-        shares_cores: Whether the network runs on the cores that the loader runs on.
+        sharing: None where the network has a device of its own.
     """
     storage, read, decode, loader, step = (
         1000 / statistics.median(speeds[stage]) for stage in (STORAGE, "read", "decode", "loader", "train step")
     )
-    if shares_cores:  # each graph does what the one before does, too
+    if sharing is not None:  # each graph does what the one before does, too
         parts = {"read": read, "decode": max(decode - read, 0.0), "resize": max(loader - max(decode, read), 0.0)}
         slowest = max(parts, key=lambda name: parts[name])
     else:
@@ -58,13 +72,20 @@ def judge(speeds: Speeds, *, shares_cores: bool) -> Verdict:
         slowest = next(name for name, ms in parts.items() if ms >= ALL_OF_IT * loader)
     limits = {NETWORK: step, STORAGE: storage, slowest: loader}
     rounds = list(zip(speeds["loader"], speeds["train step"], speeds["together"], strict=True))
-    fair = statistics.median(both * (1 / alone + 1 / stepped) for alone, stepped, both in rounds)
     return Verdict(
         limit=max(limits, key=lambda name: limits[name]),
         ms_per_image={name: round(ms, 4) for name, ms in {STORAGE: storage, **parts, NETWORK: step}.items()},
         overlap_efficiency=round(statistics.median(both / min(alone, stepped) for alone, stepped, both in rounds), 3),
-        shared_efficiency=round(fair, 3) if shares_cores else None,
+        shared_efficiency=None if sharing is None else _of_what_cores_allow(rounds, sharing),
     )
+
+
+def _of_what_cores_allow(rounds: Sequence[tuple[float, float, float]], sharing: Sharing) -> float:
+    shares = []
+    for (alone, stepped, both), loader, step in zip(rounds, sharing.loader, sharing.step, strict=True):
+        core_s = loader / alone + step / stepped  # of a picture
+        shares.append(both / min(alone, stepped, sharing.num_cores / core_s))
+    return round(statistics.median(shares), 3)
 
 
 def crossover(points: Sequence[tuple[int, float, float]]) -> int | None:

@@ -22,7 +22,6 @@ from dali_fixres.report.environment import environment
 from dali_fixres.report.progress import Reporter
 from dali_fixres.runs import write_json
 from pipelines.decoding import (
-    NO_ANSWER,
     NUM_WAYS,
     REGIONS_ON_CPU,
     WHOLE,
@@ -152,7 +151,7 @@ def tried(way: Decoding, command: Sequence[str], limit_s: float) -> tuple[Attemp
         done = subprocess.run(command, check=False, capture_output=True, timeout=limit_s)  # noqa: S603 - our own module
     except subprocess.TimeoutExpired as late:
         log = _text(late.stdout) + _text(late.stderr)
-        return Attempt(way, f"{NO_ANSWER} {limit_s:g} s", last_lines=_last_lines(log)), log
+        return Attempt(way, f"no answer within {limit_s:g} s", last_lines=_last_lines(log), timed_out=True), log
     log = _text(done.stdout) + _text(done.stderr)
     results = [line for line in _text(done.stdout).splitlines() if line.startswith("{")]
     problem = _problem(done.returncode, _text(done.stderr))

@@ -305,7 +305,8 @@ def test_the_committed_page_is_made_of_the_committed_results() -> None:
 
 def test_the_page_takes_the_newest_file_of_each_machine(tmp_path: Path) -> None:
     """Tables and figures come from the newest date; what has no file says so; an unknown figure is refused."""
-    environment = dict.fromkeys(("torch", "torchvision", "nvidia-dali-cuda120", "timm", "pillow", "python"), "1")
+    packages = ("dali-fixres", "torch", "torchvision", "nvidia-dali-cuda120", "timm", "pillow", "python")
+    environment = dict.fromkeys(packages, "1")
     for date, speed in (("2026-01-02", 10.0), ("2026-01-03", 20.0)):
         rows = [
             {"stage": "loader", "loader": loader, "res": 128, "images_per_s": number * speed, "repeats": [1, 2]}
@@ -314,7 +315,9 @@ def test_the_page_takes_the_newest_file_of_each_machine(tmp_path: Path) -> None:
         content = {
             "command": "the command",
             "environment": {**environment, "cpu": "CPU", "usable_cores": 2, "gpu": None},
+            "sources": "0a1b2c3",
             "data": "some",
+            "peers": {"ffcv-raw50": {"workers": 3, "ffcv": "1.0.2"}, "timm": {"failed": "it has no memory"}},
             "results": rows,
         }
         (tmp_path / f"prepared_2-core-cpu_{date}.json").write_text(json.dumps(content))
@@ -323,7 +326,8 @@ def test_the_page_takes_the_newest_file_of_each_machine(tmp_path: Path) -> None:
     ]
     made = page(tmp_path, "{{table prepared}}\n{{table switching}}\n{{prepared:results.0.images_per_s|.1f}}\n")
     assert "| prepared | 20 |\n| other | 40 |\n| prepared ÷ other | 0.50 |" in made
-    assert made.startswith("`the command` on 2 cores of CPU, 2026-01-03; pictures: some;")
+    assert made.startswith("`the command` on 2 cores of CPU, 2026-01-03; pictures: some; dali-fixres 1 (0a1b2c3), ")
+    assert "; beside it ffcv-raw50 1.0.2 (3 workers), timm (failed); " in made
     assert "Not measured yet; `uv run python bench/switching.py` does.\n20.0\n" in made
     with pytest.raises(UserError, match=r"has no results\.5, which"):
         page(tmp_path, "{{prepared:results.5|}}")

@@ -18,7 +18,6 @@ from dali_fixres.distributed import World
 from dali_fixres.report.progress import Reporter
 from pipelines.decoding import (
     CANDIDATES,
-    NO_ANSWER,
     NUM_WAYS,
     REGIONS_ON_CPU,
     WHOLE,
@@ -209,7 +208,7 @@ def test_a_time_limit_is_believed_for_a_day(own_cache: Path) -> None:
     (file,) = (own_cache / "decoding").iterdir()
     content = json.loads(file.read_text())
     late, crashed = content["attempts"][1], content["attempts"][2]
-    late |= {"problem": f"{NO_ANSWER} 25 s"}
+    late |= {"problem": "no answer within 25 s", "timed_out": True}
     crashed |= {"problem": "crashed with SIGSEGV"}
     file.write_text(json.dumps(content))
     same_day = Trying(speed=9000.0)
@@ -266,7 +265,7 @@ def test_a_trial_that_hangs_is_ended() -> None:
     """After its time limit a trial is killed, and that is its result, with what it has written until then."""
     program = "import time; print('loading', flush=True); time.sleep(60)"
     attempt, log = tried(WHOLE, [sys.executable, "-c", program], 2)
-    assert attempt.problem == "no answer within 2 s"
+    assert (attempt.problem, attempt.timed_out) == ("no answer within 2 s", True)
     assert attempt.last_lines == tuple(log.split())
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from goals import goals_of_throughput
+from goals import goals_of_switching, goals_of_throughput
 
 
 def content(device: str, loader: float, step: float, overhead: float, efficiency: float) -> dict[str, Any]:
@@ -33,3 +33,23 @@ def test_overlap_is_judged_where_the_two_are_near() -> None:
     """Beyond three times there is nothing to judge, and that is said instead of a pass."""
     overlap, _ = goals_of_throughput(content("cpu", 310, 100, 0, 0.5))
     assert (overlap.passed, overlap.found) == (None, "at no resolution are they that near")
+
+
+def test_changes_are_judged_by_the_worst_pair() -> None:
+    """Only those of our own stream count, between sizes met before; any batch of a wrong size is one too many."""
+    rows = [
+        {"stage": "switch", "loader": loader, "from": 128, "res": res, "first_ratio": ratio}
+        for loader, res, ratio in (("dali-fixres", 160, 1.1), ("dali-fixres", 320, 1.2), ("new DataLoader", 320, 3.0))
+    ]
+    stage = {"stage": "train → evaluate", "loader": "dali-fixres", "from": 128, "res": 320, "first_ratio": 1.5}
+    found = {"results": [*rows, stage], "num_batches": 9, "batches_at_wrong_resolution": 0}
+    assert [(goal.passed, goal.found) for goal in goals_of_switching(found)] == [
+        (True, "1.20 from 128 to 320 px"),
+        (True, "0 of 9"),
+    ]
+    rows[0]["first_ratio"] = 1.21
+    worse = {**found, "batches_at_wrong_resolution": 1}
+    assert [(goal.passed, goal.found) for goal in goals_of_switching(worse)] == [
+        (False, "1.21 from 128 to 160 px"),
+        (False, "1 of 9"),
+    ]

@@ -27,7 +27,6 @@ def test_meter_sums_losses_over_pictures() -> None:
 
 def test_a_look_in_between_changes_no_sum() -> None:
     """Losses that were looked at are not counted again, and those after them are added."""
-    epoch = meter()
     looked, unlooked = meter(), meter()
     for step, loss in enumerate((0.1, 0.7, 0.3), start=1):
         for epoch in (looked, unlooked):

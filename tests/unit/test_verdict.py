@@ -1,7 +1,7 @@
 """What measured speeds mean, in figures that can be checked by hand."""
 
 import pytest
-from verdict import crossover, judge
+from verdict import Sharing, crossover, judge
 
 SLOW_LOADER = {
     "storage": [10000.0],
@@ -14,12 +14,16 @@ SLOW_LOADER = {
 """In ms per picture: reading 0.05, of new pictures 0.1, decoding 0.95 more, resizing 1 more; the step 0.5."""
 
 
+ALL_OF_TWO = Sharing(2, [2.0], [2.0])
+"""Loader and step each fill two cores."""
+
+
 def test_slowest_part_of_a_slow_loader_is_the_limit() -> None:
     """Parts are differences of the graphs' times, and the largest of the loader's limits where the step is faster."""
-    verdict = judge(SLOW_LOADER, shares_cores=True)
+    verdict = judge(SLOW_LOADER, ALL_OF_TWO)
     assert verdict.ms_per_image == {"storage": 0.1, "read": 0.05, "decode": 0.95, "resize": 1.0, "network": 0.5}
     assert verdict.limit == "resize"
-    assert judge({**SLOW_LOADER, "decode": [900.0]}, shares_cores=True).limit == "decode"
+    assert judge({**SLOW_LOADER, "decode": [900.0]}, ALL_OF_TWO).limit == "decode"
 
 
 @pytest.mark.parametrize(
@@ -27,35 +31,53 @@ def test_slowest_part_of_a_slow_loader_is_the_limit() -> None:
 )
 def test_the_first_part_that_takes_all_of_the_time_is_the_limit(read: float, decode: float, limit: str) -> None:
     """On a GPU parts run beside one another, so the graph is as slow as the slowest of them and no slower."""
-    verdict = judge({**SLOW_LOADER, "read": [read], "decode": [decode]}, shares_cores=False)
+    verdict = judge({**SLOW_LOADER, "read": [read], "decode": [decode]}, None)
     assert verdict.limit == limit
     assert verdict.ms_per_image["decode"] == pytest.approx(1000 / decode, abs=1e-4)
 
 
-@pytest.mark.parametrize("shares_cores", [True, False])
-def test_storage_is_the_limit_where_new_pictures_come_slower_than_all_else(shares_cores: bool) -> None:
+@pytest.mark.parametrize("sharing", [ALL_OF_TWO, None])
+def test_storage_is_the_limit_where_new_pictures_come_slower_than_all_else(sharing: Sharing | None) -> None:
     """The loader's own speed is that of pictures that the system remembers, so it does not show this."""
-    assert judge({**SLOW_LOADER, "storage": [400.0]}, shares_cores=shares_cores).limit == "storage"
+    assert judge({**SLOW_LOADER, "storage": [400.0]}, sharing).limit == "storage"
 
 
 def test_network_is_the_limit_where_the_step_is_slower() -> None:
     """A step slower than the loader is the limit, even if a part of the loader is slow as well."""
-    for shares_cores in (False, True):
-        assert judge({**SLOW_LOADER, "train step": [499.0]}, shares_cores=shares_cores).limit == "network"
+    for sharing in (None, ALL_OF_TWO):
+        assert judge({**SLOW_LOADER, "train step": [499.0]}, sharing).limit == "network"
 
 
 def test_overlap_is_against_the_slower_of_the_two_in_the_same_round() -> None:
-    """Efficiencies are medians over rounds, so one disturbed round does not count; cores are shared on a CPU only."""
+    """Efficiencies are medians over rounds, so one disturbed round does not count; cores are shared on a CPU only.
+
+    Two that each fill the cores come to half of either, in the first and last round.
+    """
     speeds = {
         **SLOW_LOADER,
         "loader": [500.0, 500.0, 250.0],
         "train step": [500.0, 1000.0, 250.0],
         "together": [250.0, 475.0, 125.0],
     }
-    gpu, cpu = (judge(speeds, shares_cores=shares) for shares in (False, True))
+    sharing = Sharing(2, [2.0, 2.0, 2.0], [2.0, 1.0, 2.0])
+    gpu, cpu = (judge(speeds, one) for one in (None, sharing))
     assert gpu.overlap_efficiency == cpu.overlap_efficiency == 0.5
     assert gpu.shared_efficiency is None
     assert cpu.shared_efficiency == 1.0
+
+
+@pytest.mark.parametrize(
+    ("loader", "step", "efficiency"),
+    [
+        (1.0, 1.0, 0.8),  # each has a core of its own, so no slower than by itself: 400 of 500
+        (2.0, 1.0, 0.9),  # 4 and 0.5 ms of a core for a picture: 444 a second on two, but not more than 500
+        (2.0, 2.0, 1.0),
+    ],
+)
+def test_together_is_judged_by_the_core_time_that_there_is(loader: float, step: float, efficiency: float) -> None:
+    """No more than the slower one by itself, and no more than core time for both of them."""
+    speeds = {**SLOW_LOADER, "loader": [500.0], "train step": [2000.0], "together": [400.0]}
+    assert judge(speeds, Sharing(2, [loader], [step])).shared_efficiency == efficiency
 
 
 @pytest.mark.parametrize(
