@@ -12,6 +12,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 NEVER = -1
 
+SHORT_SPIN = "300"
+"""Turns of GNU OpenMP's loop, together some microseconds, that a thread waits before it sleeps."""
+
 SAID_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -20,8 +23,11 @@ def prepare_host() -> None:
 
     What the user's environment says goes first, but for one thread under torchrun, which says that itself.
     """
-    # torch's idle threads spin by default, on cores that others could use, DALI's threads among them.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # torch's idle threads spin by default, on cores that others could use, DALI's threads among them. Asleep at once,
+    # they would be woken for each of the hundreds of operators of a step, which takes longer than many of these do.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ.setdefault("GOMP_SPINCOUNT", SHORT_SPIN)
     if num_local() > 1 and os.environ.get("OMP_NUM_THREADS") == "1":  # torchrun's own choice, however many cores
         os.environ["OMP_NUM_THREADS"] = str(usable_cores())
     if not any(name in os.environ for name in SAID_BY_USER):

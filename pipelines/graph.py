@@ -4,7 +4,9 @@ It knows no stage and no resolution; both arrive with each batch. This is the on
 and the casts that their untyped results need. Each step is a function, so that the benches can run a part of the graph.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from nvidia.dali import fn as _fn
@@ -18,6 +20,14 @@ __all__ = ["build_graph", "build_probe", "decoded", "inputs", "normalised", "rea
 
 fn: Any = _fn
 """DALI's operators; its stubs lack some, and type the results of others as unions that no operator takes."""
+
+GIVES_WAY = 10
+"""Niceness of DALI's threads over that of the process, on a CPU, where they share the cores with the network.
+
+torch's threads wait for one another after each operator of the network, so whatever stops one of them stops all, while
+the graph's work may be done at any time before the batch is wanted. More would gain little, and would starve the graph
+where other programs of the same session keep the cores busy.
+"""
 
 _INPUT_TYPES = [
     types.DALIDataType.UINT8,
@@ -68,8 +78,17 @@ def build_graph(
         num_threads=num_threads,
         prefetch_queue_depth=prefetch,
     )
-    pipeline.build()
+    if device_id is None:
+        _build_giving_way(pipeline)
+    else:
+        pipeline.build()
     return pipeline
+
+
+def _build_giving_way(pipeline: Any) -> None:
+    """Build it on a thread of less priority, which the threads that it starts inherit; Linux has one for each."""
+    with ThreadPoolExecutor(1, initializer=os.nice, initargs=(GIVES_WAY,)) as builder:
+        builder.submit(pipeline.build).result()
 
 
 def build_probe(

@@ -18,6 +18,7 @@ from dali_fixres.index import VAL, Index, open_data
 from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
 from dali_fixres.resolution import Resolution, Schedule
 from pipelines import Loader
+from pipelines.graph import GIVES_WAY
 from pipelines.loader import refused_row
 
 
@@ -41,6 +42,26 @@ def mixed_plans(index: Index) -> list[BatchPlan]:
         tests[-1],
         plan.at(2, 3),
     ]
+
+
+def niceness_of_threads() -> dict[int, int]:
+    """Return that of each thread of this process."""
+    return {
+        int(task.name): os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path("/proc/self/task").iterdir()
+    }
+
+
+def test_on_a_cpu_the_network_goes_first(index: Index) -> None:
+    """The graph's threads get what the process' other threads leave, which keep their priority."""
+    before = niceness_of_threads()
+    with Loader(index, max_batch_size=8, num_threads=3):
+        after = niceness_of_threads()
+    assert {task: after[task] for task in before.keys() & after.keys()} == {
+        task: before[task] for task in before.keys() & after.keys()
+    }
+    new = [niceness for task, niceness in after.items() if task not in before]
+    assert len(new) > 3
+    assert set(new) == {min(19, os.getpriority(os.PRIO_PROCESS, 0) + GIVES_WAY)}
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 4])

@@ -22,7 +22,7 @@ THREADS = "import os; print(os.environ['OMP_WAIT_POLICY'], os.environ['OMP_NUM_T
 
 def run(code: str, **environment: str) -> str:
     """Return what a Python prints."""
-    names = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    names = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
     inherited = {name: value for name, value in os.environ.items() if name not in names}
     return subprocess.run(
         [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=True
@@ -49,3 +49,11 @@ def test_cores_are_shared() -> None:
     assert run(PREPARED + THREADS, OMP_NUM_THREADS="1", LOCAL_WORLD_SIZE="2") == f"passive {max(1, cores // 2)}"
     assert run(PREPARED + THREADS, OMP_NUM_THREADS="3", LOCAL_WORLD_SIZE="2") == "passive 3"
     assert run(PREPARED + THREADS, OMP_NUM_THREADS="2", OMP_WAIT_POLICY="active") == "active 2"
+
+
+def test_threads_wait_awake_for_a_moment_only() -> None:
+    """For the next operator; what the user says of waiting goes first."""
+    spin = "import os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert run(PREPARED + spin) == "300"
+    assert run(PREPARED + spin, GOMP_SPINCOUNT="0") == "0"
+    assert run(PREPARED + spin, OMP_WAIT_POLICY="passive") == "None"
