@@ -12,8 +12,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 NEVER = -1
 
-SHORT_SPIN = "300"
-"""Turns of GNU OpenMP's loop, together some microseconds, that a thread waits before it sleeps."""
+SHORT_SPIN = "1000"
+"""Turns of GNU OpenMP's loop, together some ten microseconds, that a thread waits before it sleeps."""
 
 SAID_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
