@@ -65,7 +65,7 @@ class GraphPart:
             "device_id": (device.index or 0) if on_gpu else None,
         }
         pipeline: Any = pipeline_def(define)(**settings)
-        pipeline.build()
+        graph.build(pipeline, on_gpu=on_gpu)
         self._pipeline = pipeline
 
     def run(self, inputs: Iterable[GraphInputs]) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 # As ours: idle threads are not to spin beside others; it is read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 LEAST_AHEAD = 4
 """Batches that a peer may have made ahead however few workers it has; FFCV has three."""

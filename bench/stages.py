@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice, repeat, takewhile
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -160,7 +161,7 @@ class Stages:
     def _from_storage(self, plan: TrainPlan) -> Repeat:
         """Read pictures that the system does not hold in memory any more."""
         ahead = list(islice(epochs_of(plan), WARM_UP + max(LEAST, self.limits.num_batches) + PREFETCH))
-        forget(plan.index, {row for one in ahead for row in one.ids.tolist()})
+        forget(plan.index, {file for one in ahead for file in zip(one.ids.tolist(), one.rungs.tolist(), strict=True)})
         return self._part(self.parts["read"], plan, ahead)
 
     def _part(self, part: GraphPart, plan: TrainPlan, plans: Iterable[BatchPlan]) -> Repeat:
@@ -213,15 +214,19 @@ def epochs_of(plan: TrainPlan) -> Iterator[BatchPlan]:
     return chain.from_iterable(plan.epoch(epoch) for epoch in count())
 
 
-def forget(index: Index, rows: Iterable[int]) -> None:
+def forget(index: Index, files: Iterable[tuple[int, int]]) -> None:
     """Have the system give up what it remembers of pictures, so that the next reading is one from storage.
 
     Shards are mapped into memory, and stay there.
+
+    Args:
+        index: Of the pictures.
+        files: Row and rung of each.
     """
     if index.in_shards:
         return
-    for row in rows:
-        with index.path(row).open("rb") as file:
+    for row, rung in files:
+        with Path(os.fsdecode(index.file(row, rung))).open("rb") as file:
             os.fdatasync(file)  # what is not yet written would be kept
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

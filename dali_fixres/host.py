@@ -13,7 +13,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER = -1
 
 SHORT_SPIN = "1000"
-"""Turns of GNU OpenMP's loop, together some ten microseconds, that a thread waits before it sleeps."""
+"""Turns of the loop in which a thread of GNU OpenMP waits before it sleeps, about ten microseconds together.
+
+torch's wheels bring GNU OpenMP; threads of others sleep at once."""
 
 SAID_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 

@@ -7,6 +7,7 @@ and the casts that their untyped results need. Each step is a function, so that 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from nvidia.dali import fn as _fn
@@ -16,7 +17,7 @@ from nvidia.dali.pipeline import pipeline_def
 from dali_fixres.colour import Normalisation
 from pipelines.decoding import Decoding, takes_regions
 
-__all__ = ["build_graph", "build_probe", "decoded", "inputs", "normalised", "read", "resized"]
+__all__ = ["build", "build_graph", "build_probe", "decoded", "inputs", "normalised", "read", "resized"]
 
 fn: Any = _fn
 """DALI's operators; its stubs lack some, and type the results of others as unions that no operator takes."""
@@ -25,8 +26,8 @@ GIVES_WAY = 10
 """Niceness of DALI's threads over that of the process, on a CPU, where they share the cores with the network.
 
 torch's threads wait for one another after each operator of the network, so whatever stops one of them stops all, while
-the graph's work may be done at any time before the batch is wanted. More would gain little, and would starve the graph
-where other programs of the same session keep the cores busy.
+the graph's work may be done at any time before the batch is wanted. Of a core that both want, the graph still gets a
+tenth. With more niceness it would gain a little, and starve where other programs keep the cores busy.
 """
 
 _INPUT_TYPES = [
@@ -78,17 +79,26 @@ def build_graph(
         num_threads=num_threads,
         prefetch_queue_depth=prefetch,
     )
-    if device_id is None:
-        _build_giving_way(pipeline)
-    else:
-        pipeline.build()
+    build(pipeline, on_gpu=device_id is not None)
     return pipeline
 
 
-def _build_giving_way(pipeline: Any) -> None:
-    """Build it on a thread of less priority, which the threads that it starts inherit; Linux has one for each."""
-    with ThreadPoolExecutor(1, initializer=os.nice, initargs=(GIVES_WAY,)) as builder:
-        builder.submit(pipeline.build).result()
+def build(pipeline: Any, *, on_gpu: bool) -> None:
+    """Build a pipeline; on a CPU so that its threads give way to the network's.
+
+    The threads that it starts inherit the priority of the one that builds it, which on Linux is a thread's own.
+    """
+
+    def give_way_and_build() -> None:
+        with suppress(OSError):  # a sandbox may forbid it, and the graph runs without
+            os.nice(GIVES_WAY)
+        pipeline.build()
+
+    if on_gpu:
+        pipeline.build()
+        return
+    with ThreadPoolExecutor(1) as builder:
+        builder.submit(give_way_and_build).result()
 
 
 def build_probe(

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from drawing import natural_picture
 
-# Before torch is loaded: its idle threads are not to spin beside DALI's (see dali_fixres.cli.main).
+from dali_fixres.host import SHORT_SPIN
+
+# Before torch is loaded, as `dali_fixres.host` does in programs, which inherit this.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", SHORT_SPIN)
 
 
 @pytest.fixture(autouse=True)

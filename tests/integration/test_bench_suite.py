@@ -275,6 +275,17 @@ def test_run_all_names_results_and_keeps_them(run: Run, pictures: Path, tmp_path
     assert f"limits: kept {out}" in second.stderr
 
 
+def test_a_bench_that_fails_does_not_stop_the_others(run: Run, pictures: Path, tmp_path: Path) -> None:
+    """It is named at the end."""
+    missing = tmp_path / "nothing.pt"
+    flags = ("--only", "parity,limits", "--checkpoint", missing, "--results", tmp_path / "kept")
+    done = run("run_all", *flags)
+    assert done.returncode == 1
+    assert str(missing) in done.stderr
+    assert "error: failed: parity, and have said why above; the same call measures what is missing" in done.stderr
+    assert [path.name.partition("_")[0] for path in (tmp_path / "kept").glob("*.json")] == [f"limits-{pictures.name}"]
+
+
 def test_mistakes_are_one_line(run: Run) -> None:
     """What cannot be measured is refused before anything is, with exit code 2."""
     done = run("run_all", "--only", "nothing")

@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import threading
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -45,20 +46,22 @@ def mixed_plans(index: Index) -> list[BatchPlan]:
 
 
 def niceness_of_threads() -> dict[int, int]:
-    """Return that of each thread of this process."""
-    return {
-        int(task.name): os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path("/proc/self/task").iterdir()
-    }
+    """Return that of each thread of this process that is not just ending."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):
+            found[int(task.name)] = os.getpriority(os.PRIO_PROCESS, int(task.name))
+    return found
 
 
 def test_on_a_cpu_the_network_goes_first(index: Index) -> None:
     """The graph's threads get what the process' other threads leave, which keep their priority."""
     before = niceness_of_threads()
-    with Loader(index, max_batch_size=8, num_threads=3):
+    with Loader(index, max_batch_size=8, num_threads=3) as loader:
+        next(loader.run(training(index, "64").epoch(0)))
         after = niceness_of_threads()
-    assert {task: after[task] for task in before.keys() & after.keys()} == {
-        task: before[task] for task in before.keys() & after.keys()
-    }
+    kept = before.keys() & after.keys()
+    assert {task: after[task] for task in kept} == {task: before[task] for task in kept}
     new = [niceness for task, niceness in after.items() if task not in before]
     assert len(new) > 3
     assert set(new) == {min(19, os.getpriority(os.PRIO_PROCESS, 0) + GIVES_WAY)}

@@ -112,6 +112,17 @@ def test_copies_are_as_measured() -> None:
     assert f"come {low} times as fast as from the originals at 128 px and {high} times at 224 px" in TEXT
     others = [(times(name), words) for name, words in COPIES_AGAINST]
     assert ", ".join(f"{low} and {high} times {words}" for (low, high), words in others) in TEXT
+    sides = sorted({res for _, res in speeds})
+
+    def behind(other: str) -> list[int]:
+        return [res for res in sides if speeds["prepared", res] < speeds[other, res]]
+
+    first, first_raw = behind("ffcv")[0], behind("ffcv-raw50")[0]
+    assert behind("ffcv") == sides[sides.index(first) :]
+    assert behind("ffcv-raw50") == sides[sides.index(first_raw) :]
+    words = "with half of its pictures uncompressed"
+    assert f"FFCV is faster from {first} px on, {words} from {first_raw} px on" in TEXT
+    assert f"it is faster than FFCV up to {sides[sides.index(first) - 1]} px" in TEXT
 
 
 def _read(bench: str) -> Any:
