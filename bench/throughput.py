@@ -5,9 +5,9 @@
     uv run python bench/throughput.py --peers torchvision,torchvision-v2,timm,ffcv=FFCV_ENV/bin/python
 
 Each part is measured by itself, on the machine's own terms, and in turn with the others: read ratios of one run, not
-absolute figures. Other programs on the machine disturb our loader more than others, as its threads give way. Ten minutes on two cores, two with --quick; peers
-come on top, about two minutes each. On a CPU, loader and network want the same cores; the table says how well they
-share them.
+absolute figures. Other programs on the machine disturb our loader more than others: its threads give way. Ten minutes
+on two cores, two with --quick; peers come on top, about two minutes each. On a CPU, loader and network want the same
+cores; the table says how well they share them.
 """
 
 import statistics

@@ -28,7 +28,7 @@ __all__ = ["Loader"]
 class Loader:
     """Executes plans. Build it once; every resolution, stage and augmentation is just another plan.
 
-    On a CPU its threads give way to the caller's, by a niceness of 10. Have `dali_fixres.host.prepare_host` called before
+    On a CPU its threads give way to the caller's, by a niceness of 10. Call `dali_fixres.host.prepare_host` before
     torch is loaded: by default torch's idle threads spin for milliseconds, on cores that the loader then hardly gets.
 
     Example:
