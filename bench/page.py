@@ -70,6 +70,7 @@ def _section(name: str, kept: list[Kept]) -> str:
     shown = SHOWN[name]
     # A bench's results on other data stand here too, unless the template has another place for them.
     found = [one for one in kept if one.what == name or (one.what not in SHOWN and one.what.startswith(f"{name}-"))]
+    found.sort(key=lambda one: one.what != name)  # the usual one first
     if not found:
         return f"Not measured yet; `{shown.command}` does."
     parts = []

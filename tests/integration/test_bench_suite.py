@@ -342,3 +342,13 @@ def test_the_page_takes_the_newest_file_of_each_machine(tmp_path: Path) -> None:
     assert "Not measured yet; `uv run python bench/switching.py` does.\n20.0\n" in made
     with pytest.raises(UserError, match=r"has no results\.5, which"):
         page(tmp_path, "{{prepared:results.5|}}")
+
+
+def test_the_usual_results_come_first_on_the_page(tmp_path: Path) -> None:
+    """Before those of other settings or data, which have a longer name."""
+    kept = next(one for one in kept_in(PAGE.parents[1] / "bench" / "results") if one.what == "prepared")
+    for name, command in (("prepared", "usual"), ("prepared-other", "other")):
+        content = {**kept.content, "command": command}
+        (tmp_path / f"{name}_2-core-cpu_2026-01-03.json").write_text(json.dumps(content))
+    made = page(tmp_path, "{{table prepared}}")
+    assert 0 <= made.index("`usual` on") < made.index("`other` on")
