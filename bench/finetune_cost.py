@@ -327,7 +327,7 @@ def _figure(costs: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-app = App(name="finetune_cost.py", help=__doc__)
+app = App(name="finetune_cost.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

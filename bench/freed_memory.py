@@ -129,7 +129,7 @@ def _drawn(content: Mapping[str, Any]) -> Figure:
     return figure
 
 
-app = App(name="freed_memory.py", help=__doc__)
+app = App(name="freed_memory.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

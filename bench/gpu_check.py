@@ -293,7 +293,7 @@ def _table(goals: Sequence[Goal]) -> Table:
     return table
 
 
-app = App(name="gpu_check.py", help=__doc__)
+app = App(name="gpu_check.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

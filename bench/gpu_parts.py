@@ -218,7 +218,7 @@ MEASURES: dict[PartName, Callable[[Check, Rows], Row]] = {
     "compiling": compiling,
 }
 
-app = App(name="gpu_parts.py", help=__doc__)
+app = App(name="gpu_parts.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

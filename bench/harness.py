@@ -10,7 +10,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from dali_fixres.resolution import Resolution, parse_resolutions
 from dali_fixres.runs import write_json
 
 __all__ = [
+    "RESULTS",
     "Effort",
     "Flags",
     "Key",
@@ -44,6 +45,7 @@ __all__ = [
     "sources",
     "spread",
     "start",
+    "times",
 ]
 
 K = TypeVar("K")
@@ -181,6 +183,12 @@ def row_of(key: Key, repeats: list[float]) -> dict[str, Any]:
 def spread(row: Mapping[str, Any]) -> str:
     """Return the least and the most of a row's repeats."""
     return f"{min(row['repeats']):.0f}-{max(row['repeats']):.0f}"
+
+
+def times(some: Sequence[float], others: Sequence[float]) -> str:
+    """Return how many times as fast one was as another in the same round: median, least and most over the rounds."""
+    ratios = [one / other for one, other in zip(some, others, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 def report(

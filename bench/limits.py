@@ -214,7 +214,7 @@ def _operations(model: str, num_classes: int, resolutions: Sequence[Resolution])
     return rows
 
 
-app = App(name="limits.py", help=__doc__)
+app = App(name="limits.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

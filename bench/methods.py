@@ -258,7 +258,7 @@ def _cost_figure(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-app = App(name="methods.py", help=__doc__)
+app = App(name="methods.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

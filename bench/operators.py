@@ -137,7 +137,7 @@ def _figure(rows: list[dict[str, float]]) -> Figure:
     return figure
 
 
-app = App(name="operators.py", help=__doc__)
+app = App(name="operators.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

@@ -19,6 +19,7 @@ import parity
 import scaling
 import switching
 import throughput_tables
+from harness import spread, times
 from kept import Kept, kept_in
 from rich.table import Table
 
@@ -79,7 +80,7 @@ def _section(name: str, kept: list[Kept]) -> str:
             other.content for other in kept if other.content.get("bench") == "limits" and other.machine == one.machine
         ]
         tables = shown.tables(one.content, of_machine)
-        parts.append(_about(one))
+        parts.append(f"#### {one.what}, {one.machine}\n\n{_about(one)}" if len(found) > 1 else _about(one))
         parts += [f"{title[:1].upper()}{title[1:]}:\n\n{_markdown(table)}" for title, table in tables.items()]
     return "\n\n".join(parts)
 
@@ -97,7 +98,8 @@ def _about(kept: Kept) -> str:
     told = ", ".join(_peer(name, about) for name, about in kept.content.get("peers", {}).items())
     others = f"; beside it {told}" if told else ""
     ours = f"dali-fixres {env['dali-fixres']}{sources}"
-    return f"`{command}` on {machine}, {kept.date}; pictures: {pictures}; {ours}, {named}{others}; {link}."
+    note = f" Of this file: {kept.content['note'].rstrip('.')}." if kept.content.get("note") else ""
+    return f"`{command}` on {machine}, {kept.date}; pictures: {pictures}; {ours}, {named}{others}; {link}.{note}"
 
 
 def _peer(name: str, about: Mapping[str, Any]) -> str:
@@ -144,16 +146,19 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
 
 def _prepared(content: Any, limits: list[Any]) -> Tables:
     """Return images/s of loaders by resolution, with ratios and physical limits below."""
-    speeds = {(row["loader"], row["res"]): row["images_per_s"] for row in content["results"]}
-    sides = sorted({res for _, res in speeds})
-    loaders = list(dict.fromkeys(loader for loader, _ in speeds))
-    lines = [[_NAMES.get(one, one), *(f"{speeds[one, res]:.0f}" for res in sides)] for one in loaders]
+    rows = {(row["loader"], row["res"]): row for row in content["results"]}
+    sides = sorted({res for _, res in rows})
+    loaders = list(dict.fromkeys(loader for loader, _ in rows))
+    speeds = ((one, [rows[one, res] for res in sides]) for one in loaders)
+    lines = [
+        [_NAMES.get(one, one), *(f"{row['images_per_s']:.0f} ({spread(row)})" for row in of)] for one, of in speeds
+    ]
     for other in loaders:
         if other != PREPARED:
-            ratios = (f"{speeds[PREPARED, res] / speeds[other, res]:.2f}" for res in sides)
-            lines.append([f"{PREPARED} ÷ {_NAMES.get(other, other).partition(',')[0]}", *ratios])
+            cells = (times(rows[PREPARED, res]["repeats"], rows[other, res]["repeats"]) for res in sides)
+            lines.append([f"{PREPARED} ÷ {_NAMES.get(other, other).partition(',')[0]}", *cells])
     lines += _loader_limits(content, limits, sides)
-    title = f"images/s, medians of {len(content['results'][0]['repeats'])} repeats, resolutions in px"
+    title = "images/s and ratios of the same round, medians and spread of the repeats, resolutions in px"
     return {title: _table(["", *map(str, sides)], lines)}
 
 
@@ -165,7 +170,9 @@ def _throughput(content: Any, limits: list[Any]) -> Tables:
         tables[speeds].add_row(*line)
     if (beside := _beside_arithmetic(content, limits)) is not None:
         tables["train steps beside what arithmetic allows"] = beside
-    return {f"{title}; {content['model']}" if title == speeds else title: table for title, table in tables.items()}
+    split = f"{content['loader_threads']} loader threads, {content['torch_threads']} of torch"
+    settings = f"{content['model']}, batches of {content['environment']['batch_size']}, {split}"
+    return {f"{title}; {settings}" if title == speeds else title: table for title, table in tables.items()}
 
 
 def _loader_limits(content: Any, limits: list[Any], sides: list[int]) -> list[list[str]]:

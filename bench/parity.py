@@ -269,7 +269,7 @@ def _figure(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-app = App(name="parity.py", help=__doc__)
+app = App(name="parity.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

@@ -26,7 +26,7 @@ from dali_fixres.host import prepare_host
 prepare_host()  # as the command line does, before torch is loaded
 
 from cyclopts import App, Parameter
-from harness import Flags, Key, Measure, interleaved, open_bench_data, report, start
+from harness import Flags, Key, Measure, interleaved, open_bench_data, report, start, times
 from loaders import check_size, measure_ours, training_plan
 from matplotlib.figure import Figure
 from peers import parse_peers, settings_of, started
@@ -171,15 +171,16 @@ def _memory(loader: Loader, index: Index, resolution: Resolution, batch_size: in
 
 
 def _table(results: list[dict[str, Any]]) -> Table:
-    speeds = {(row["loader"], row["res"]): row["images_per_s"] for row in results}
+    rows = {(row["loader"], row["res"]): row for row in results}
     names = list(dict.fromkeys(row["loader"] for row in results))
     others = [name for name in names if name != PREPARED]
     table = Table()
     for heading in ("res", *names, *(f"÷ {name}" for name in others)):
         table.add_column(heading, justify="right")
     for res in sorted({row["res"] for row in results}):
-        ratios = [speeds[PREPARED, res] / speeds[name, res] for name in others]
-        table.add_row(str(res), *(f"{speeds[name, res]:.0f}" for name in names), *(f"{ratio:.2f}" for ratio in ratios))
+        speeds = (f"{rows[name, res]['images_per_s']:.0f}" for name in names)
+        ratios = (times(rows[PREPARED, res]["repeats"], rows[name, res]["repeats"]) for name in others)
+        table.add_row(str(res), *speeds, *ratios)
     return table
 
 
@@ -196,7 +197,7 @@ def _figure(results: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-app = App(name="prepared.py", help=__doc__)
+app = App(name="prepared.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

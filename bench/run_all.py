@@ -1,4 +1,4 @@
-"""Every bench, one after the other, into bench/results/<what>_<machine>_<date>.json; and the page made of them.
+"""Every bench, one after the other, into bench/results/WHAT_MACHINE_DATE.json; and the page made of them.
 
     uv run python bench/run_all.py --full
     uv run python bench/run_all.py --only switching,scaling --again
@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cyclopts import App, Parameter
-from harness import start
+from harness import RESULTS, start
 from kept import kept_path, machine_name
 
 from dali_fixres.errors import RunError, UserError
@@ -35,7 +35,7 @@ class Bench:
     """Flags."""
 
     page: bool = False
-    """Measure nothing; make docs/performance.md from the newest results."""
+    """Measure nothing; make docs/performance.md from the newest results, or performance.md in the folder of others."""
 
     data: Path | None = None
     """Data set of single files; pictures made from a seed if left out. Its name goes into those of the results."""
@@ -86,7 +86,7 @@ class Bench:
     @property
     def folder(self) -> Path:
         """Where results go."""
-        return self.results or HERE / "results" / ("quick" if self.quick else "")
+        return self.results or (RESULTS / "quick" if self.quick else RESULTS)
 
 
 def commands(bench: Bench) -> dict[str, list[str]]:
@@ -124,8 +124,9 @@ def main(bench: Bench) -> None:
     if bench.page:
         from page import PAGE, page  # noqa: PLC0415 - it imports all benches
 
-        write_text(PAGE, page())
-        reporter.line(f"wrote {PAGE}")
+        out = PAGE if bench.folder == RESULTS else bench.folder / PAGE.name
+        write_text(out, page(bench.folder))
+        reporter.line(f"wrote {out}")
         return
     machine, today = machine_name(environment()), bench.date or datetime.now().astimezone().date().isoformat()
     failed = []
@@ -148,7 +149,7 @@ def main(bench: Bench) -> None:
         raise RunError(f"failed: {', '.join(failed)}, and have said why above; the same call measures what is missing")
 
 
-app = App(name="run_all.py", help=__doc__)
+app = App(name="run_all.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

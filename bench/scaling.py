@@ -357,7 +357,7 @@ def _line_of(row: dict[str, Any]) -> str:
     return f"{row['torch_threads']} torch threads" if by_threads else row["stage"]
 
 
-app = App(name="scaling.py", help=__doc__)
+app = App(name="scaling.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

@@ -234,7 +234,7 @@ def _figure(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-app = App(name="switching.py", help=__doc__)
+app = App(name="switching.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

@@ -244,7 +244,7 @@ def _crossover(found: Found, verdicts: Sequence[dict[str, Any]]) -> int | None:
     return crossover(points)
 
 
-app = App(name="throughput.py", help=__doc__)
+app = App(name="throughput.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

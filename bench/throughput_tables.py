@@ -1,20 +1,23 @@
 """What `throughput.py` shows: tables, a plot, and a sentence."""
 
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from goals import goals_of_throughput, goals_table
-from harness import spread
+from harness import spread, times
 from matplotlib.figure import Figure
 from rich.table import Table
 from stages import OURS
-from verdict import NETWORK, STORAGE
+from verdict import CORES, NETWORK, STORAGE
 
 __all__ = ["SPEEDS", "conclusion", "drawn", "tables"]
 
 SPEEDS = "images/s, medians and spread of the repeats"
 """Heading of the table whose rows, with our loader's name, are stages."""
+
+PARTS = "ms of wall time per image, each part by itself"
+
+PARTS_SHARED = "ms of wall time per image on all cores: parts of the loader, network; and cores, for loader and network"
 
 LOADER = "loader"
 
@@ -24,11 +27,12 @@ Content = Mapping[str, Any]
 
 def tables(content: Content) -> dict[str, Table]:
     """Return what is shown, by heading."""
-    peers = {"our loader over others, ratios of the same round": _peer_table(content)} if content["peers"] else {}
+    working = any("failed" not in about for about in content["peers"].values())
+    peers = {"our loader over others, ratios of the same round": _peer_table(content)} if working else {}
     return {
         SPEEDS: _speed_table(content),
         **peers,
-        "ms of wall time per image, each part by itself": _parts_table(content),
+        PARTS_SHARED if content["device"] == "cpu" else PARTS: _parts_table(content),
         "loader and step together": _together_table(content),
         "all in all": _summary_table(content),
         "goals": goals_table(goals_of_throughput(content)),
@@ -48,12 +52,8 @@ def _peer_table(content: Content) -> Table:
     table = _table("", *(f"{verdict['res']} px" for verdict in content["verdicts"]))
     loaders = {(row["loader"], row["res"]): row["repeats"] for row in content["results"] if row["stage"] == LOADER}
     for other in dict.fromkeys(name for name, _ in loaders if name != OURS):
-        cells = []
-        for verdict in content["verdicts"]:
-            pairs = zip(loaders[OURS, verdict["res"]], loaders[other, verdict["res"]], strict=True)
-            ratios = [ours / theirs for ours, theirs in pairs]
-            cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
-        table.add_row(other, *cells)
+        sides = (verdict["res"] for verdict in content["verdicts"])
+        table.add_row(other, *(times(loaders[OURS, res], loaders[other, res]) for res in sides))
     return table
 
 
@@ -119,7 +119,7 @@ def conclusion(content: Content) -> str:
     by_limit: dict[str, list[str]] = {}
     for res, limit in limits.items():
         by_limit.setdefault(limit, []).append(str(res))
-    names = {NETWORK: "the network", STORAGE: "storage"}
+    names = {NETWORK: "the network", STORAGE: "storage", CORES: "the core time of loader and network together"}
     sentence = "; ".join(
         f"{names.get(limit, f'the loader, with {limit},')} is the limit at {', '.join(sides)} px"
         for limit, sides in by_limit.items()
@@ -129,7 +129,9 @@ def conclusion(content: Content) -> str:
     memory = f"at most {content['peak_host_mib']} MiB on the host"
     if content["device"] != "cpu":
         memory += f" and {content['peak_device_mib']} MiB on the GPU"
-    return f"{sentence}\nmemory: {memory}"
+    failed = [name for name, about in content["peers"].items() if "failed" in about]
+    others = f"\nnot measured, as said above: {', '.join(failed)}" if failed else ""
+    return f"{sentence}\nmemory: {memory}{others}"
 
 
 def drawn(content: Content, title: str) -> Figure:

@@ -197,7 +197,7 @@ def _figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-app = App(name="unreadable.py", help=__doc__)
+app = App(name="unreadable.py", help=__doc__, help_format="plaintext")
 
 
 @app.default

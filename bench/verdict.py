@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-__all__ = ["NETWORK", "STORAGE", "Sharing", "Verdict", "crossover", "judge"]
+__all__ = ["CORES", "NETWORK", "STORAGE", "Sharing", "Verdict", "crossover", "judge"]
 
 NETWORK = "network"
 
 STORAGE = "storage"
+
+CORES = "cores"
+"""What loader and network share on a CPU; the limit where both together want more of them than either."""
 
 ALL_OF_IT = 0.9
 """Share of the loader's time at which a part that runs beside the others is what the loader waits for."""
@@ -25,9 +28,11 @@ class Verdict:
     """What limits a resolution.
 
     Attributes:
-        limit: ``network``, ``storage``, or the slowest part of the loader: ``read``, ``decode`` or ``resize``.
+        limit: ``network``, ``storage``, the slowest part of the loader (``read``, ``decode`` or ``resize``), or
+            ``cores`` where loader and network share them and both together want more than either.
         ms_per_image: What each of these takes by itself on all of the machine, ms of wall time. Where parts run beside
-            one another (reading on the CPU, decoding on the GPU), what the graph takes as far as that part.
+            one another (reading on the CPU, decoding on the GPU), what the graph takes as far as that part. For
+            ``cores`` the core time of loader and network over the number of cores.
         overlap_efficiency: Together over the slower of loader and step; at best 1 where these do not share cores.
         shared_efficiency: Where they do, together over the most that the cores allow; else None.
     """
@@ -70,14 +75,20 @@ def judge(speeds: Speeds, sharing: Sharing | None) -> Verdict:
     else:
         parts = {"read": read, "decode": decode, "resize": loader}
         slowest = next(name for name, ms in parts.items() if ms >= ALL_OF_IT * loader)
-    limits = {NETWORK: step, STORAGE: storage, slowest: loader}
+    shared = {} if sharing is None else {CORES: _ms_of_cores(loader, step, sharing)}
+    limits = {NETWORK: step, STORAGE: storage, slowest: loader, **shared}
     rounds = list(zip(speeds["loader"], speeds["train step"], speeds["together"], strict=True))
     return Verdict(
         limit=max(limits, key=lambda name: limits[name]),
-        ms_per_image={name: round(ms, 4) for name, ms in {STORAGE: storage, **parts, NETWORK: step}.items()},
+        ms_per_image={name: round(ms, 4) for name, ms in {STORAGE: storage, **parts, NETWORK: step, **shared}.items()},
         overlap_efficiency=round(statistics.median(both / min(alone, stepped) for alone, stepped, both in rounds), 3),
         shared_efficiency=None if sharing is None else _of_what_cores_allow(rounds, sharing),
     )
+
+
+def _ms_of_cores(loader: float, step: float, sharing: Sharing) -> float:
+    busy = statistics.median(sharing.loader) * loader + statistics.median(sharing.step) * step
+    return busy / sharing.num_cores
 
 
 def _of_what_cores_allow(rounds: Sequence[tuple[float, float, float]], sharing: Sharing) -> float:

@@ -59,9 +59,10 @@ class TrainPlan:
         for phase in self.schedule.phases:
             order = self._order(phase.first_epoch)
             if order.num_steps == 0:
+                each = f" on each of {self.world_size} processes" if self.world_size > 1 else ""
                 raise ConfigError(
-                    f"a batch of {order.batch_size} pictures on each of {self.world_size} process(es) is larger than "
-                    f"the {self.index.num_train} training pictures of {self.index.root}; lower --batch-size"
+                    f"a batch of {order.batch_size} pictures{each} is larger than the {self.index.num_train} training "
+                    f"pictures of {self.index.root}; lower the batch size (--batch-size)"
                 )
             if order.global_batch % self.repeats:
                 fits = next(b for b in count(order.batch_size) if b * self.world_size % self.repeats == 0)
