@@ -323,7 +323,13 @@ def test_the_page_takes_the_newest_file_of_each_machine(tmp_path: Path) -> None:
     environment = dict.fromkeys(packages, "1")
     for date, speed in (("2026-01-02", 10.0), ("2026-01-03", 20.0)):
         rows = [
-            {"stage": "loader", "loader": loader, "res": 128, "images_per_s": number * speed, "repeats": [1, 2]}
+            {
+                "stage": "loader",
+                "loader": loader,
+                "res": 128,
+                "images_per_s": number * speed,
+                "repeats": [number * speed] * 2,
+            }
             for number, loader in enumerate(("prepared", "other"), start=1)
         ]
         content = {
@@ -339,7 +345,7 @@ def test_the_page_takes_the_newest_file_of_each_machine(tmp_path: Path) -> None:
         ("prepared", "2-core-cpu", "2026-01-03")
     ]
     made = page(tmp_path, "{{table prepared}}\n{{table switching}}\n{{prepared:results.0.images_per_s|.1f}}\n")
-    assert "| prepared | 20 |\n| other | 40 |\n| prepared ÷ other | 0.50 |" in made
+    assert "| prepared | 20 (20-20) |\n| other | 40 (40-40) |\n| prepared ÷ other | 0.50 (0.50-0.50) |" in made
     assert made.startswith("`the command` on 2 cores of CPU, 2026-01-03; pictures: some; dali-fixres 1 (0a1b2c3), ")
     assert "; beside it ffcv-raw50 1.0.2 (3 workers), timm (failed); " in made
     assert "Not measured yet; `uv run python bench/switching.py` does.\n20.0\n" in made
