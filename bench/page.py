@@ -19,7 +19,7 @@ import parity
 import scaling
 import switching
 import throughput_tables
-from harness import spread, times
+from harness import RESULTS, spread, times
 from kept import Kept, kept_in
 from rich.table import Table
 
@@ -51,7 +51,7 @@ class Shown(NamedTuple):
     tables: Callable[[Any, list[Any]], Tables]
 
 
-def page(results: Path = HERE / "results", template: str | None = None) -> str:
+def page(results: Path = RESULTS, template: str | None = None) -> str:
     """Return the page that a folder of results files and a template give.
 
     Raises:
@@ -80,7 +80,7 @@ def _section(name: str, kept: list[Kept]) -> str:
             other.content for other in kept if other.content.get("bench") == "limits" and other.machine == one.machine
         ]
         tables = shown.tables(one.content, of_machine)
-        parts.append(f"#### {one.what}, {one.machine}\n\n{_about(one)}" if len(found) > 1 else _about(one))
+        parts.append(f"### {one.what}, {one.machine}\n\n{_about(one)}" if len(found) > 1 else _about(one))
         parts += [f"{title[:1].upper()}{title[1:]}:\n\n{_markdown(table)}" for title, table in tables.items()]
     return "\n\n".join(parts)
 
@@ -92,7 +92,8 @@ def _about(kept: Kept) -> str:
     machine = f"{env['usable_cores']} cores of {env['cpu']}" + (f" and {env['gpu']}" if env["gpu"] else "")
     versions = ("torch", "torchvision", "nvidia-dali-cuda120", "timm", "pillow", "python")
     named = ", ".join(f"{name.removesuffix('-cuda120')} {env[name]}" for name in versions)
-    link = f"[{kept.path.name}](../bench/results/{kept.path.name})"
+    folder = "../bench/results/" if kept.path.parent.resolve() == RESULTS.resolve() else ""
+    link = f"[{kept.path.name}]({folder}{kept.path.name})"
     data = kept.content.get("data", {})
     pictures = data if isinstance(data, str) else data.get("name") or data.get("title") or "none"
     told = ", ".join(_peer(name, about) for name, about in kept.content.get("peers", {}).items())

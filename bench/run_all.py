@@ -124,7 +124,7 @@ def main(bench: Bench) -> None:
     if bench.page:
         from page import PAGE, page  # noqa: PLC0415 - it imports all benches
 
-        out = PAGE if bench.folder == RESULTS else bench.folder / PAGE.name
+        out = PAGE if bench.folder.resolve() == RESULTS.resolve() else bench.folder / PAGE.name
         write_text(out, page(bench.folder))
         reporter.line(f"wrote {out}")
         return

@@ -17,7 +17,7 @@ SPEEDS = "images/s, medians and spread of the repeats"
 
 PARTS = "ms of wall time per image, each part by itself"
 
-PARTS_SHARED = "ms of wall time per image on all cores: parts of the loader, network; and cores, for loader and network"
+PARTS_SHARED = f"{PARTS}; cores: core time of loader and network, over the number of cores"
 
 LOADER = "loader"
 
@@ -89,7 +89,7 @@ def _together_table(content: Content) -> Table:
 
 
 def _summary_table(content: Content) -> Table:
-    """Return from which resolution on the network is the limit, and how much memory all of it has taken."""
+    """Return from which resolution on the network is slower than the loader, and how much memory all has taken."""
     table = _table("network is slower than the loader", "host MiB at most", "GPU MiB at most")
     on_gpu = content["device"] != "cpu"
     table.add_row(_crossover(content), str(content["peak_host_mib"]), str(content["peak_device_mib"]) if on_gpu else "")

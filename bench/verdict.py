@@ -30,7 +30,7 @@ class Verdict:
     Attributes:
         limit: ``network``, ``storage``, the slowest part of the loader (``read``, ``decode`` or ``resize``), or
             ``cores`` where loader and network share them and both together want more than either.
-        ms_per_image: What each of these takes by itself on all of the machine, ms of wall time. Where parts run beside
+        ms_per_image: What each of these takes by itself with its own threads, ms of wall time. Where parts run beside
             one another (reading on the CPU, decoding on the GPU), what the graph takes as far as that part. For
             ``cores`` the core time of loader and network over the number of cores.
         overlap_efficiency: Together over the slower of loader and step; at best 1 where these do not share cores.

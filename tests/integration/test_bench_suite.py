@@ -275,7 +275,7 @@ def test_run_all_names_results_and_keeps_them(run: Run, pictures: Path, tmp_path
     assert f"limits: kept {out}" in second.stderr
     made = run("run_all", "--page", "--results", tmp_path / "kept")
     assert f"wrote {tmp_path / 'kept' / 'performance.md'}" in made.stderr
-    assert out.name in (tmp_path / "kept" / "performance.md").read_text()
+    assert f"]({out.name})" in (tmp_path / "kept" / "performance.md").read_text()
 
 
 def test_a_bench_that_fails_does_not_stop_the_others(run: Run, pictures: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness import command_of, in_turns
+from harness import command_of, in_turns, times
 
 from dali_fixres.report.progress import Reporter
 
@@ -48,3 +48,8 @@ def test_measures_take_turns_and_the_first_round_is_not_recorded() -> None:
     unwarmed = in_turns(measures, 2, Reporter(quiet=True), lambda name, value: f"{name}{value}", warm_up=False)
     assert "".join(order) == "abc" + "cba"
     assert unwarmed == {name: [1, 2] for name in names}
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """The median of the rounds' ratios, which is not the ratio of the medians (4/3 here)."""
+    assert times([2, 9, 4], [1, 3, 4]) == "2.00 (1.00-3.00)"

@@ -123,12 +123,18 @@ def test_verdicts_of_kept_results_fit_their_rows() -> None:
             loader, step, both = (rows[stage, verdict["res"]] for stage in ("loader", "train step", "together"))
             busy = sum(1000 * row["cores"] / row["images_per_s"] for row in (loader, step))
             ms, cores = verdict["ms_per_image"], content["environment"]["usable_cores"]
-            assert ms["cores"] == pytest.approx(busy / cores, rel=0.02)
-            slowest = max(ms["network"], ms["storage"], 1000 / loader["images_per_s"], ms["cores"])
-            assert {"network": ms["network"], "storage": ms["storage"], "cores": ms["cores"]}.get(
-                verdict["limit"], 1000 / loader["images_per_s"]
-            ) == pytest.approx(slowest, rel=0.02)
+            assert ms["cores"] == pytest.approx(busy / cores, rel=0.005)
+            part = max(("read", "decode", "resize"), key=lambda name: ms[name])
+            limits = {
+                **{name: ms[name] for name in ("network", "storage", "cores")},
+                part: 1000 / loader["images_per_s"],
+            }
+            assert verdict["limit"] == max(limits, key=lambda name: limits[name])
             rounds = zip(*(row["repeats"] for row in (loader, step, both)), strict=True)
-            overlap = statistics.median(done / min(alone, stepped) for alone, stepped, done in rounds)
-            assert verdict["overlap_efficiency"] == pytest.approx(overlap, abs=0.01)
-            assert verdict["shared_efficiency"] >= verdict["overlap_efficiency"] - 0.001
+            overlap, shared = [], []
+            for alone, stepped, done in rounds:
+                core_s = loader["cores"] / alone + step["cores"] / stepped
+                overlap.append(done / min(alone, stepped))
+                shared.append(done / min(alone, stepped, cores / core_s))
+            assert verdict["overlap_efficiency"] == pytest.approx(statistics.median(overlap), abs=0.01)
+            assert verdict["shared_efficiency"] == pytest.approx(statistics.median(shared), abs=0.02)
