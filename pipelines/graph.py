@@ -27,7 +27,7 @@ GIVES_WAY = 10
 
 torch's threads wait for one another after each operator of the network, so whatever stops one of them stops all, while
 the graph's work may be done at any time before the batch is wanted. Of a core that both want, the graph still gets a
-tenth. With more niceness it would gain a little, and starve where other programs keep the cores busy.
+tenth. More would make training a little faster, and starve the graph where other programs keep the cores busy.
 """
 
 _INPUT_TYPES = [

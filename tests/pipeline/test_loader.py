@@ -67,6 +67,20 @@ def test_on_a_cpu_the_network_goes_first(index: Index) -> None:
     assert set(new) == {min(19, os.getpriority(os.PRIO_PROCESS, 0) + GIVES_WAY)}
 
 
+def test_a_system_that_forbids_niceness_is_no_obstacle(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the graph's threads have the process' own priority, and make the same batches."""
+
+    def forbidden(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    before = niceness_of_threads()
+    with Loader(index, max_batch_size=8) as loader:
+        assert len(next(loader.run(training(index, "64").epoch(0))).images) == 8
+        new = [niceness for task, niceness in niceness_of_threads().items() if task not in before]
+    assert set(new) == {os.getpriority(os.PRIO_PROCESS, 0)}
+
+
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
 def test_resolution_switches_exactly_on_the_batch(index: Index, prefetch: int) -> None:
     """Every batch of a mixed stream has the ids, labels, shape and resolution of its plan."""
