@@ -5,13 +5,13 @@
 
 The first of --res is the low resolution. Timed in turn are the loader alone, and a few steps of each of the package's
 own loops on batches that it has made before; features are random numbers of the network's width. The cost of an epoch
-is put together from these for the same number of pictures:
+is put together from these for the same number of images:
 
-* a training epoch: each picture loaded, and a train step for it;
-* sgd: in each epoch each picture loaded, and a step for it with the policy classifier+norm;
-* one-pass: some pictures loaded for the last norm's statistics, each picture loaded once for its features, and in each
+* a training epoch: each image loaded, and a train step for it;
+* sgd: in each epoch each image loaded, and a step for it with the policy classifier+norm;
+* one-pass: some images loaded for the last norm's statistics, each image loaded once for its features, and in each
   epoch a step of the classifier on them, which loads nothing;
-* frechet: some pictures loaded and run through the network as in training, low, and as in testing; the fit itself is
+* frechet: some images loaded and run through the network as in training, low, and as in testing; the fit itself is
   not counted.
 
 On a CPU the loader and the network share the cores, so what they take adds up; on a GPU a pass takes as long as the
@@ -25,7 +25,7 @@ from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
-from dali_fixres.host import prepare_host
+from dali_fixres.runtime.system import prepare_host
 
 prepare_host()  # as the command line does, before torch is loaded
 
@@ -40,13 +40,10 @@ from rich.table import Table
 from stages import OURS, Stopwatch, epochs_of, worked_off
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dali_fixres.batch import Batch
-from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.config import Device, FinetuneConfig, Policy
-from dali_fixres.devices import choose_device
-from dali_fixres.distributed import World
 from dali_fixres.errors import UserError
-from dali_fixres.features import (
+from dali_fixres.evaluation.metrics import EpochStatistics
+from dali_fixres.finetuning.features import (
     FeatureBank,
     FeatureEpoch,
     Rounds,
@@ -54,16 +51,19 @@ from dali_fixres.features import (
     learn_from_features,
     measure_statistics,
 )
-from dali_fixres.index import Index
-from dali_fixres.interruption import Orders
-from dali_fixres.metrics import Tally
 from dali_fixres.models import ModelSpec
-from dali_fixres.plan import TrainPlan
-from dali_fixres.processes import loader_threads
-from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.training import Learner, Meter, train
+from dali_fixres.runtime.decoding import decoding_for
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.signals import StopSignals
+from dali_fixres.training.loop import EpochMeter, Learner, train
 from pipelines import Loader
+from pipelines.batch import Batch
+from pipelines.dataset import Dataset
+from pipelines.plan import TrainPlan
+from pipelines.processes import loader_threads
 
 LOADER = "loader"
 TRAIN, SGD, STATISTICS, FEATURES, CLASSIFIER = "train step", "sgd step", "statistics", "features", "classifier step"
@@ -86,7 +86,7 @@ class Bench(Flags):
     """Pixels: the low resolution, and those to fix for, with commas between."""
 
     batch_size: int = 32
-    """Pictures per batch."""
+    """Images per batch."""
 
     model: str = "timm/mobilenetv2_100"
     """The network, with random weights."""
@@ -98,7 +98,7 @@ class Bench(Flags):
     """Of fine-tuning, with commas between."""
 
     num_images: int = 1_281_167
-    """Pictures of an epoch; ImageNet's if left out."""
+    """Images of an epoch; ImageNet's if left out."""
 
     device: Device = "auto"
     """Where to compute."""
@@ -121,9 +121,9 @@ def main(bench: Bench) -> None:
     reporter = Reporter()
     opened = open_bench_data(bench)
     device = choose_device(bench.device)
-    if len(opened.index.classes) > bench.num_classes:
-        raise UserError(f"{opened.index.root} has {len(opened.index.classes)} classes; raise --num-classes")
-    found = _measured(bench, opened.index, device, reporter)
+    if len(opened.dataset.classes) > bench.num_classes:
+        raise UserError(f"{opened.dataset.root} has {len(opened.dataset.classes)} classes; raise --num-classes")
+    found = _measured(bench, opened.dataset, device, reporter)
     speeds = {(key.stage, key.res): statistics.median(values) for key, values in found.items()}
     statistics_images = FinetuneConfig(test_res=bench.resolutions[-1].crop_px).statistics_images
     costs = put_together(
@@ -153,12 +153,12 @@ def put_together(
     Args:
         speeds: Images/s by stage and resolution, not rounded.
         epochs: Numbers of epochs.
-        statistics_share: Pictures that statistics are measured over, of those of an epoch (0-1).
+        statistics_share: Images that statistics are measured over, of those of an epoch (0-1).
         shares_cores: Whether the network runs on the cores that the loader runs on.
     """
 
     def a_pass(stage: str, res: int) -> float:
-        """Return the seconds that a picture takes in a pass of a stage over pictures, loading included."""
+        """Return the seconds that an image takes in a pass of a stage over images, loading included."""
         both = 1 / speeds[LOADER, res], 1 / speeds[stage, res]
         return sum(both) if shares_cores else max(both)
 
@@ -185,16 +185,16 @@ def put_together(
     return rows
 
 
-def _measured(bench: Bench, index: Index, device: torch.device, reporter: Reporter) -> dict[Key, list[float]]:
+def _measured(bench: Bench, dataset: Dataset, device: torch.device, reporter: Reporter) -> dict[Key, list[float]]:
     """Return images/s of the loader and of each kind of step at each resolution, all repeats."""
     with Loader(
-        index,
+        dataset,
         max_batch_size=bench.batch_size,
         device=device,
         num_threads=loader_threads(),
         decoding=decoding_for(device, World(), reporter),
     ) as loader:
-        measures = _measures(bench, loader, index, device)
+        measures = _measures(bench, loader, dataset, device)
         return in_turns(measures, bench.effort.repeats, reporter, _told)
 
 
@@ -202,20 +202,20 @@ def _told(key: Key, speed: float) -> str:
     return f"{key.stage} at {key.res} px: {speed:.0f} img/s"
 
 
-def _measures(bench: Bench, loader: Loader, index: Index, device: torch.device) -> dict[Key, Measure]:
+def _measures(bench: Bench, loader: Loader, dataset: Dataset, device: torch.device) -> dict[Key, Measure]:
     number, size = bench.effort.num_batches, bench.batch_size
     spec, highest = ModelSpec(bench.model, bench.num_classes), bench.resolutions[-1]
     whole, tuned, frozen = (build_tuning(spec, policy, highest, device) for policy in POLICIES)
     measures: dict[Key, Measure] = {}
     for resolution in bench.resolutions:
-        plan, res = training_plan(index, resolution, size), resolution.crop_px
+        plan, res = training_plan(dataset, resolution, size), resolution.crop_px
         batches = list(loader.run(islice(epochs_of(plan), MADE_BEFORE)))
         of_stage: dict[str, Callable[[], object]] = {TRAIN: partial(_steps, whole.learner, batches, number)}
-        of_stage[FEATURES] = partial(_features, frozen, batches, number, index.num_train)
+        of_stage[FEATURES] = partial(_features, frozen, batches, number, dataset.num_train)
         if resolution != bench.resolutions[0]:
             of_stage[SGD] = partial(_steps, tuned.learner, batches, number)
-            if isinstance(frozen.anatomy.norm, _BatchNorm):
-                of_stage[STATISTICS] = partial(_statistics, frozen, frozen.anatomy.norm, batches, number)
+            if isinstance(frozen.head.norm, _BatchNorm):
+                of_stage[STATISTICS] = partial(_statistics, frozen, frozen.head.norm, batches, number)
             of_stage[CLASSIFIER] = partial(_classifier_steps, frozen, _random_bank(frozen, number * size), number)
         measures[Key(LOADER, OURS, res)] = partial(_loader_speed, loader, plan, number, device)
         measures |= {
@@ -243,33 +243,33 @@ def _speed(work: Callable[[], object], num_images: int, device: torch.device) ->
     return watch.read(num_images).images_per_s
 
 
-def _random_bank(tuning: Tuning, num_pictures: int) -> FeatureBank:
+def _random_bank(tuning: Tuning, num_images: int) -> FeatureBank:
     """Return random features of the width that the classifier takes."""
-    weight = next(tuning.anatomy.classifier.parameters())
-    features = torch.randn(1, num_pictures, weight.shape[1], device=weight.device).half()
-    labels = torch.randint(weight.shape[0], (num_pictures,), device=weight.device)
-    return FeatureBank(features, labels, torch.arange(num_pictures)[None])
+    weight = next(tuning.head.classifier.parameters())
+    features = torch.randn(1, num_images, weight.shape[1], device=weight.device).half()
+    labels = torch.randint(weight.shape[0], (num_images,), device=weight.device)
+    return FeatureBank(features, labels, torch.arange(num_images)[None])
 
 
 def _steps(learner: Learner, batches: list[Batch], number: int) -> None:
     with QUIET.bar("", number) as bar:
-        for _ in train(learner, islice(cycle(batches), number), 0, Meter(bar, Tally())):
+        for _ in train(learner, islice(cycle(batches), number), 0, EpochMeter(bar, EpochStatistics())):
             pass
 
 
 def _statistics(tuning: Tuning, norm: _BatchNorm, batches: list[Batch], number: int) -> None:
     with QUIET.bar("", number) as bar:
-        rounds = Rounds(number, bar, Orders(World()))
+        rounds = Rounds(number, bar, StopSignals(World()))
         measure_statistics(tuning.network, norm, islice(cycle(batches), number), rounds, World())
 
 
 def _features(tuning: Tuning, batches: list[Batch], number: int, num_rows: int) -> None:
-    num_pictures = sum(map(len, batches))
+    num_images = sum(map(len, batches))
     with QUIET.bar("", number) as bar:
-        rounds = Rounds(number, bar, Orders(World()))
+        rounds = Rounds(number, bar, StopSignals(World()))
         views: list[Iterator[Batch]] = [islice(cycle(batches), number)]
-        size = (num_pictures, num_rows)
-        collect_features(tuning.network, tuning.anatomy.classifier, views, size, rounds, limit_gib=8)
+        size = (num_images, num_rows)
+        collect_features(tuning.network, tuning.head.classifier, views, size, rounds, limit_gib=8)
 
 
 def _classifier_steps(tuning: Tuning, bank: FeatureBank, number: int) -> None:
@@ -278,8 +278,8 @@ def _classifier_steps(tuning: Tuning, bank: FeatureBank, number: int) -> None:
         epoch = FeatureEpoch(
             0, 0, iter(np.split(rows, number)), FinetuneConfig(test_res=32).feature_dropout, seed_of=int
         )
-        meter = Meter(bar, Tally())
-        for _ in learn_from_features(tuning.learner, tuning.anatomy.classifier, bank, epoch, meter, World()):
+        meter = EpochMeter(bar, EpochStatistics())
+        for _ in learn_from_features(tuning.learner, tuning.head.classifier, bank, epoch, meter, World()):
             pass
 
 
@@ -287,7 +287,7 @@ def tables(content: Mapping[str, Any]) -> dict[str, Table]:
     """Return the tables of a results file by their titles."""
     return {
         f"images/s of the loader, and of {content['model']} on batches in memory": _speed_table(content["results"]),
-        f"cost in training epochs of {content['num_images']:,} pictures": _cost_table(content["costs"]),
+        f"cost in training epochs of {content['num_images']:,} images": _cost_table(content["costs"]),
     }
 
 

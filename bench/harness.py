@@ -19,16 +19,16 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 from matplotlib.figure import Figure
-from pictures import bench_pictures
+from pictures import bench_images
 
 from dali_fixres.errors import RunError, UserError
-from dali_fixres.index import OpenedData, open_data
-from dali_fixres.processes import loader_threads, usable_cores
-from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import save_figure
-from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import Resolution, parse_resolutions
-from dali_fixres.runs import write_json
+from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.progress import Reporter
+from pipelines.dataset import OpenedData, open_dataset
+from pipelines.processes import loader_threads, usable_cores
+from pipelines.resolution import Resolution, parse_resolutions
+from pipelines.storage.files import write_json
 
 __all__ = [
     "RESULTS",
@@ -78,7 +78,7 @@ class Flags:
     """What every bench can be told."""
 
     data: Path | None = None
-    """Data set, as for `dali-fixres train`; pictures of ImageNet's sizes, made from a seed, if left out."""
+    """Data set, as for `dali-fixres train`; images of ImageNet's sizes, made from a seed, if left out."""
 
     val_fraction: float | None = None
     """As for `dali-fixres train`."""
@@ -87,7 +87,7 @@ class Flags:
     """Pixels of the crops, with commas between."""
 
     batch_size: int = 64
-    """Pictures per batch."""
+    """Images per batch."""
 
     repeats: int | None = None
     """Interleaved repeats, whose medians are shown; 3 if left out, 1 with --quick, 7 with --full."""
@@ -130,14 +130,14 @@ class Flags:
 
 def open_bench_data(flags: Flags) -> OpenedData:
     """Open the data set given, or make one."""
-    return open_data(flags.data or bench_pictures(), val_fraction=flags.val_fraction)
+    return open_dataset(flags.data or bench_images(), val_fraction=flags.val_fraction)
 
 
 def in_turns(
     measures: Mapping[K, Callable[[], V]],
     repeats: int,
     reporter: Reporter,
-    told: Callable[[K, V], str],
+    given: Callable[[K, V], str],
     *,
     warm_up: bool = True,
 ) -> dict[K, list[V]]:
@@ -160,7 +160,7 @@ def in_turns(
                 value = measure()
                 if number >= rounds - repeats:
                     found[key].append(value)
-                bar.update(number * len(measures) + position, told(key, value))
+                bar.update(number * len(measures) + position, given(key, value))
     return found
 
 
@@ -209,15 +209,15 @@ def report(
         figure: The plot.
         about_data: What else there is to say of the data set.
     """
-    index = opened.index
+    dataset = opened.dataset
     machine = {"workers": usable_cores(), "threads": loader_threads(), "batch_size": flags.batch_size}
     data = {
-        "name": index.root.name,
+        "name": dataset.root.name,
         "synthetic": flags.data is None,
-        "num_images": len(index),
-        "mean_kb": round(float(index.num_bytes.mean()) / 1000, 1),
-        "mean_px": [round(float(side.mean())) for side in (index.heights, index.widths)],
-        "fingerprint": index.fingerprint,
+        "num_images": len(dataset),
+        "mean_kb": round(float(dataset.num_bytes.mean()) / 1000, 1),
+        "mean_px": [round(float(side.mean())) for side in (dataset.heights, dataset.widths)],
+        "fingerprint": dataset.fingerprint,
         **about_data,
     }
     out = flags.json or RESULTS / f"{name}.json"

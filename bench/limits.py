@@ -8,7 +8,7 @@ written. Matrices of 2048 x 2048 are multiplied by torch, in float32 on all core
 operations of a network are counted, not timed: a multiplication and an addition are two. Its classifier has as many
 outputs as the data has classes.
 
-Decoding whole pictures by Pillow (libjpeg-turbo) from memory on one core is no limit, but something to compare with:
+Decoding whole images by Pillow (libjpeg-turbo) from memory on one core is no limit, but something to compare with:
 a loader that decodes only the part it needs, or smaller copies, passes it.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from dali_fixres.host import prepare_host
+from dali_fixres.runtime.system import prepare_host
 
 prepare_host()  # as the command line does, before torch is loaded
 
@@ -33,13 +33,13 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from dali_fixres.config import Device
-from dali_fixres.devices import choose_device
-from dali_fixres.index import TRAIN, Index
 from dali_fixres.models import ModelSpec, build_model
-from dali_fixres.processes import usable_cores
-from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.resolution import Resolution
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.progress import Reporter
+from pipelines.dataset import TRAIN, Dataset
+from pipelines.processes import usable_cores
+from pipelines.resolution import Resolution
 
 DECODE, COPY, MATMUL = "decode", "copy", "matmul"
 
@@ -73,17 +73,17 @@ def main(bench: Bench) -> None:
     """Measure, print the tables, write JSON and the plot."""
     reporter = Reporter()
     opened = open_bench_data(bench)
-    index, device = opened.index, choose_device(bench.device)
+    dataset, device = opened.dataset, choose_device(bench.device)
     models = (bench.models or MODELS[device.type]).split(",")
-    network = [row for model in models for row in _operations(model, len(index.classes), bench.resolutions)]
+    network = [row for model in models for row in _operations(model, len(dataset.classes), bench.resolutions)]
     with ThreadPoolExecutor(usable_cores()) as pool:
         measures: dict[str, Callable[[], float]] = {
-            DECODE: _decode(index, bench.effort.num_batches * bench.batch_size),
+            DECODE: _decode(dataset, bench.effort.num_batches * bench.batch_size),
             COPY: _copy(pool),
             MATMUL: _matmul(device),
         }
         found = in_turns(measures, bench.effort.repeats, reporter, lambda name, value: f"{name}: {value:.1f}")
-    # Whole pictures are decoded, whatever the resolution.
+    # Whole images are decoded, whatever the resolution.
     decode = {**row_of(Key("decode, one core", "pillow", 0), found[DECODE]), "res": None}
     content: dict[str, Any] = {
         "device": device.type,
@@ -99,7 +99,7 @@ def main(bench: Bench) -> None:
 
 def tables(content: Mapping[str, Any]) -> dict[str, Table]:
     """Return the tables of a results file by their titles."""
-    return {"what the machine can do": _machine_table(content), "GFLOP a picture": _network_table(content["network"])}
+    return {"what the machine can do": _machine_table(content), "GFLOP an image": _network_table(content["network"])}
 
 
 def _machine_table(content: Mapping[str, Any]) -> Table:
@@ -133,7 +133,7 @@ def _network_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _figure(content: Mapping[str, Any]) -> Figure:
-    """Draw how many pictures a second each network could train on if all of it were matrix products."""
+    """Draw how many images a second each network could train on if all of it were matrix products."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     peak = content["matmul_gflop_per_s"]["most"]
@@ -151,9 +151,9 @@ def _figures(values: list[float]) -> dict[str, Any]:
     return {"most": round(max(values), 2), "repeats": [round(value, 2) for value in values]}
 
 
-def _decode(index: Index, most: int) -> Callable[[], float]:
+def _decode(dataset: Dataset, most: int) -> Callable[[], float]:
     """Return what measures images/s of decoding on one core."""
-    contents = [index.read(row).tobytes() for row in index.rows(TRAIN)[:most].tolist()]
+    contents = [dataset.read(row).tobytes() for row in dataset.rows(TRAIN)[:most].tolist()]
 
     def measure() -> float:
         started = time.perf_counter()
@@ -197,7 +197,7 @@ def _matmul(device: torch.device) -> Callable[[], float]:
 
 
 def _operations(model: str, num_classes: int, resolutions: Sequence[Resolution]) -> list[dict[str, Any]]:
-    """Count GFLOP per picture of a forward pass, and thrice that for a train step, at each resolution.
+    """Count GFLOP per image of a forward pass, and thrice that for a train step, at each resolution.
 
     A step has two products more for each of the forward pass: by the weights and by what they were multiplied with.
     torch's own count of a backward pass takes grouped convolutions for full ones.
@@ -205,9 +205,9 @@ def _operations(model: str, num_classes: int, resolutions: Sequence[Resolution])
     network = build_model(ModelSpec(model, num_classes)).network.to("meta").eval()
     rows = []
     for resolution in resolutions:
-        picture = torch.zeros(1, 3, resolution.crop_px, resolution.crop_px, device="meta")
+        image = torch.zeros(1, 3, resolution.crop_px, resolution.crop_px, device="meta")
         with FlopCounterMode(display=False) as counter:
-            network(picture)
+            network(image)
         gflop = counter.get_total_flops() / 1e9
         figures = {"forward_gflop": round(gflop, 4), "step_gflop": round(3 * gflop, 4)}
         rows.append({"model": model, "res": resolution.crop_px, **figures})

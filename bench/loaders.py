@@ -1,4 +1,4 @@
-"""What the benches measure loaders with: ours, and the same pictures as torchvision's ImageFolder gives them.
+"""What the benches measure loaders with: ours, and the same images as torchvision's ImageFolder gives them.
 
 Both crop, resize, mirror and normalise as in training, into float32 batches on the CPU.
 """
@@ -10,17 +10,17 @@ from itertools import islice
 from typing import Any
 
 from harness import Measure
-from peer_torchvision import OfPil, Pictures
+from peer_torchvision import Images, OfPil
 from peers import files_of
 
-from dali_fixres.colour import IMAGENET
 from dali_fixres.errors import UserError
-from dali_fixres.index import TRAIN, Index
-from dali_fixres.plan import AUGMENTATIONS, TrainPlan
-from dali_fixres.resolution import Phase, Resolution, Schedule
 from pipelines import Loader
+from pipelines.dataset import TRAIN, Dataset
+from pipelines.plan import AUGMENTATIONS, TrainPlan
+from pipelines.plan.colour import IMAGENET
+from pipelines.resolution import Phase, Resolution, Schedule
 
-__all__ = ["check_size", "measure_ours", "pil_pictures", "training_plan"]
+__all__ = ["check_size", "measure_ours", "pil_images", "training_plan"]
 
 WARM_UP = 4
 """Batches before the clock starts: what a loader has made ahead is used up by then."""
@@ -29,24 +29,24 @@ TAIL = 3
 """Batches after the clock stops, so that to its end a loader works ahead as it does in the middle."""
 
 
-def pil_pictures(index: Index, rows: list[int], side_px: int) -> Pictures:
+def pil_images(dataset: Dataset, rows: list[int], side_px: int) -> Images:
     """Return the same files as torchvision's ImageFolder would give them to a training loop."""
-    return Pictures(files_of(index, rows), OfPil({"mean": IMAGENET.mean, "std": IMAGENET.std}, side_px))
+    return Images(files_of(dataset, rows), OfPil({"mean": IMAGENET.mean, "std": IMAGENET.std}, side_px))
 
 
-def training_plan(index: Index, resolution: Resolution, batch_size: int, jitter: float = 0.0) -> TrainPlan:
+def training_plan(dataset: Dataset, resolution: Resolution, batch_size: int, jitter: float = 0.0) -> TrainPlan:
     """Return training at one resolution; if not said otherwise without colour jitter, which the others do not have."""
     augmentation = replace(AUGMENTATIONS["train"], jitter=jitter)
-    return TrainPlan(index, augmentation, Schedule((Phase(0, resolution.crop_px),)), batch_size)
+    return TrainPlan(dataset, augmentation, Schedule((Phase(0, resolution.crop_px),)), batch_size)
 
 
-def check_size(index: Index, batch_size: int, num_batches: int) -> None:
-    """Refuse a data set with fewer pictures than a repeat takes."""
+def check_size(dataset: Dataset, batch_size: int, num_batches: int) -> None:
+    """Refuse a data set with fewer images than a repeat takes."""
     needed = (WARM_UP + num_batches + TAIL) * batch_size
-    found = len(index.rows(TRAIN))
+    found = len(dataset.rows(TRAIN))
     if found < needed:
         raise UserError(
-            f"{index.root} has {found} training pictures and a repeat takes {needed}; "
+            f"{dataset.root} has {found} training images and a repeat takes {needed}; "
             "lower --num-batches or --batch-size"
         )
 

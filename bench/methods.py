@@ -23,11 +23,12 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from dali_fixres.errors import UserError
-from dali_fixres.report.environment import environment
 from dali_fixres.report.plots import save_figure
-from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.runs import RunFolder, write_json
+from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.run_folder import RunFolder
+from pipelines.storage.files import write_json
 
 
 @Parameter(name="*")
@@ -183,7 +184,7 @@ def _cost(out: Path) -> dict[str, Any]:
 
 
 def _run(command: list[str], out: Path, reporter: Reporter) -> None:
-    """Run `train` or `finetune` unless it has been finished before; go on with it where it was stopped."""
+    """Run `train` or `finetune` unless it has been finished before; resume it where it was stopped."""
     if RunFolder(out).results.exists():
         return
     resume = ["--resume"] if RunFolder(out).last.exists() else []

@@ -1,14 +1,14 @@
-r"""How far test pictures are from PIL's and torchvision's, pixel by pixel, and what that does to an accuracy.
+r"""How far test images are from PIL's and torchvision's, pixel by pixel, and what that does to an accuracy.
 
     uv run python bench/parity.py
     uv run python bench/parity.py --checkpoint RUN --res 128,192
     uv run python bench/parity.py --data DIR --model timm/mobilenetv2_100 --model-arg pad_type=same --weights FILE \
       --mean .5 .5 .5 --std .5 .5 .5 --res 192,224
 
-Pictures as they are tested, through our graph on the CPU and, where there is one, on a GPU, against PIL's picture with
-torchvision's resize and centre crop. Pixels are compared on --num-batches batches, spread over the training pictures,
-which are more than those to test on; of data without any, on test pictures. Given a network, it answers for every test
-picture: top-1 of each way, and how many answers differ from those on PIL's pictures. The network runs in the same
+Images as they are tested, through our graph on the CPU and, where there is one, on a GPU, against PIL's image with
+torchvision's resize and centre crop. Pixels are compared on --num-batches batches, spread over the training images,
+which are more than those to test on; of data without any, on test images. Given a network, it answers for every test
+image: top-1 of each way, and how many answers differ from those on PIL's images. The network runs in the same
 precision on all of them. Nothing is timed, and nothing repeated: it would come out the same.
 """
 
@@ -20,7 +20,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dali_fixres.host import prepare_host
+from dali_fixres.runtime.system import prepare_host
 
 prepare_host()  # as the command line does, before torch is loaded
 
@@ -30,26 +30,26 @@ from cyclopts import App, Parameter
 from harness import Flags, open_bench_data, report, start
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from reference import torchvision_test_picture
+from reference import torchvision_test_image
 from rich.table import Table
 
-from dali_fixres.colour import Normalisation
-from dali_fixres.commands.decoding import decoding_for
-from dali_fixres.commands.learner import prepare
-from dali_fixres.commands.network import build_to_test, find_start
 from dali_fixres.config import Device, EvaluateConfig
-from dali_fixres.devices import choose_device
-from dali_fixres.distributed import World
 from dali_fixres.errors import UserError
-from dali_fixres.index import TRAIN, VAL, Index
-from dali_fixres.models import BuiltModel
-from dali_fixres.plan import EvaluationPlan
-from dali_fixres.precision import forward_precision
-from dali_fixres.processes import loader_threads, usable_cores
-from dali_fixres.report.progress import Reporter
+from dali_fixres.models import Model
 from dali_fixres.report.tables import print_table
-from dali_fixres.resolution import DEFAULT_CROP_RATIO, Resolution, parse_resolutions
+from dali_fixres.runtime.decoding import decoding_for
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.precision import forward_precision
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.training.model_source import build_to_test, find_start
+from dali_fixres.training.setup import prepare
 from pipelines import Loader
+from pipelines.dataset import TRAIN, VAL, Dataset
+from pipelines.plan import EvalPlan
+from pipelines.plan.colour import Normalisation
+from pipelines.processes import loader_threads, usable_cores
+from pipelines.resolution import DEFAULT_CROP_RATIO, Resolution, parse_resolutions
 
 PIL, DALI_CPU, DALI_GPU = "pil", "dali cpu", "dali gpu"
 
@@ -59,7 +59,7 @@ BINS_PER_LEVEL = 100
 """Of the histogram of differences, for each of the 255 levels."""
 
 Source = Callable[[Resolution], Iterator[torch.Tensor]]
-"""All pictures of a plan at a resolution, batch by batch, (n, 3, h, w)."""
+"""All images of a plan at a resolution, batch by batch, (n, 3, h, w)."""
 
 
 @Parameter(name="*")
@@ -109,46 +109,46 @@ def main(bench: Bench) -> None:
     if start is not None and bench.data is None:
         bench = replace(bench, data=start.data, val_fraction=bench.val_fraction or start.val_fraction)
     opened = open_bench_data(bench)
-    index = opened.index
-    if index.in_shards:
+    dataset = opened.dataset
+    if dataset.in_shards:
         raise UserError("PIL's side of this bench reads single files; give --data a folder or a manifest")
     resolutions = parse_resolutions(bench.res, start.checkpoint.crop_ratio if start else DEFAULT_CROP_RATIO)
-    pixels, network, results = _some_pictures(index, bench.batch_size, bench.effort.num_batches), None, []
+    pixels, network, results = _some_images(dataset, bench.batch_size, bench.effort.num_batches), None, []
     with ThreadPoolExecutor(usable_cores()) as pool:
         sources = _sources(pixels, PLAIN, pool)
         differences = [row for resolution in resolutions for row in _compared(sources, resolution)]
         if answering:
-            network, built, class_map = build_to_test(bench.network, start, index, reporter)
-            tested = EvaluationPlan(index, bench.batch_size)
-            labels = class_map.right_outputs(torch.from_numpy(index.labels[tested.rows])).numpy()
+            network, built, class_map = build_to_test(bench.network, start, dataset, reporter)
+            tested = EvalPlan(dataset, bench.batch_size)
+            labels = class_map.right_outputs(torch.from_numpy(dataset.labels[tested.rows])).numpy()
             answered = _sources(tested, built.normalisation, pool)
             results = [row for one in resolutions for row in _accuracies(bench, built, answered, one, labels)]
-    content = {"model": network, "num_pictures": pixels.num_pictures, "differences": differences, "results": results}
+    content = {"model": network, "num_images": pixels.num_images, "differences": differences, "results": results}
     for title, table in tables(content).items():
         print_table(title, table)
     reporter.line(f"figures in {report('parity', bench, opened, content, _figure(differences))}")
 
 
-def _some_pictures(index: Index, batch_size: int, num_batches: int) -> EvaluationPlan:
-    """Plan tests of some pictures that are spread over all classes."""
-    split = TRAIN if index.num_train else VAL
-    every = -(-len(index.rows(split)) // (num_batches * batch_size))
-    return EvaluationPlan(index, batch_size, split=split, every=max(1, every))
+def _some_images(dataset: Dataset, batch_size: int, num_batches: int) -> EvalPlan:
+    """Plan tests of some images that are spread over all classes."""
+    split = TRAIN if dataset.num_train else VAL
+    every = -(-len(dataset.rows(split)) // (num_batches * batch_size))
+    return EvalPlan(dataset, batch_size, split=split, every=max(1, every))
 
 
-def _sources(plan: EvaluationPlan, normalisation: Normalisation, pool: ThreadPoolExecutor) -> dict[str, Source]:
-    """Return the ways to the same pictures; PIL's last."""
+def _sources(plan: EvalPlan, normalisation: Normalisation, pool: ThreadPoolExecutor) -> dict[str, Source]:
+    """Return the ways to the same images; PIL's last."""
     devices = {DALI_CPU: "cpu", **({DALI_GPU: "cuda"} if torch.cuda.is_available() else {})}
     ours: dict[str, Source] = {name: partial(_from_graph, plan, normalisation, at) for name, at in devices.items()}
     return {**ours, PIL: partial(_from_pil, plan, normalisation, pool)}
 
 
 def _from_graph(
-    plan: EvaluationPlan, normalisation: Normalisation, device: str, resolution: Resolution
+    plan: EvalPlan, normalisation: Normalisation, device: str, resolution: Resolution
 ) -> Iterator[torch.Tensor]:
     decoding = decoding_for(torch.device(device), World(), Reporter())
     with Loader(
-        plan.index,
+        plan.dataset,
         max_batch_size=plan.batch_size,
         device=device,
         decoding=decoding,
@@ -160,13 +160,13 @@ def _from_graph(
 
 
 def _from_pil(
-    plan: EvaluationPlan, normalisation: Normalisation, pool: ThreadPoolExecutor, resolution: Resolution
+    plan: EvalPlan, normalisation: Normalisation, pool: ThreadPoolExecutor, resolution: Resolution
 ) -> Iterator[torch.Tensor]:
     mean, std = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
     for batch in plan.batches(resolution):
-        paths = [plan.index.path(row) for row in batch.ids.tolist()]
-        pictures = list(pool.map(torchvision_test_picture, paths, [resolution] * len(paths)))
-        yield (torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255 - mean) / std
+        paths = [plan.dataset.path(row) for row in batch.ids.tolist()]
+        images = list(pool.map(torchvision_test_image, paths, [resolution] * len(paths)))
+        yield (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 def _compared(sources: Mapping[str, Source], resolution: Resolution) -> Iterator[dict[str, Any]]:
@@ -176,9 +176,9 @@ def _compared(sources: Mapping[str, Source], resolution: Resolution) -> Iterator
 
 
 def differences_of(pairs: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
-    """Return mean, 99.9th percentile and maximum of the differences of pictures in 0-1, in 1/255.
+    """Return mean, 99.9th percentile and maximum of the differences of images in 0-1, in 1/255.
 
-    The percentile is read off a histogram, to a hundredth: the pictures of a large data set are not kept.
+    The percentile is read off a histogram, to a hundredth: the images of a large data set are not kept.
     """
     counts = np.zeros(255 * BINS_PER_LEVEL + 1, np.int64)
     total = largest = 0.0
@@ -198,9 +198,9 @@ def differences_of(pairs: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> dict[s
 
 @torch.inference_mode()
 def _accuracies(
-    bench: Bench, built: BuiltModel, sources: Mapping[str, Source], resolution: Resolution, labels: NDArray[np.int64]
+    bench: Bench, built: Model, sources: Mapping[str, Source], resolution: Resolution, labels: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
-    """Return a row for each way to the pictures: how the network answers."""
+    """Return a row for each way to the images: how the network answers."""
     device = choose_device(bench.device)
     network = prepare(built.network, device, sync_bn=False).eval()
     answers = {}
@@ -229,9 +229,9 @@ def _accuracies(
 def tables(content: Mapping[str, Any]) -> dict[str, Table]:
     """Return the tables of a results file by their titles."""
     differences = _difference_table(content["differences"])
-    found = {f"differences of {content['num_pictures']} pictures, in 1/255": differences}
+    found = {f"differences of {content['num_pictures']} images, in 1/255": differences}
     if content["model"] is not None:
-        found[f"answers of {content['model']} on the test pictures"] = _answer_table(content["results"])
+        found[f"answers of {content['model']} on the test images"] = _answer_table(content["results"])
     return found
 
 

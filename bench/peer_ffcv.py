@@ -1,4 +1,4 @@
-"""A peer: FFCV, with pictures written again into a file of its own, at the longest side and JPEG quality it is told.
+"""A peer: FFCV, with images written again into a file of its own, at the longest side and JPEG quality it is told.
 
 As ffcv all of them are JPEG; as ffcv-raw50 half of them, drawn by lot, are bare pixels, as in FFCV's own recipe for
 ImageNet: faster to read, and a much larger file. Normalised before they become tensors, which is the order that is fast
@@ -24,18 +24,18 @@ from peer_protocol import Settings, serve
 from PIL import Image
 
 
-class Pictures:
+class Images:
     """What is written into FFCV's file."""
 
     def __init__(self, files: list[list[Any]]) -> None:
         self._files = files
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self._files)
 
     def __getitem__(self, number: int) -> tuple[Image.Image, int]:
-        """Return a picture and its class."""
+        """Return an image and its class."""
         path, label = self._files[number]
         return Image.open(path).convert("RGB"), label
 
@@ -51,7 +51,7 @@ def written(settings: Settings) -> str:
             jpeg_quality=settings["quality"],
         )
         writer = DatasetWriter(str(file), {"image": image, "label": IntField()}, num_workers=settings["workers"])
-        writer.from_indexed_dataset(Pictures(settings["files"]))
+        writer.from_indexed_dataset(Images(settings["files"]))
     return str(file)
 
 

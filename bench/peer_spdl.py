@@ -42,8 +42,8 @@ class Loader:
         packets = spdl.io.demux_image(path)
         left, top, width, height = random_window(packets.codec.width, packets.codec.height)
         flip = ",hflip" if random.random() < 0.5 else ""
-        look = f"crop={width}:{height}:{left}:{top},scale={self._res}:{self._res}:flags=bilinear{flip},format=rgb24"
-        return spdl.io.decode_packets(packets, filter_desc=look), label
+        view = f"crop={width}:{height}:{left}:{top},scale={self._res}:{self._res}:flags=bilinear{flip},format=rgb24"
+        return spdl.io.decode_packets(packets, filter_desc=view), label
 
     def _batch(self, samples: list[tuple[Any, int]]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         frames, labels = zip(*samples, strict=True)

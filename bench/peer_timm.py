@@ -10,7 +10,7 @@ from timm.data.loader import create_loader
 from torch.utils.data import Dataset
 
 
-class Pictures(Dataset[tuple[Any, int]]):
+class Images(Dataset[tuple[Any, int]]):
     """The files; `create_loader` sets the transform."""
 
     def __init__(self, files: list[tuple[str, int]]) -> None:
@@ -18,7 +18,7 @@ class Pictures(Dataset[tuple[Any, int]]):
         self.transform: Any = None
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self._files)
 
     def __getitem__(self, number: int) -> tuple[Any, int]:
@@ -30,9 +30,9 @@ class Pictures(Dataset[tuple[Any, int]]):
 
 def loader(settings: Settings, res: int) -> Iterable[Any]:
     """Return timm's loader at a resolution: crop and flip as in its script, without colour jitter."""
-    pictures: Any = Pictures(settings["files"])  # timm names its own kinds of data sets, and takes any
+    images: Any = Images(settings["files"])  # timm names its own kinds of data sets, and takes any
     batches: Iterable[Any] = create_loader(
-        pictures,
+        images,
         input_size=(3, res, res),
         batch_size=settings["batch_size"],
         is_training=True,

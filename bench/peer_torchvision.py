@@ -1,4 +1,4 @@
-"""A peer: torchvision's transforms under torch's DataLoader, on PIL pictures or, as torchvision-v2, on tensors."""
+"""A peer: torchvision's transforms under torch's DataLoader, on PIL images or, as torchvision-v2, on tensors."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,15 +12,15 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 
-class Pictures(Dataset[tuple[torch.Tensor, int]]):
+class Images(Dataset[tuple[torch.Tensor, int]]):
     """The files, as torchvision's ImageFolder gives them to a training loop."""
 
-    def __init__(self, files: list[tuple[str, int]], look: Callable[[str], torch.Tensor]) -> None:
+    def __init__(self, files: list[tuple[str, int]], view: Callable[[str], torch.Tensor]) -> None:
         self._files = files
-        self._look = look
+        self._look = view
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self._files)
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
@@ -70,9 +70,9 @@ class OfTensors:
 
 def loader(settings: Settings, res: int) -> Iterable[Any]:
     """Return a DataLoader at a resolution."""
-    look = OfTensors if settings["loader"] == "torchvision-v2" else OfPil
-    pictures = Pictures(settings["files"], look(settings, res))
-    return DataLoader(pictures, settings["batch_size"], shuffle=True, num_workers=settings["workers"])
+    view = OfTensors if settings["loader"] == "torchvision-v2" else OfPil
+    images = Images(settings["files"], view(settings, res))
+    return DataLoader(images, settings["batch_size"], shuffle=True, num_workers=settings["workers"])
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from typing import Any
 
 from peer_protocol import repeat_of
 
-from dali_fixres.colour import IMAGENET
 from dali_fixres.errors import UserError, did_you_mean
-from dali_fixres.index import Index
-from dali_fixres.plan import TrainPlan
-from dali_fixres.processes import loader_threads, usable_cores
-from dali_fixres.report.progress import Reporter
+from dali_fixres.runtime.progress import Reporter
+from pipelines.dataset import Dataset
+from pipelines.plan import TrainPlan
+from pipelines.plan.colour import IMAGENET
+from pipelines.processes import loader_threads, usable_cores
 
 __all__ = ["INSTALLED", "Peer", "files_of", "parse_peers", "settings_of", "started"]
 
@@ -116,19 +116,19 @@ def settings_of(plan: TrainPlan, num_batches: int, max_side: int, quality: int) 
     """Return what peers are told.
 
     Args:
-        plan: Says which pictures a repeat takes, in single files, and at which resolution numbers of workers are tried.
+        plan: Says which images a repeat takes, in single files, and at which resolution numbers of workers are tried.
         num_batches: Timed batches of a repeat, at least.
         max_side: Longest side of a peer's own copies, pixels.
         quality: JPEG quality of these.
 
     Raises:
-        UserError: If the pictures are in shards, which peers do not read.
+        UserError: If the images are in shards, which peers do not read.
     """
-    if plan.index.in_shards:
+    if plan.dataset.in_shards:
         raise UserError("peers read single files here; give --data a folder or a manifest")
     workers = (usable_cores(), loader_threads())
     return {
-        "files": files_of(plan.index, _rows(plan, max(repeat_of(each, num_batches).num_batches for each in workers))),
+        "files": files_of(plan.dataset, _rows(plan, max(repeat_of(each, num_batches).num_batches for each in workers))),
         "batch_size": plan.batch_size,
         "num_batches": num_batches,
         "workers": workers,
@@ -140,13 +140,13 @@ def settings_of(plan: TrainPlan, num_batches: int, max_side: int, quality: int) 
     }
 
 
-def files_of(index: Index, rows: list[int]) -> list[tuple[str, int]]:
-    """Return the file of each picture, and its class."""
-    return [(str(index.path(row)), int(index.labels[row])) for row in rows]
+def files_of(dataset: Dataset, rows: list[int]) -> list[tuple[str, int]]:
+    """Return the file of each image, and its class."""
+    return [(str(dataset.path(row)), int(dataset.labels[row])) for row in rows]
 
 
 def _rows(plan: TrainPlan, num_batches: int) -> list[int]:
-    """Return the pictures of the first batches; the data again if there are fewer."""
+    """Return the images of the first batches; the data again if there are fewer."""
     epochs = chain.from_iterable(plan.epoch(epoch) for epoch in count())
     return [row for one in islice(epochs, num_batches) for row in one.ids.tolist()]
 
@@ -167,9 +167,9 @@ def started(peers: Mapping[str, Path], settings: Mapping[str, Any], reporter: Re
         scratch = Path(stack.enter_context(TemporaryDirectory()))
         running = []
         for name, python in peers.items():
-            told, log = scratch / f"{name}.json", scratch / f"{name}.log"
-            told.write_text(json.dumps({**settings, "loader": name, "scratch": str(scratch)}), encoding="utf-8")
-            process = _process(name, python, told, log)
+            given, log = scratch / f"{name}.json", scratch / f"{name}.log"
+            given.write_text(json.dumps({**settings, "loader": name, "scratch": str(scratch)}), encoding="utf-8")
+            process = _process(name, python, given, log)
             stack.callback(_end, process)
             peer = Peer(name, process, log, reporter)
             peer.get_ready()
@@ -177,8 +177,8 @@ def started(peers: Mapping[str, Path], settings: Mapping[str, Any], reporter: Re
         yield running
 
 
-def _process(name: str, python: Path, told: Path, log: Path) -> "subprocess.Popen[str]":
-    command = [str(python), str(Path(__file__).parent / SCRIPTS[name]), str(told)]
+def _process(name: str, python: Path, given: Path, log: Path) -> "subprocess.Popen[str]":
+    command = [str(python), str(Path(__file__).parent / SCRIPTS[name]), str(given)]
     pipe = subprocess.PIPE
     try:
         with log.open("w", encoding="utf-8") as words:

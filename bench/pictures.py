@@ -1,4 +1,4 @@
-"""Pictures to measure with where no data set is at hand: of ImageNet's sizes and weight, made from a seed.
+"""Images to measure with where no data set is at hand: of ImageNet's sizes and weight, made from a seed.
 
 Their spectrum falls as photographs' does, and JPEG quality 95 makes files of about 115 kB, near the mean of ImageNet,
 so that decoding costs what it costs there. What is in them means nothing.
@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dali_fixres.folders import cache_folder
-from dali_fixres.processes import usable_cores, worker_pool
+from pipelines.processes import usable_cores, worker_pool
+from pipelines.storage.cache_folder import cache_folder
 
-__all__ = ["bench_pictures"]
+__all__ = ["bench_images"]
 
 NUM_TRAIN, NUM_VAL = 1600, 40
 
 VERSION = 1
-"""Raised whenever the same seed gives other pictures than before."""
+"""Raised whenever the same seed gives other images than before."""
 
 
-def bench_pictures() -> Path:
+def bench_images() -> Path:
     """Return a data set of 10 classes in the cache, made now or before."""
     folder = cache_folder() / f"bench-v{VERSION}"
     if not folder.exists():

@@ -1,11 +1,11 @@
 """What prepared data gains: images/s of the loader on originals and on copies, beside torchvision and FFCV.
 
     uv run python bench/prepared.py
-    uv run python bench/prepared.py --data DIR --rungs 160,256 --json out.json
+    uv run python bench/prepared.py --data DIR --copy sizes 160,256 --json out.json
     uv run python bench/prepared.py --peers torchvision,ffcv=FFCV_ENV/bin/python
 
 All crop, resize, mirror and normalise as in training, into float32 batches on the CPU, with the same batch size on the
-same cores; peers read the originals, FFCV its own file with pictures of the longest side and JPEG quality of our
+same cores; peers read the originals, FFCV its own file with images of the longest side and JPEG quality of our
 full copies. Repeats are interleaved and medians shown: read ratios of one run, not absolute figures. Beside it: how
 fast `dali-fixres prepare` is, against what the cores can encode at all, and whether the loader's memory stays flat.
 """
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dali_fixres.host import prepare_host
+from dali_fixres.runtime.system import prepare_host
 
 prepare_host()  # as the command line does, before torch is loaded
 
@@ -33,12 +33,12 @@ from peers import parse_peers, settings_of, started
 from rich.table import Table
 
 from dali_fixres.errors import UserError
-from dali_fixres.index import Index, Rung, open_data
-from dali_fixres.processes import loader_threads
-from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.resolution import Resolution
+from dali_fixres.runtime.progress import Reporter
 from pipelines import Loader
+from pipelines.dataset import Dataset, ResizedCopies, open_dataset
+from pipelines.processes import loader_threads
+from pipelines.resolution import Resolution
 
 ORIGINALS, PREPARED = "originals", "prepared"
 
@@ -54,14 +54,14 @@ class Bench(Flags):
     res: str = "128,160,224,288,320"
     """Pixels of the crops, with commas between."""
 
-    rungs: str = "160,256,384"
+    copy_ids: str = "160,256,384"
     """As for `dali-fixres prepare`."""
 
     max_side: int = 500
-    """As for `dali-fixres prepare`; FFCV's pictures too."""
+    """As for `dali-fixres prepare`; FFCV's images too."""
 
     quality: int = 90
-    """As for `dali-fixres prepare`; FFCV's pictures too."""
+    """As for `dali-fixres prepare`; FFCV's images too."""
 
     peers: str = "torchvision"
     """Other loaders beside ours, as for `throughput.py`; they read the originals."""
@@ -72,15 +72,15 @@ def main(bench: Bench) -> None:
     reporter = Reporter()
     peers = parse_peers(bench.peers)
     opened = open_bench_data(bench)
-    index, effort = opened.index, bench.effort
-    plans = [training_plan(index, resolution, bench.batch_size) for resolution in bench.resolutions]
-    check_size(index, bench.batch_size, effort.num_batches)
+    dataset, effort = opened.dataset, bench.effort
+    plans = [training_plan(dataset, resolution, bench.batch_size) for resolution in bench.resolutions]
+    check_size(dataset, bench.batch_size, effort.num_batches)
     settings = settings_of(plans[0], effort.num_batches, bench.max_side, bench.quality)
     with tempfile.TemporaryDirectory() as scratch:
-        preparing = _preparing(bench, bench.data or index.root, Path(scratch), reporter)
-        copies = open_data(Path(scratch) / "prepared-0").index
+        preparing = _preparing(bench, bench.data or dataset.root, Path(scratch), reporter)
+        copies = open_dataset(Path(scratch) / "prepared-0")
         with (
-            Loader(index, max_batch_size=bench.batch_size, num_threads=loader_threads()) as loader,
+            Loader(dataset, max_batch_size=bench.batch_size, num_threads=loader_threads()) as loader,
             Loader(copies, max_batch_size=bench.batch_size, num_threads=loader_threads()) as copies_loader,
             started(peers, settings, reporter) as running,
         ):
@@ -88,21 +88,21 @@ def main(bench: Bench) -> None:
             for plan in plans:
                 res = plan.schedule.last.crop_px
                 measures[Key("loader", ORIGINALS, res)] = measure_ours(loader, plan, effort.num_batches)
-                of_copies = measure_ours(copies_loader, replace(plan, index=copies), effort.num_batches)
+                of_copies = measure_ours(copies_loader, replace(plan, dataset=copies), effort.num_batches)
                 measures[Key("loader", PREPARED, res)] = of_copies
                 measures |= {Key("loader", peer.name, res): partial(peer.measure, res) for peer in running}
             rows = interleaved(measures, effort.repeats, reporter)
             failed = {peer.name for peer in running if peer.failed}
             results = [row for row in rows if row["loader"] not in failed]
             memory = _memory(copies_loader, copies, bench.resolutions[0], bench.batch_size)
-    print_table(f"images/s of the loader alone on {index.root.name}, median of {effort.repeats}", _table(results))
+    print_table(f"images/s of the loader alone on {dataset.root.name}, median of {effort.repeats}", _table(results))
     content = {
         "peers": {peer.name: peer.about for peer in running},
         "results": results,
         "prepare": preparing,
         "memory_mib": memory,
     }
-    out = report("prepared", bench, opened, content, _figure(results), about_data=_about_copies(bench, index, copies))
+    out = report("prepared", bench, opened, content, _figure(results), about_data=_about_copies(bench, dataset, copies))
     reporter.line(
         f"prepare: {preparing['images_per_s']} images/s, {preparing['share_of_limit']:.0%} of what can be encoded\n"
         f"memory after epochs 2 and {NUM_EPOCHS}: {memory[1]} and {memory[-1]} MiB; figures in {out}, plot beside it"
@@ -111,9 +111,9 @@ def main(bench: Bench) -> None:
 
 def _preparing(bench: Bench, data: Path, scratch: Path, reporter: Reporter) -> dict[str, Any]:
     """Time the whole command, and what the cores can encode at most, in turn."""
-    flags = [f"--rungs={bench.rungs}", f"--max-side={bench.max_side}", f"--quality={bench.quality}"]
+    flags = [f"--copy sizes={bench.copy_ids}", f"--max-side={bench.max_side}", f"--quality={bench.quality}"]
     limit = [sys.executable, str(Path(__file__).with_name("encode_limit.py")), str(data)]
-    limit += [bench.rungs, str(bench.max_side), str(bench.quality)]
+    limit += [bench.copies, str(bench.max_side), str(bench.quality)]
     speeds, limits = [], []
     repeats = 3
     with reporter.bar("preparing", total=repeats) as bar:
@@ -121,7 +121,7 @@ def _preparing(bench: Bench, data: Path, scratch: Path, reporter: Reporter) -> d
             target = scratch / f"prepared-{repeat}"
             started = time.perf_counter()
             _run([sys.executable, "-m", "dali_fixres", "prepare", str(data), str(target), *flags])
-            speeds.append(len(open_data(target).index) / (time.perf_counter() - started))
+            speeds.append(len(open_dataset(target)) / (time.perf_counter() - started))
             limits.append(float(_run(limit)))
             bar.update(repeat + 1, f"{speeds[-1]:.0f} img/s")
     speed, most = statistics.median(speeds), statistics.median(limits)
@@ -141,26 +141,26 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-def _about_copies(bench: Bench, index: Index, copies: Index) -> dict[str, Any]:
+def _about_copies(bench: Bench, dataset: Dataset, copies: Dataset) -> dict[str, Any]:
     return {
-        "rungs": bench.rungs,
+        "rungs": bench.copies,
         "max_side": bench.max_side,
         "quality": bench.quality,
         "megabytes": {
-            "originals": _megabytes(index),
-            **{str(rung.side_px): _megabytes(rung) for rung in copies.rungs},
+            "originals": _megabytes(dataset),
+            **{str(copy.side_px): _megabytes(copy) for copy in copies.copies},
             "full": _megabytes(copies),
         },
     }
 
 
-def _megabytes(place: Index | Rung) -> float:
+def _megabytes(place: Dataset | ResizedCopies) -> float:
     return round(float(place.num_bytes.sum()) / 1e6, 1)
 
 
-def _memory(loader: Loader, index: Index, resolution: Resolution, batch_size: int) -> list[int]:
+def _memory(loader: Loader, dataset: Dataset, resolution: Resolution, batch_size: int) -> list[int]:
     """Return the resident memory of this process after each of several epochs, MiB."""
-    plan = training_plan(index, resolution, batch_size)
+    plan = training_plan(dataset, resolution, batch_size)
     found = []
     for epoch in range(NUM_EPOCHS):
         for _ in loader.run(plan.epoch(epoch)):

@@ -15,7 +15,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from dali_fixres.host import prepare_host
+from dali_fixres.runtime.system import prepare_host
 
 prepare_host()  # as the command line does, before torch is loaded
 
@@ -24,19 +24,19 @@ from learners import build_tuning
 from loaders import TAIL, WARM_UP, training_plan
 from stages import silent_bar
 
-from dali_fixres.batch import BatchPlan
-from dali_fixres.commands.decoding import decoding_for
-from dali_fixres.devices import choose_device
-from dali_fixres.distributed import World, joined
-from dali_fixres.index import open_data
-from dali_fixres.metrics import Tally
+from dali_fixres.evaluation.metrics import EpochStatistics
 from dali_fixres.models import ModelSpec
-from dali_fixres.plan import TrainPlan
-from dali_fixres.processes import loader_threads
-from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import Resolution
-from dali_fixres.training import Learner, Meter, train
+from dali_fixres.runtime.decoding import decoding_for
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.distributed import World, joined
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.training.loop import EpochMeter, Learner, train
 from pipelines import Loader
+from pipelines.dataset import open_dataset
+from pipelines.plan import TrainPlan
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.processes import loader_threads
+from pipelines.resolution import Resolution
 
 
 def main() -> None:
@@ -45,13 +45,13 @@ def main() -> None:
     device = choose_device(settings["device"])
     with joined(device) as world:
         with world.one_by_one_on_a_node():
-            index = open_data(Path(settings["data"]), val_fraction=settings["val_fraction"]).index
+            dataset = open_dataset(Path(settings["data"]), val_fraction=settings["val_fraction"])
         resolution, size = Resolution(settings["res"]), settings["batch_size"]
-        plan = replace(training_plan(index, resolution, size), rank=world.rank, world_size=world.size)
-        tuning = build_tuning(ModelSpec(settings["model"], len(index.classes)), "all", resolution, device, world)
+        plan = replace(training_plan(dataset, resolution, size), rank=world.rank, world_size=world.size)
+        tuning = build_tuning(ModelSpec(settings["model"], len(dataset.classes)), "all", resolution, device, world)
         decoding = decoding_for(device, world, Reporter(quiet=True))
         with Loader(
-            index, max_batch_size=size, device=device, num_threads=loader_threads(), decoding=decoding
+            dataset, max_batch_size=size, device=device, num_threads=loader_threads(), decoding=decoding
         ) as loader:
             speeds = {
                 stage: images_per_s(loader, plan, settings["num_batches"][stage], learner, device, world)
@@ -67,7 +67,7 @@ def images_per_s(
 ) -> float:
     """Return images/s of all processes, once they run: of the loader alone, or of a learner's steps on its batches."""
     batches = loader.run(endless(plan, WARM_UP + num_batches + TAIL))
-    rounds = batches if learner is None else train(learner, batches, 0, Meter(silent_bar(), Tally()))
+    rounds = batches if learner is None else train(learner, batches, 0, EpochMeter(silent_bar(), EpochStatistics()))
     return plan.batch_size * world.size * num_batches / seconds_of(rounds, num_batches, device, world)
 
 

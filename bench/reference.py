@@ -1,4 +1,4 @@
-"""What torchvision makes of a file on PIL's picture: the reference that pixels and accuracies are compared with."""
+"""What torchvision makes of a file on PIL's image: the reference that pixels and accuracies are compared with."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from dali_fixres.resolution import Resolution
+from pipelines.resolution import Resolution
 
-__all__ = ["torchvision_test_picture"]
+__all__ = ["torchvision_test_image"]
 
 
-def torchvision_test_picture(path: Path, resolution: Resolution) -> NDArray[np.float32]:
-    """Return a test picture on the 0-255 scale, (h, w, 3): the shorter side resized, then the centre cropped."""
+def torchvision_test_image(path: Path, resolution: Resolution) -> NDArray[np.float32]:
+    """Return a test image on the 0-255 scale, (h, w, 3): the shorter side resized, then the centre cropped."""
     with Image.open(path) as image:
         resized = functional.resize(image.convert("RGB"), [resolution.resize_px])
         return np.asarray(functional.center_crop(resized, [resolution.crop_px])).astype(np.float32)

@@ -22,9 +22,9 @@ from harness import RESULTS, start
 from kept import kept_path, machine_name
 
 from dali_fixres.errors import RunError, UserError
-from dali_fixres.report.environment import environment
-from dali_fixres.report.progress import Reporter
-from dali_fixres.runs import write_text
+from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.progress import Reporter
+from pipelines.storage.files import write_text
 
 HERE = Path(__file__).parent
 
@@ -38,7 +38,7 @@ class Bench:
     """Measure nothing; make docs/performance.md from the newest results, or performance.md in the folder of others."""
 
     data: Path | None = None
-    """Data set of single files; pictures made from a seed if left out. Its name goes into those of the results."""
+    """Data set of single files; images made from a seed if left out. Its name goes into those of the results."""
 
     quick: bool = False
     """A first look: short and rough."""
@@ -98,7 +98,7 @@ def commands(bench: Bench) -> dict[str, list[str]]:
     found = {
         "limits": shared,
         "throughput": [*shared, *peers],
-        # The pictures made from a seed are too few for the batches that --full has.
+        # The images made from a seed are too few for the batches that --full has.
         "prepared": [*shared, *(["--num-batches=16"] if bench.full else []), *peers],
         "freed_memory": shared,
         "operators": shared,

@@ -5,7 +5,7 @@
 
 The loader alone by threads, batch size and prefetch depth, one of them varied at a time. Then training, where loader
 and network share the cores, by the threads of both, and by batch size. Then both under torchrun, by processes that
-share the machine; images/s are of all processes together. Last, with pictures that need not exist, what an index of up
+share the machine; images/s are of all processes together. Last, with images that need not exist, what an index of up
 to 10^6 of them (with --full 10^7) takes: its memory, the start of an epoch, and the milliseconds of a planned batch of
 256, which should stay the same.
 """
@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dali_fixres.host import prepare_host
+from dali_fixres.runtime.system import prepare_host
 
 prepare_host()  # as the command line does, before torch is loaded
 
@@ -33,18 +33,18 @@ from matplotlib.figure import Figure
 from rank import images_per_s
 from rich.table import Table
 
-from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.config import Device
-from dali_fixres.devices import choose_device
-from dali_fixres.distributed import World
 from dali_fixres.errors import UserError
-from dali_fixres.index import Index
 from dali_fixres.models import ModelSpec
-from dali_fixres.processes import loader_threads, usable_cores
-from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.training import Learner
+from dali_fixres.runtime.decoding import decoding_for
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.training.loop import Learner
 from pipelines import Decoding, Loader
+from pipelines.dataset import Dataset
+from pipelines.processes import loader_threads, usable_cores
 
 PLAN_BATCH = 256
 
@@ -52,7 +52,7 @@ PREFETCH = 2
 """Batches made ahead where that is not what is varied, as in training."""
 
 TRAINED_SHARE = 0.5
-"""Of the pictures that the loader alone is measured with: with a network they take about twice as long."""
+"""Of the images that the loader alone is measured with: with a network they take about twice as long."""
 
 LOADER, TRAINING = "loader", "training"
 
@@ -72,10 +72,10 @@ class Bench(Flags):
     """Pixels of the crops; one resolution."""
 
     batch_sizes: str = "16,32,64,128,256"
-    """Pictures per batch of the loader alone, with commas between."""
+    """Images per batch of the loader alone, with commas between."""
 
     train_batch_sizes: str = "16,32,64"
-    """Pictures per batch in training, with commas between."""
+    """Images per batch in training, with commas between."""
 
     prefetches: str = "1,2,4"
     """Batches made ahead, with commas between."""
@@ -84,7 +84,7 @@ class Bench(Flags):
     """Under torchrun, with commas between."""
 
     sizes: str | None = None
-    """Pictures of the made-up indexes, with commas between; if left out powers of ten from 10^4 to 10^6, to 10^5 with
+    """Images of the made-up indexes, with commas between; if left out powers of ten from 10^4 to 10^6, to 10^5 with
     --quick, to 10^7 with --full."""
 
     model: str | None = None
@@ -114,7 +114,7 @@ class Setting(NamedTuple):
         varied: Which of the numbers below is varied beside it.
         threads: The loader's, of each process.
         torch_threads: torch's, of each process.
-        batch_size: Pictures per batch of each process.
+        batch_size: Images per batch of each process.
         prefetch: Batches made ahead.
         processes: That share the machine.
     """
@@ -144,7 +144,7 @@ class Here:
         learner: The network, and how it learns.
     """
 
-    index: Index
+    dataset: Dataset
     device: torch.device
     decoding: Decoding
     learner: Learner
@@ -156,13 +156,13 @@ def main(bench: Bench) -> None:
     opened = open_bench_data(bench)
     device = choose_device(bench.device)
     model = bench.model or ("resnet50" if device.type == "cuda" else "timm/mobilenetv3_small_050")
-    spec = ModelSpec(model, len(opened.index.classes))
+    spec = ModelSpec(model, len(opened.dataset.classes))
     learner = build_tuning(spec, "all", bench.resolutions[0], device).learner
-    here = Here(opened.index, device, decoding_for(device, World(), reporter), learner)
+    here = Here(opened.dataset, device, decoding_for(device, World(), reporter), learner)
     found = _measured_here(bench, here, loader_settings(bench), reporter)
     # The measures before have filled caches and started threads.
     found |= _measured_here(bench, here, training_settings(bench), reporter, warm_up=False)
-    found |= _measured_under_torchrun(bench, model, opened.index, device, reporter)
+    found |= _measured_under_torchrun(bench, model, opened.dataset, device, reporter)
     rows = [_row(bench, setting, speeds) for setting, speeds in found.items()]
     plan = [_call([sys.executable, _script("plan_cost.py"), str(size), str(PLAN_BATCH)]) for size in bench.num_images]
     content = {"device": device.type, "model": model, "results": rows, "plan": plan, "plan_batch": PLAN_BATCH}
@@ -206,7 +206,7 @@ def _stage(what: str, varied: str) -> str:
 
 
 def num_batches(bench: Bench, what: str, batch_size: int) -> int:
-    """Return how many batches of a size are timed: they hold about as many pictures as those of any other size."""
+    """Return how many batches of a size are timed: they hold about as many images as those of any other size."""
     share = TRAINED_SHARE if what == TRAINING else 1.0
     return max(2, round(share * bench.effort.num_batches * bench.batch_size / batch_size))
 
@@ -227,14 +227,14 @@ def _speed(bench: Bench, here: Here, setting: Setting) -> float:
     size, what = setting.batch_size, setting.what
     torch.set_num_threads(setting.torch_threads)
     with Loader(
-        here.index,
+        here.dataset,
         max_batch_size=size,
         device=here.device,
         num_threads=setting.threads,
         prefetch=setting.prefetch,
         decoding=here.decoding,
     ) as loader:
-        plan = training_plan(here.index, bench.resolutions[0], size)
+        plan = training_plan(here.dataset, bench.resolutions[0], size)
         learner = here.learner if what == TRAINING else None
         return images_per_s(loader, plan, num_batches(bench, what, size), learner, here.device, World())
 
@@ -247,10 +247,10 @@ def _fits(number: int, device: torch.device, reporter: Reporter) -> bool:
 
 
 def _measured_under_torchrun(
-    bench: Bench, model: str, index: Index, device: torch.device, reporter: Reporter
+    bench: Bench, model: str, dataset: Dataset, device: torch.device, reporter: Reporter
 ) -> dict[Setting, list[float]]:
     settings = {
-        "data": str(bench.data or index.root),
+        "data": str(bench.data or dataset.root),
         "val_fraction": bench.val_fraction,
         "res": bench.resolutions[0].crop_px,
         "batch_size": bench.batch_size,

@@ -18,21 +18,22 @@ from rich.console import Console
 from torch import nn
 from verdict import STORAGE
 
-from dali_fixres.batch import Batch, BatchPlan
-from dali_fixres.checkpoint import CheckpointClock
-from dali_fixres.colour import IMAGENET
-from dali_fixres.distributed import World
-from dali_fixres.evaluation import evaluate
-from dali_fixres.index import Index
-from dali_fixres.interruption import Orders
-from dali_fixres.metrics import Tally
-from dali_fixres.optim import LearningRate, build_optimizer
-from dali_fixres.plan import TrainPlan, step_seed
-from dali_fixres.precision import forward_precision
-from dali_fixres.report.progress import Bar
-from dali_fixres.training import Learner, Meter, train
+from dali_fixres.evaluation.evaluate import evaluate
+from dali_fixres.evaluation.metrics import EpochStatistics
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.precision import forward_precision
+from dali_fixres.runtime.progress import Bar
+from dali_fixres.runtime.signals import StopSignals
+from dali_fixres.training.checkpoint import CheckpointClock
+from dali_fixres.training.loop import EpochMeter, Learner, train
+from dali_fixres.training.optimizer import LearningRate, build_optimizer
 from pipelines import Loader
-from pipelines.feed import GraphInputs, graph_inputs
+from pipelines.batch import Batch
+from pipelines.dali.inputs import GraphInputs, graph_inputs
+from pipelines.dataset import Dataset
+from pipelines.plan import TrainPlan, step_seed
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.plan.colour import IMAGENET
 
 __all__ = ["OURS", "SHOWN", "Limits", "Repeat", "Stages", "learner_of", "peak_host_mib"]
 
@@ -99,7 +100,7 @@ class Stopwatch:
             done += 1
 
     def read(self, num_images: int) -> Repeat:
-        """Return what a repeat over so many pictures has found."""
+        """Return what a repeat over so many images has found."""
         on_gpu = self._device.type == "cuda"
         if on_gpu and self._clock is time.perf_counter:
             torch.cuda.synchronize(self._device)
@@ -119,7 +120,7 @@ class Null(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the same logits for every picture."""
+        """Return the same logits for every image."""
         return self.bias.expand(len(images), -1)
 
 
@@ -143,7 +144,7 @@ class Stages:
 
     def of(self, plan: TrainPlan) -> dict[str, Callable[[], Repeat]]:
         """Return the measures at a plan's resolution, by stage."""
-        null = learner_of(Null(len(plan.index.classes)).to(self.device))
+        null = learner_of(Null(len(plan.dataset.classes)).to(self.device))
         stages: dict[str, Callable[[], Repeat]] = {
             STORAGE: partial(self._from_storage, plan),
             **{name: partial(self._cached, part, plan) for name, part in self.parts.items()},
@@ -159,9 +160,11 @@ class Stages:
         return stages
 
     def _from_storage(self, plan: TrainPlan) -> Repeat:
-        """Read pictures that the system does not hold in memory any more."""
+        """Read images that the system does not hold in memory any more."""
         ahead = list(islice(epochs_of(plan), WARM_UP + max(LEAST, self.limits.num_batches) + PREFETCH))
-        forget(plan.index, {file for one in ahead for file in zip(one.ids.tolist(), one.rungs.tolist(), strict=True)})
+        forget(
+            plan.dataset, {file for one in ahead for file in zip(one.ids.tolist(), one.copy_ids.tolist(), strict=True)}
+        )
         return self._part(self.parts["read"], plan, ahead)
 
     def _part(self, part: GraphPart, plan: TrainPlan, plans: Iterable[BatchPlan]) -> Repeat:
@@ -203,30 +206,30 @@ class Stages:
 
 
 def _inputs(part: GraphPart, plan: TrainPlan, plans: Iterator[BatchPlan]) -> Iterator[GraphInputs]:
-    return (graph_inputs(one, plan.index, IMAGENET, decode_window=part.decode_window) for one in plans)
+    return (graph_inputs(one, plan.dataset, IMAGENET, decode_region=part.decode_region) for one in plans)
 
 
 def epochs_of(plan: TrainPlan) -> Iterator[BatchPlan]:
     """Return the plans of one epoch after the other.
 
-    Begun anew, it is the same pictures again, which the system remembers by then: that leaves out storage.
+    Begun anew, it is the same images again, which the system remembers by then: that leaves out storage.
     """
     return chain.from_iterable(plan.epoch(epoch) for epoch in count())
 
 
-def forget(index: Index, files: Iterable[tuple[int, int]]) -> None:
-    """Have the system give up what it remembers of pictures, so that the next reading is one from storage.
+def forget(dataset: Dataset, files: Iterable[tuple[int, int]]) -> None:
+    """Have the system give up what it remembers of images, so that the next reading is one from storage.
 
     Shards are mapped into memory, and stay there.
 
     Args:
-        index: Of the pictures.
-        files: Row and rung of each.
+        index: Of the images.
+        files: Row and resized copy of each.
     """
-    if index.in_shards:
+    if dataset.in_shards:
         return
-    for row, rung in files:
-        with Path(os.fsdecode(index.file(row, rung))).open("rb") as file:
+    for row, copy in files:
+        with Path(os.fsdecode(dataset.file(row, copy))).open("rb") as file:
             os.fdatasync(file)  # what is not yet written would be kept
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -247,9 +250,9 @@ def worked_off(run: Callable[[Iterator[BatchPlan]], Iterator[T]], plans: Iterato
 
 def steps(learner: Learner, batches: Iterable[Batch]) -> Iterator[int]:
     """Take the steps that `dali-fixres train` takes, with what it does between them."""
-    orders, clock = Orders(World()), CheckpointClock(10, "min")
-    for step in train(learner, batches, 0, Meter(silent_bar(), Tally())):
-        orders.agree(save=clock.due(step))
+    stop_signals, clock = StopSignals(World()), CheckpointClock(10, "min")
+    for step in train(learner, batches, 0, EpochMeter(silent_bar(), EpochStatistics())):
+        stop_signals.agree(save=clock.due(step))
         yield step
 
 
@@ -267,7 +270,7 @@ def bare_steps(learner: Learner, batch: Batch) -> Iterator[None]:
 
 
 def learner_of(network: nn.Module) -> Learner:
-    """Return what `dali-fixres train` learns with, at a rate so low that made-up pictures do no harm."""
+    """Return what `dali-fixres train` learns with, at a rate so low that made-up images do no harm."""
     return Learner(
         network=network,
         forward=network,
@@ -281,13 +284,13 @@ def learner_of(network: nn.Module) -> Learner:
 
 
 def synthetic_batch(plan: TrainPlan, device: torch.device) -> Batch:
-    """Return a picture of noise, many times over, that lies on the device in the format that the loader hands over."""
+    """Return an image of noise, many times over, that lies on the device in the format that the loader hands over."""
     side = plan.schedule.last.crop_px
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     return Batch(
         noise.expand(plan.batch_size, -1, -1, -1).contiguous(memory_format=torch.channels_last),
-        torch.arange(plan.batch_size, device=device) % len(plan.index.classes),
+        torch.arange(plan.batch_size, device=device) % len(plan.dataset.classes),
         np.arange(plan.batch_size),
         plan.schedule.last,
     )

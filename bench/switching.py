@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from dali_fixres.host import prepare_host
+from dali_fixres.runtime.system import prepare_host
 
 prepare_host()  # as the command line does, before torch is loaded
 
@@ -42,14 +42,14 @@ from visits import (
     through_stages,
 )
 
-from dali_fixres.commands.decoding import decoding_for
 from dali_fixres.config import Device
-from dali_fixres.devices import choose_device
-from dali_fixres.distributed import World
 from dali_fixres.errors import RunError, UserError
-from dali_fixres.processes import worker_pool
-from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
+from dali_fixres.runtime.decoding import decoding_for
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.progress import Reporter
+from pipelines.processes import worker_pool
 
 OURS, FIRST_TIME = "dali-fixres", "dali-fixres, first time"
 REBUILT, DATALOADER = "rebuilt pipeline", "new DataLoader"
@@ -82,17 +82,17 @@ def main(bench: Bench) -> None:
     """
     reporter = Reporter()
     opened = open_bench_data(bench)
-    if opened.index.in_shards:
+    if opened.dataset.in_shards:
         raise UserError("torchvision's side of this bench reads single files; give --data a folder or a manifest")
     repeats, num_batches = bench.effort
-    if opened.index.num_train < FEWEST_BATCHES * bench.batch_size:
+    if opened.dataset.num_train < FEWEST_BATCHES * bench.batch_size:
         raise UserError(
-            f"{opened.index.root} has {opened.index.num_train} training pictures, fewer than {FEWEST_BATCHES} batches; "
+            f"{opened.dataset.root} has {opened.dataset.num_train} training images, fewer than {FEWEST_BATCHES} batches; "
             "lower --batch-size"
         )
     device = choose_device(bench.device)
     decoding = decoding_for(device, World(), reporter)
-    batches = Batches(opened.index, device, bench.batch_size, num_batches, decoding)
+    batches = Batches(opened.dataset, device, bench.batch_size, num_batches, decoding)
     route = circuit(bench.resolutions)
     with worker_pool(1) as pool:
         rounds: dict[str, Callable[[], list[Visit]]] = {

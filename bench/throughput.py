@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dali_fixres.host import prepare_host
+from dali_fixres.runtime.system import prepare_host
 
 prepare_host()  # as the command line does, before torch is loaded
 
@@ -32,20 +32,20 @@ from throughput_tables import SPEEDS, conclusion, drawn, tables
 from torch import nn
 from verdict import Sharing, crossover, judge
 
-from dali_fixres.commands.decoding import decoding_for
-from dali_fixres.commands.learner import prepare
 from dali_fixres.config import Device
-from dali_fixres.devices import choose_device
-from dali_fixres.distributed import World
 from dali_fixres.errors import UserError
-from dali_fixres.index import Index
 from dali_fixres.models import ModelSpec, build_model
-from dali_fixres.models.anatomy import run_once
-from dali_fixres.plan import TrainPlan
-from dali_fixres.processes import loader_threads, usable_cores
-from dali_fixres.report.progress import Reporter
+from dali_fixres.models.head import run_once
 from dali_fixres.report.tables import print_table
+from dali_fixres.runtime.decoding import decoding_for
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.training.setup import prepare
 from pipelines import Decoding, Loader
+from pipelines.dataset import Dataset
+from pipelines.plan import TrainPlan
+from pipelines.processes import loader_threads, usable_cores
 
 PEERS_MAX_SIDE, PEERS_QUALITY = 500, 90
 """Of FFCV's copies; size and quality are those of its recipe for ImageNet, which leaves half of them uncompressed."""
@@ -95,8 +95,8 @@ def main(bench: Bench) -> None:
     reporter = Reporter()
     device = choose_device(bench.device)
     opened = open_bench_data(bench)
-    peers = _peers(bench, opened.index)
-    plans = [training_plan(opened.index, one, bench.batch_size, bench.jitter) for one in bench.resolutions]
+    peers = _peers(bench, opened.dataset)
+    plans = [training_plan(opened.dataset, one, bench.batch_size, bench.jitter) for one in bench.resolutions]
     model = bench.model or ("resnet50" if device.type == "cuda" else "timm/mobilenetv3_small_050")
     if bench.torch_threads:
         torch.set_num_threads(bench.torch_threads)
@@ -105,11 +105,11 @@ def main(bench: Bench) -> None:
     decoding = decoding_for(device, World(), reporter)
     with (
         Loader(
-            opened.index, max_batch_size=bench.batch_size, device=device, num_threads=threads, decoding=decoding
+            opened.dataset, max_batch_size=bench.batch_size, device=device, num_threads=threads, decoding=decoding
         ) as loader,
         started(peers, settings, reporter) as running,
     ):
-        parts = _parts(opened.index, bench.batch_size, threads, device, decoding)
+        parts = _parts(opened.dataset, bench.batch_size, threads, device, decoding)
         stages = Stages(loader, parts, learner_of(_network(model, plans, device)), device, bench.limits)
         found = in_turns(_measures(stages, plans, running), bench.effort.repeats, reporter, _told)
     failed = {peer.name for peer in running if peer.failed}
@@ -136,21 +136,21 @@ def main(bench: Bench) -> None:
     reporter.line(f"{conclusion(content)}\nfigures in {out}, plot in {out.with_suffix('.png')}")
 
 
-def _peers(bench: Bench, index: Index) -> dict[str, Path]:
+def _peers(bench: Bench, dataset: Dataset) -> dict[str, Path]:
     """Return those asked for, or those that are at hand where there is time for them and they can read the data."""
     if bench.peers is not None:
         return parse_peers(bench.peers)
-    return {} if bench.quick or index.in_shards else parse_peers(INSTALLED)
+    return {} if bench.quick or dataset.in_shards else parse_peers(INSTALLED)
 
 
 def _parts(
-    index: Index, batch_size: int, num_threads: int, device: torch.device, decoding: Decoding
+    dataset: Dataset, batch_size: int, num_threads: int, device: torch.device, decoding: Decoding
 ) -> dict[str, GraphPart]:
     names: tuple[Operator, ...] = ("read", "decode")
     return {
         name: GraphPart(
             name,
-            in_shards=index.in_shards,
+            in_shards=dataset.in_shards,
             batch_size=batch_size,
             num_threads=num_threads,
             device=device,
@@ -162,7 +162,7 @@ def _parts(
 
 def _network(model: str, plans: Sequence[TrainPlan], device: torch.device) -> nn.Module:
     """Build the network as `dali-fixres train` does, and make sure that it takes every resolution."""
-    network = build_model(ModelSpec(model, len(plans[0].index.classes)), pretrained=False).network
+    network = build_model(ModelSpec(model, len(plans[0].dataset.classes)), pretrained=False).network
     for plan in plans:
         run_once(network, plan.schedule.last)
     return prepare(network, device, sync_bn=False)

@@ -60,7 +60,7 @@ def judge(speeds: Speeds, sharing: Sharing | None) -> Verdict:
     """Judge a resolution.
 
     On cores that they share, loader and step together can be no faster than the slower one, and no faster than the core
-    time allows that both take for a picture, with all cores busy all the time.
+    time allows that both take for an image, with all cores busy all the time.
 
     Args:
         speeds: With the stages ``storage``, ``read``, ``decode``, ``loader``, ``train step`` and ``together``.
@@ -94,7 +94,7 @@ def _ms_of_cores(loader: float, step: float, sharing: Sharing) -> float:
 def _of_what_cores_allow(rounds: Sequence[tuple[float, float, float]], sharing: Sharing) -> float:
     shares = []
     for (alone, stepped, both), loader, step in zip(rounds, sharing.loader, sharing.step, strict=True):
-        core_s = loader / alone + step / stepped  # of a picture
+        core_s = loader / alone + step / stepped  # of an image
         shares.append(both / min(alone, stepped, sharing.num_cores / core_s))
     return round(statistics.median(shares), 3)
 

@@ -8,21 +8,21 @@ from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
 import torch
-from loaders import pil_pictures, training_plan
+from loaders import pil_images, training_plan
 from nvidia.dali import backend
 from torch.utils.data import DataLoader
 
-from dali_fixres.batch import BatchPlan
-from dali_fixres.commands.dataset import Dataset
-from dali_fixres.commands.stream import Epoch, Stream, Test
-from dali_fixres.commands.unreadable import Unreadable
-from dali_fixres.index import TRAIN, Index, OpenedData
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
-from dali_fixres.processes import loader_threads, usable_cores
-from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import Phase, Resolution, Schedule
+from dali_fixres.runtime.data import Data
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.training.stream import Epoch, Stream, Test
+from dali_fixres.training.unreadable import Unreadable
 from pipelines import Decoding, Loader
-from pipelines.decoding import WHOLE
+from pipelines.dali.decoding import WHOLE
+from pipelines.dataset import TRAIN, Dataset, OpenedData
+from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.processes import loader_threads, usable_cores
+from pipelines.resolution import Phase, Resolution, Schedule
 
 __all__ = [
     "STAGES",
@@ -45,17 +45,17 @@ _backend: Any = backend
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batches:
-    """What a visit has: batches of a data set's training pictures.
+    """What a visit has: batches of a data set's training images.
 
     Attributes:
         index: The data set.
         device: Where our batches are wanted.
-        size: Pictures per batch.
+        size: Images per batch.
         number: Batches per visit.
         decoding: How a GPU decodes them.
     """
 
-    index: Index
+    dataset: Dataset
     device: torch.device
     size: int
     number: int
@@ -84,8 +84,8 @@ class Visit(NamedTuple):
         return self.batch_ms[number] / self.steady_ms
 
 
-Pictures = Callable[[int, Resolution], Iterator[torch.Tensor]]
-"""The pictures of each batch of a visit, given its number and its resolution."""
+Images = Callable[[int, Resolution], Iterator[torch.Tensor]]
+"""The images of each batch of a visit, given its number and its resolution."""
 
 
 def circuit(resolutions: Sequence[Resolution]) -> list[Resolution]:
@@ -135,12 +135,12 @@ def _streamed(
 def rebuilt(batches: Batches, route: Sequence[Resolution]) -> list[Visit]:
     """Go a route with a pipeline built for every visit: of our graph, as if it knew one resolution only."""
 
-    def pictures(number: int, resolution: Resolution) -> Iterator[torch.Tensor]:
+    def images(number: int, resolution: Resolution) -> Iterator[torch.Tensor]:
         with _loader(batches) as loader:
             for batch in loader.run(_orders(batches, number, resolution)):
                 yield batch.images
 
-    return _visits(route, pictures, batches.device)
+    return _visits(route, images, batches.device)
 
 
 def new_dataloaders(batches: Batches, route: Sequence[Resolution]) -> list[Visit]:
@@ -149,51 +149,51 @@ def new_dataloaders(batches: Batches, route: Sequence[Resolution]) -> list[Visit
     To be run in a process that has no threads of DALI, which a fork would inherit locked.
     """
 
-    def pictures(number: int, resolution: Resolution) -> Iterator[torch.Tensor]:
+    def images(number: int, resolution: Resolution) -> Iterator[torch.Tensor]:
         rows = [row for order in _orders(batches, number, resolution) for row in order.ids.tolist()]
-        dataset = pil_pictures(batches.index, rows, resolution.crop_px)
-        for images, _ in DataLoader(dataset, batches.size, num_workers=usable_cores(), multiprocessing_context="fork"):
+        data = pil_images(batches.dataset, rows, resolution.crop_px)
+        for images, _ in DataLoader(data, batches.size, num_workers=usable_cores(), multiprocessing_context="fork"):
             yield images
 
     # Batches of several processes come in bunches, whose median would say nothing.
-    return _visits(route, pictures, torch.device("cpu"), steady=statistics.mean)
+    return _visits(route, images, torch.device("cpu"), steady=statistics.mean)
 
 
 def through_stages(
     batches: Batches, opened: OpenedData, ends: tuple[Resolution, Resolution], rounds: int
 ) -> list[Visit]:
     """Train low, evaluate high and fine-tune high, round after round, in one stream as a command's."""
-    index, (low, high) = batches.index, ends
+    dataset, (low, high) = batches.dataset, ends
     train, tune = (
-        TrainPlan(index, AUGMENTATIONS[name], Schedule((Phase(0, resolution.crop_px),)), batches.size)
+        TrainPlan(dataset, AUGMENTATIONS[name], Schedule((Phase(0, resolution.crop_px),)), batches.size)
         for name, resolution in (("train", low), ("v2", high))
     )
-    # Training pictures, looked at as in an evaluation: the pictures made for benches have few others.
-    every = max(1, index.num_train // (batches.number * batches.size))
-    test = EvaluationPlan(index, batches.size, split=TRAIN, every=every)
+    # Training images, looked at as in an evaluation: the images made for benches have few others.
+    every = max(1, dataset.num_train // (batches.number * batches.size))
+    test = EvalPlan(dataset, batches.size, split=TRAIN, every=every)
     num_done = max(0, train.num_steps(0) - batches.number) * batches.size
     parts = [
         part
         for number in range(rounds)
         for part in (Epoch(train, number, num_done), Test(test, high), Epoch(tune, number, num_done))
     ]
-    dataset = Dataset(index, opened.left_out, index.root, synthetic=False)
-    unreadable = Unreadable(dataset, {}, strict=True, reporter=Reporter(quiet=True), listed_in=None)
+    data = Data(dataset, opened.left_out, dataset.root, synthetic=False)
+    unreadable = Unreadable(data, {}, strict=True, reporter=Reporter(quiet=True), listed_in=None)
     with _loader(batches) as loader:
         stream = Stream(loader, parts, unreadable)
         return _visits((low, high, high) * rounds, lambda *_: (batch.images for batch in stream.part()), batches.device)
 
 
 def _orders(batches: Batches, number: int, resolution: Resolution) -> Iterator[BatchPlan]:
-    """Yield the plans of a visit; each has other pictures, lest one dear batch be the first of all."""
-    plan = training_plan(batches.index, resolution, batches.size)
+    """Yield the plans of a visit; each has other images, lest one dear batch be the first of all."""
+    plan = training_plan(batches.dataset, resolution, batches.size)
     first = number * batches.number
     return (plan.at(*divmod(step, plan.num_steps(0))) for step in range(first, first + batches.number))
 
 
 def _loader(batches: Batches) -> Loader:
     return Loader(
-        batches.index,
+        batches.dataset,
         max_batch_size=batches.size,
         device=batches.device,
         num_threads=loader_threads(),
@@ -203,7 +203,7 @@ def _loader(batches: Batches) -> Loader:
 
 def _visits(
     route: Sequence[Resolution],
-    pictures_of: Pictures,
+    images_of: Images,
     device: torch.device,
     steady: Callable[[list[float]], float] = statistics.median,
     first: int = 0,
@@ -212,7 +212,7 @@ def _visits(
 
     Args:
         route: Where to go.
-        pictures_of: Has the batches made.
+        images_of: Has the batches made.
         device: Waited for.
         steady: Sums up the third and later batches of a visit.
         first: Number of the first visit, which has no batch before: its first one has the start in it.
@@ -221,7 +221,7 @@ def _visits(
     before = time.perf_counter()
     for number, resolution in enumerate(route, first):
         batch_ms, num_wrong = [], 0
-        for images in pictures_of(number, resolution):
+        for images in images_of(number, resolution):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             now = time.perf_counter()

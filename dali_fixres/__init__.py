@@ -1,7 +1,7 @@
 """Train image classifiers at a low resolution and fix them for a higher one, on one NVIDIA DALI graph.
 
-The data flow, and the folders in its order: `index` (which pictures exist) → `plan` (which window of which
-picture at which resolution) → the top-level package `pipelines` (DALI executes any plan) → `training` and
+The data flow, and the folders in its order: `index` (which images exist) → `plan` (which crop box of which
+image at which resolution) → the top-level package `pipelines` (DALI executes any plan) → `training` and
 `evaluation` (thin PyTorch loops) → `report`. `commands` puts them together for the command line.
 """
 

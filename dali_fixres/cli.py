@@ -35,9 +35,9 @@ from dali_fixres.config import (
     recipes as shipped_recipes,
 )
 from dali_fixres.errors import ConfigError, Interrupted, RunError, UserError
-from dali_fixres.host import prepare_host
-from dali_fixres.processes import max_restarts, num_local, num_processes, num_restarts
-from dali_fixres.runs import FIXRES, RunFolder, run_to_resume
+from dali_fixres.runtime.run_folder import FIXRES, RunFolder, run_to_resume
+from dali_fixres.runtime.system import prepare_host
+from pipelines.processes import max_restarts, num_local, num_processes, num_restarts
 
 __all__ = ["app", "main"]
 
@@ -126,7 +126,7 @@ def verify(
     data: Annotated[Path, Parameter(help="The data set, as for --data of other commands.")],
     config: Annotated[VerifyConfig, FLAT] = VerifyConfig(),  # noqa: B008
 ) -> int:
-    """Decode every picture of a data set and list those that cannot be read; exit code 1 if there are any."""
+    """Decode every image of a data set and list those that cannot be read; exit code 1 if there are any."""
     from dali_fixres.commands.verify import verify as command  # noqa: PLC0415
 
     return 1 if command(data, config) else 0
@@ -138,7 +138,7 @@ def prepare(
     target: Annotated[Path, Parameter(help="Folder to make; give it to --data of other commands.")],
     config: Annotated[PrepareConfig, FLAT] = PrepareConfig(),  # noqa: B008
 ) -> None:
-    """Write pre-scaled copies of a data set: training at a low resolution then decodes small pictures."""
+    """Write resized copies of a data set: training at a low resolution then decodes small images."""
     from dali_fixres.commands.prepare import prepare as command  # noqa: PLC0415
 
     command(source, target, config)
@@ -146,7 +146,7 @@ def prepare(
 
 @app.command
 def preview(config: Annotated[PreviewConfig, FLAT] = PreviewConfig()) -> None:  # noqa: B008
-    """Draw what the network sees: sources with their windows, training crops, test crops."""
+    """Draw what the network sees: sources with their crop boxes, training crops, test crops."""
     from dali_fixres.commands.preview import preview as command  # noqa: PLC0415
 
     command(config)
@@ -178,20 +178,20 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
     if not commands:
         return
     known = {_key(name) for argument in arguments for name in argument.names} - {"*"}
-    told: dict[str, Any] = {_key(argument.name): _said(argument) for argument in arguments if argument.tokens}
+    given: dict[str, Any] = {_key(argument.name): _said(argument) for argument in arguments if argument.tokens}
     layers: list[tuple[dict[str, Any], str]] = []
-    if "config" in told:
-        path = config_file(Path(told["config"]))
+    if "config" in given:
+        path = config_file(Path(given["config"]))
         of = recipe_command(path)
         if of not in {None, commands[-1], *(["train"] if commands[-1] == FIXRES else [])}:
-            raise ConfigError(f"--config {told['config']} is a recipe of {of}, and not of {commands[-1]}")
+            raise ConfigError(f"--config {given['config']} is a recipe of {of}, and not of {commands[-1]}")
         layers.append((read_toml(path, known), str(path)))
-        told = {**layers[0][0], **told}
-    run = _run_to_resume(commands[-1], told) if commands[-1] in {"train", "finetune", FIXRES} else None
+        given = {**layers[0][0], **given}
+    run = _run_to_resume(commands[-1], given) if commands[-1] in {"train", "finetune", FIXRES} else None
     if run is not None:
         settings = {**read_toml(run.config, known), "out": str(run.path), "resume": True}
         layers.append((settings, str(run.config)))
-    elif commands[-1] in {"train", FIXRES} and not told.keys() & {"data", "checkpoint"}:
+    elif commands[-1] in {"train", FIXRES} and not given.keys() & {"data", "checkpoint"}:
         recipe = read_toml(shipped_recipes()["demo"], known)
         if commands[-1] == FIXRES:
             del recipe["test_res"]  # what training is tested at, not what the network is to be fixed for
@@ -205,9 +205,9 @@ def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection)
         said |= values.keys()
 
 
-def _run_to_resume(command: str, told: dict[str, Any]) -> RunFolder | None:
+def _run_to_resume(command: str, given: dict[str, Any]) -> RunFolder | None:
     """Return the run that goes on: asked for, or begun before torchrun started the command again."""
-    out = Path(told["out"]) if "out" in told else None
+    out = Path(given["out"]) if "out" in given else None
     if max_restarts() > 0:
         if out is None:
             raise ConfigError("torchrun may start this run again, which then has to find its folder; give it an --out")
@@ -219,7 +219,7 @@ def _run_to_resume(command: str, told: dict[str, Any]) -> RunFolder | None:
         begun = RunFolder(out).config if command == FIXRES else RunFolder(out).last
         if num_restarts() > 0 and begun.exists():
             return RunFolder(out)
-    return run_to_resume(command, out) if told.get("resume") else None
+    return run_to_resume(command, out) if given.get("resume") else None
 
 
 def _key(flag: str) -> str:

@@ -1,31 +1,31 @@
-"""What all tests share: an own cache folder, small picture folders, and the skip of GPU tests."""
+"""What all tests share: an own cache folder, small image folders, and the skip of GPU tests."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import natural_picture
+from drawing import natural_image
 
-from dali_fixres.host import SHORT_SPIN
+from dali_fixres.runtime.system import SHORT_SPIN
 
-# Before torch is loaded, as `dali_fixres.host` does in programs, which inherit this.
+# Before torch is loaded, as `dali_fixres.runtime.system` does in programs, which inherit this.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", SHORT_SPIN)
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep indexes and demo pictures of tests away from the user's cache."""
+    """Keep indexes and demo images of tests away from the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("DALI_FIXRES_CACHE", str(folder))
     return folder
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a data set of 4 classes, 10 training and 5 test pictures each, JPEGs of varied sizes."""
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data set of 4 classes, 10 training and 5 test images each, JPEGs of varied sizes."""
+    root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(7)
     for split, count in (("train", 10), ("val", 5)):
         for label in ("ant", "bee", "cat", "dog"):
@@ -33,7 +33,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder.mkdir(parents=True)
             for number in range(count):
                 height, width = rng.integers(180, 420, 2)
-                natural_picture(rng, int(height), int(width)).save(folder / f"{number:02}.jpg", quality=92)
+                natural_image(rng, int(height), int(width)).save(folder / f"{number:02}.jpg", quality=92)
     return root
 
 

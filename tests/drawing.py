@@ -1,10 +1,10 @@
-"""Pictures for tests, drawn on the spot."""
+"""Images for tests, drawn on the spot."""
 
 import numpy as np
 from PIL import Image
 
 
-def natural_picture(rng: np.random.Generator, height: int, width: int) -> Image.Image:
+def natural_image(rng: np.random.Generator, height: int, width: int) -> Image.Image:
     """Draw smooth coloured noise with sharp-edged boxes: low and high frequencies, as photographs have them."""
     coarse = rng.integers(0, 256, (height // 24 + 2, width // 24 + 2, 3), dtype=np.uint8)
     pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).copy()

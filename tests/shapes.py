@@ -4,11 +4,11 @@ from beartype import beartype
 from jaxtyping import Float16, Float32, Int64, jaxtyped
 from torch import Tensor
 
-from dali_fixres.batch import Batch
+from pipelines.batch import Batch
 
 
 def check_shapes(batch: Batch) -> None:
-    """Fail unless images, labels and ids have the documented types and agree on the number of pictures."""
+    """Fail unless images, labels and ids have the documented types and agree on the number of images."""
     check = _check_gpu if batch.images.is_cuda else _check_cpu
     check(batch.images, batch.labels)
     assert batch.ids.shape == batch.labels.shape

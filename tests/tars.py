@@ -14,14 +14,14 @@ def add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def tar_of_folders(pictures: Path, target: Path, num_shards: int = 2) -> None:
-    """Write the pictures of train/ and val/ class folders as shards, with .cls labels in the order of class names."""
+def tar_of_folders(images: Path, target: Path, num_shards: int = 2) -> None:
+    """Write the images of train/ and val/ class folders as shards, with .cls labels in the order of class names."""
     target.mkdir(parents=True, exist_ok=True)
-    classes = sorted(path.name for path in (pictures / "train").iterdir())
+    classes = sorted(path.name for path in (images / "train").iterdir())
     for split in ("train", "val"):
         for number in range(num_shards):
             with tarfile.open(target / f"{split}-{number:04}.tar", "w") as archive:
-                for path in sorted((pictures / split).rglob("*.jpg"))[number::num_shards]:
+                for path in sorted((images / split).rglob("*.jpg"))[number::num_shards]:
                     key = f"{path.parent.name}-{path.stem}"
                     add_member(archive, f"{key}.jpg", path.read_bytes())
                     add_member(archive, f"{key}.cls", str(classes.index(path.parent.name)).encode())

@@ -9,24 +9,24 @@ import torch
 from PIL import Image
 from rich.table import Table
 
-from dali_fixres.colour import IMAGENET
-from dali_fixres.commands.decoding import Trials, trials_of
-from dali_fixres.folders import cache_folder
-from dali_fixres.index.table import make_index
-from dali_fixres.plan import EvaluationPlan
-from dali_fixres.report.environment import environment
-from dali_fixres.report.progress import Reporter
 from dali_fixres.report.tables import print_table
-from dali_fixres.resolution import Resolution
-from dali_fixres.runs import write_json
-from pipelines import Decoding, Loader
-from pipelines.decoding import WHOLE, fallback
+from dali_fixres.runtime.decoding import Trials, trials_of
+from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.progress import Reporter
+from pipelines import Loader
+from pipelines.dali.decoding import WHOLE, Decoding, fallback
+from pipelines.dataset.table import make_dataset
+from pipelines.plan import EvalPlan
+from pipelines.plan.colour import IMAGENET
+from pipelines.resolution import Resolution
+from pipelines.storage.cache_folder import cache_folder
+from pipelines.storage.files import write_json
 
 __all__ = ["doctor"]
 
 
 def doctor(json: Path | None, *, again: bool = False) -> bool:
-    """Print versions and hardware, run one picture through the graph on each device; return whether all is well.
+    """Print versions and hardware, run one image through the graph on each device; return whether all is well.
 
     Args:
         json: Also write what was found here, as JSON.
@@ -66,20 +66,20 @@ def decoding_rows(trials: Trials) -> dict[str, str]:
 
 
 def _run_graph(device: str, decoding: Decoding) -> str:
-    """Return what is wrong with the graph on a device, or an empty string: one grey picture must come out grey."""
+    """Return what is wrong with the graph on a device, or an empty string: one grey image must come out grey."""
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "grey.png"
-        Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(picture)
-        size = {"labels": 0, "heights": 60, "widths": 80, "num_bytes": picture.stat().st_size, "mtimes_ns": 0}
+        image = Path(folder) / "grey.png"
+        Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(image)
+        size = {"labels": 0, "heights": 60, "widths": 80, "num_bytes": image.stat().st_size, "mtimes_ns": 0}
         columns = {name: np.array([value], dtype=np.int64) for name, value in size.items()}
-        index = make_index(Path(folder), ["grey"], [b"grey.png"], columns, is_val=np.array([True]))
-        plan = EvaluationPlan(index, batch_size=1)
+        dataset = make_dataset(Path(folder), ["grey"], [b"grey.png"], columns, is_val=np.array([True]))
+        plan = EvalPlan(dataset, batch_size=1)
         try:
-            with Loader(index, max_batch_size=1, device=device, decoding=decoding) as loader:
+            with Loader(dataset, max_batch_size=1, device=device, decoding=decoding) as loader:
                 (batch,) = loader.run(plan.batches(Resolution(32)))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is the finding to show
             return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         mean, std = np.array(IMAGENET.mean), np.array(IMAGENET.std)
         expected = torch.from_numpy((128 / 255 - mean) / std).float()
         difference = (batch.images.float().cpu()[0].mean(dim=(1, 2)) - expected).abs().max().item()
-        return "" if difference < 0.01 else f"the picture came out wrong by {difference:.3f}"
+        return "" if difference < 0.01 else f"the image came out wrong by {difference:.3f}"

@@ -1,4 +1,4 @@
-"""`dali-fixres evaluate`: accuracy and cost over test resolutions, crop ratios and looks at a picture."""
+"""`dali-fixres evaluate`: accuracy and cost over test resolutions, crop ratios and views of an image."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -6,26 +6,26 @@ from pathlib import Path
 
 import torch
 
-from dali_fixres.classes import map_classes, read_names
-from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
-from dali_fixres.commands.network import Start, build_to_test, find_start
-from dali_fixres.commands.sweep import Sweep, costs_of, folder_of
-from dali_fixres.commands.sweep_report import read_before, report_sweep
-from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import EvaluateConfig
-from dali_fixres.devices import choose_device
-from dali_fixres.distributed import World, joined
 from dali_fixres.errors import DataError
-from dali_fixres.index import VAL, Index
-from dali_fixres.interruption import Orders
-from dali_fixres.metrics import Accuracy
-from dali_fixres.outputs import Origin, SavedOutputs, find_outputs, new_folder, save_origin
-from dali_fixres.plan import EvaluationPlan
-from dali_fixres.real import RealLabels, read_real
-from dali_fixres.report.environment import environment
-from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import DEFAULT_CROP_RATIO, parse_ratios, parse_resolutions
-from dali_fixres.views import Setting, parse_views
+from dali_fixres.evaluation.class_map import map_classes, read_names
+from dali_fixres.evaluation.metrics import Accuracy
+from dali_fixres.evaluation.predictions import Origin, SavedOutputs, find_outputs, new_folder, save_origin
+from dali_fixres.evaluation.real import RealLabels, read_real
+from dali_fixres.evaluation.sweep import Sweep, costs_of, folder_of
+from dali_fixres.report.sweep import read_before, report_sweep
+from dali_fixres.runtime.data import Data, open_data, open_loader
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.distributed import World, joined
+from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.signals import StopSignals
+from dali_fixres.training.model_source import StartCheckpoint, build_to_test, find_start
+from dali_fixres.training.unreadable import Unreadable
+from pipelines.dataset import VAL, Dataset
+from pipelines.plan import EvalPlan
+from pipelines.plan.views import Setting, parse_views
+from pipelines.resolution import DEFAULT_CROP_RATIO, parse_ratios, parse_resolutions
 
 __all__ = ["evaluate", "evaluate_among"]
 
@@ -33,7 +33,7 @@ USUAL_TEST_RES = "224"
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Sweep over settings: one graph, one stream of plans, every test picture once per look.
+    """Sweep over settings: one graph, one stream of plans, every test image once per look.
 
     Raises:
         UserError: If something the user gave cannot be used.
@@ -46,36 +46,38 @@ def evaluate(config: EvaluateConfig) -> None:
             _recount(config, config.from_outputs)
 
 
-def evaluate_among(config: EvaluateConfig, device: torch.device, world: World, orders: Orders | None = None) -> None:
+def evaluate_among(
+    config: EvaluateConfig, device: torch.device, world: World, stop_signals: StopSignals | None = None
+) -> None:
     """Run a network as one of the processes of `world`; `orders` are those of what this is a part of."""
     reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
     start = find_start(config, None, reporter)
-    dataset, val_fraction = _open(config, start, reporter, world)
-    index = dataset.index
-    before = read_before(config.before, index.fingerprint)
-    name, built, class_map = build_to_test(config, start, index, reporter)
+    data, val_fraction = _open(config, start, reporter, world)
+    dataset = data.dataset
+    before = read_before(config.before, dataset.fingerprint)
+    name, built, class_map = build_to_test(config, start, dataset, reporter)
     costs = costs_of(built.network, _settings(config, start))
-    plan = EvaluationPlan(index, config.batch_size, world.rank, world.size, copies=config.copies)
-    real = _real(config, index, class_map.num_outputs)
+    plan = EvalPlan(dataset, config.batch_size, world.rank, world.size, copies=config.copies)
+    real = _real(config, dataset, class_map.num_outputs)
     network = built.network.to(device).to(memory_format=torch.channels_last)
-    unreadable = Unreadable(dataset, {}, strict=config.strict, reporter=reporter, listed_in=None)
-    sweep = Sweep(network, plan, costs, class_map, config.only_mapped, real, unreadable, world, orders, reporter)
+    unreadable = Unreadable(data, {}, strict=config.strict, reporter=reporter, listed_in=None)
+    sweep = Sweep(network, plan, costs, class_map, config.only_mapped, real, unreadable, world, stop_signals, reporter)
     saves = config.save_outputs is not None
     with (
         new_folder(config.save_outputs) if config.save_outputs and world.is_main else nullcontext() as save_to,
-        open_loader(config, dataset, built.normalisation, device, world, reporter) as loader,
+        open_loader(config, data, built.normalisation, device, world, reporter) as loader,
     ):
         results = sweep.run(loader, save_to, saves=saves)
         origin = Origin(
-            title=f"{start.title if start else name}, on {dataset.title}",
+            title=f"{start.title if start else name}, on {data.title}",
             model=name,
             checkpoint=str(start.path) if start else None,
             val_fraction=val_fraction,
-            classes=index.classes,
+            classes=dataset.classes,
             class_map=class_map,
-            fingerprint=index.fingerprint,
-            synthetic=dataset.synthetic,
+            fingerprint=dataset.fingerprint,
+            synthetic=data.synthetic,
             unreadable=tuple(unreadable.lines()),
             environment=environment(),
         )
@@ -93,11 +95,11 @@ def _recount(config: EvaluateConfig, folder: Path) -> None:
     found = find_outputs(folder)
     origin = found[0].origin
     if config.data is not None:
-        dataset = open_dataset(config.data, config.val_fraction or origin.val_fraction or 1.0, reporter)
-        if dataset.index.fingerprint != origin.fingerprint:
+        data = open_data(config.data, config.val_fraction or origin.val_fraction or 1.0, reporter)
+        if data.dataset.fingerprint != origin.fingerprint:
             raise DataError(
                 f"{folder} holds outputs of another data set (fingerprint {origin.fingerprint[:12]}) than "
-                f"{config.data} ({dataset.index.fingerprint[:12]}); leave --data out, or run evaluate on it"
+                f"{config.data} ({data.dataset.fingerprint[:12]}); leave --data out, or run evaluate on it"
             )
     if config.class_map is not None:
         class_map = map_classes(read_names(config.class_map), origin.classes, str(config.class_map))
@@ -122,8 +124,8 @@ def _count(config: EvaluateConfig, saved: SavedOutputs, origin: Origin) -> Accur
 
 
 def _open(
-    config: EvaluateConfig, start: Start | None, reporter: Reporter, world: World
-) -> tuple[Dataset, float | None]:
+    config: EvaluateConfig, start: StartCheckpoint | None, reporter: Reporter, world: World
+) -> tuple[Data, float | None]:
     """Open the data asked for (all of it, if it has no split of its own), or else what the run was trained on.
 
     Returns:
@@ -135,14 +137,14 @@ def _open(
         data, val_fraction = start.data, val_fraction or start.val_fraction
     else:
         val_fraction = val_fraction or (1.0 if data is not None else None)
-    return open_dataset(data, val_fraction, reporter, world), val_fraction
+    return open_data(data, val_fraction, reporter, world), val_fraction
 
 
 def _same(one: Path, other: Path | None) -> bool:
     return other is not None and one.resolve() == other.resolve()
 
 
-def _settings(config: EvaluateConfig, start: Start | None) -> tuple[Setting, ...]:
+def _settings(config: EvaluateConfig, start: StartCheckpoint | None) -> tuple[Setting, ...]:
     """Return all combinations of what is asked for, by resolution, crop ratio and number of looks."""
     usual_res = str(start.checkpoint.test_res) if start else USUAL_TEST_RES
     usual_ratio = start.checkpoint.crop_ratio if start else DEFAULT_CROP_RATIO
@@ -152,13 +154,13 @@ def _settings(config: EvaluateConfig, start: Start | None) -> tuple[Setting, ...
     return tuple(sorted(settings, key=lambda setting: setting.order))
 
 
-def _real(config: EvaluateConfig, index: Index, num_outputs: int) -> RealLabels | None:
+def _real(config: EvaluateConfig, dataset: Dataset, num_outputs: int) -> RealLabels | None:
     if config.real is None:
         return None
-    return read_real(config.real, [index.relative_path(row) for row in index.rows(VAL).tolist()], num_outputs)
+    return read_real(config.real, [dataset.relative_path(row) for row in dataset.rows(VAL).tolist()], num_outputs)
 
 
-def _plot_path(config: EvaluateConfig, start: Start | None) -> Path:
+def _plot_path(config: EvaluateConfig, start: StartCheckpoint | None) -> Path:
     """Return where the plot goes: as asked, into the run, or into the current folder."""
     if config.plot is not None:
         return config.plot

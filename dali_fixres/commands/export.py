@@ -10,18 +10,18 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from dali_fixres.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
 from dali_fixres.config import ExportConfig
 from dali_fixres.errors import CheckpointError, ConfigError, ModelError
-from dali_fixres.metrics import Accuracy
-from dali_fixres.models import BuiltModel, ModelSpec, compare, outline
+from dali_fixres.evaluation.metrics import Accuracy
+from dali_fixres.models import Model, ModelSpec, build_on_meta, compare
 from dali_fixres.models.build import RESNEXT_48D, TIMM_PREFIX, parse_argument
 from dali_fixres.models.onnx import require_onnx, write_onnx
 from dali_fixres.models.weights import StateDict
 from dali_fixres.report.card import model_card
-from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import Resolution
-from dali_fixres.runs import RunFolder, newest_run
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.run_folder import RunFolder, newest_run
+from dali_fixres.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
+from pipelines.resolution import Resolution
 
 __all__ = ["export"]
 
@@ -83,7 +83,7 @@ def _write(
     folder: Path,
     names: tuple[str, ...],
     checkpoint: Checkpoint,
-    built: BuiltModel,
+    built: Model,
     results: list[Accuracy],
     reporter: Reporter,
 ) -> None:
@@ -124,7 +124,7 @@ def _loader(spec: ModelSpec, state: StateDict, dynamic: bool) -> _Loader:
     name = spec.name.removeprefix(TIMM_PREFIX).partition(".")[0]  # behind a dot timm names pretrained weights
     args = dict(map(parse_argument, spec.args))
     try:
-        network = outline(ModelSpec(TIMM_PREFIX + name, spec.num_classes, spec.args)).network
+        network = build_on_meta(ModelSpec(TIMM_PREFIX + name, spec.num_classes, spec.args)).network
     except ModelError:
         network = None
     if network is not None and compare(network.state_dict(), state, allow_new_head=False).holds:

@@ -5,41 +5,42 @@ from typing import Any
 
 import torch
 
-from dali_fixres.checkpoint import Checkpoint, CheckpointClock
-from dali_fixres.commands.dataset import Dataset, open_dataset, open_loader
-from dali_fixres.commands.dry_run import dry_run_of_finetune
-from dali_fixres.commands.frechet import adapt_activations
-from dali_fixres.commands.learner import build_learner, freeze_network, prepare, tuning_plan, untrained
-from dali_fixres.commands.network import (
+from dali_fixres.config import FinetuneConfig
+from dali_fixres.errors import CheckpointError
+from dali_fixres.evaluation.metrics import Accuracy
+from dali_fixres.finetuning.cached_features import tune_in_one_pass
+from dali_fixres.finetuning.frechet import adapt_activations
+from dali_fixres.models import Head, Model
+from dali_fixres.models.head import run_once
+from dali_fixres.report.dry_run import dry_run_of_finetune
+from dali_fixres.report.plots import plot_curves, plot_sweep
+from dali_fixres.report.tables import before_after_table, print_table
+from dali_fixres.runtime.data import Data, open_data, open_loader
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.distributed import World, joined
+from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.run_folder import BEST, LAST, RunFolder
+from dali_fixres.runtime.signals import StopSignals, obeying_signals
+from dali_fixres.training.checkpoint import Checkpoint, CheckpointClock
+from dali_fixres.training.model_source import (
     USUAL_TRAIN_RES,
-    build_named,
+    build_source,
     build_start,
-    continuing,
-    find_named,
+    find_source,
     find_start,
     refuse_second_mapping,
     refuse_untrained_head,
     trained_at,
+    with_checkpoint_settings,
 )
-from dali_fixres.commands.one_pass import tune_in_one_pass
-from dali_fixres.commands.resuming import resume, run_folder, run_to_go_on_with
-from dali_fixres.commands.stage import Stage, measure, run_stage
-from dali_fixres.commands.unreadable import Unreadable
-from dali_fixres.config import FinetuneConfig
-from dali_fixres.devices import choose_device
-from dali_fixres.distributed import World, joined
-from dali_fixres.errors import CheckpointError
-from dali_fixres.interruption import Orders, obeying_signals
-from dali_fixres.metrics import Accuracy
-from dali_fixres.models import Anatomy, BuiltModel
-from dali_fixres.models.anatomy import run_once
-from dali_fixres.plan import EvaluationPlan
-from dali_fixres.report.environment import environment
-from dali_fixres.report.plots import plot_curves, plot_sweep
-from dali_fixres.report.progress import Reporter
-from dali_fixres.report.tables import before_after_table, print_table
-from dali_fixres.resolution import Resolution
-from dali_fixres.runs import BEST, LAST, RunFolder, write_json
+from dali_fixres.training.resume import resume, run_folder, run_to_go_on_with
+from dali_fixres.training.setup import build_learner, freeze_network, initial_state, prepare, tuning_plan
+from dali_fixres.training.stage import Stage, measure, run_stage
+from dali_fixres.training.unreadable import Unreadable
+from pipelines.plan import EvalPlan
+from pipelines.resolution import Resolution
+from pipelines.storage.files import write_json
 
 __all__ = ["finetune", "finetune_among"]
 
@@ -60,50 +61,52 @@ def finetune(config: FinetuneConfig) -> None:
         finetune_among(config, device, world)
 
 
-def finetune_among(config: FinetuneConfig, device: torch.device, world: World, orders: Orders | None = None) -> None:
+def finetune_among(
+    config: FinetuneConfig, device: torch.device, world: World, stop_signals: StopSignals | None = None
+) -> None:
     """Fine-tune as one of the processes of `world`; `orders` are those of what this is a part of."""
     config = replace(config, method=config.chosen)
     if config.method != "frechet":
         config = replace(config, base_lr=config.rate, policy=config.tuned)
     with run_to_go_on_with(config, "finetune", world) as resumed:
-        _finetune(config, resumed, device, world, orders)
+        _finetune(config, resumed, device, world, stop_signals)
 
 
 def _finetune(
-    config: FinetuneConfig, resumed: RunFolder | None, device: torch.device, world: World, outer: Orders | None
+    config: FinetuneConfig, resumed: RunFolder | None, device: torch.device, world: World, outer: StopSignals | None
 ) -> None:
     reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
     if resumed:
-        dataset = open_dataset(config.data, config.val_fraction, reporter, world)
-        dataset, built, start = resume(resumed, config, dataset, reporter)
+        data = open_data(config.data, config.val_fraction, reporter, world)
+        data, built, start = resume(resumed, config, data, reporter)
     else:
-        config, dataset, built, start = _begin(config, reporter, world)
-    plan = tuning_plan(config, dataset, world)
-    evaluation = EvaluationPlan(dataset.index, config.batch_size, world.rank, world.size, copies=config.copies)
+        config, data, built, start = _begin(config, reporter, world)
+    plan = tuning_plan(config, data, world)
+    evaluation = EvalPlan(data.dataset, config.batch_size, world.rank, world.size, copies=config.copies)
     tested = sorted({Resolution(start.train_res, config.ratio), config.test_resolution})
     for resolution in tested:
         run_once(built.network, resolution)
     network = prepare(built.network, device, sync_bn=config.sync_bn)
-    anatomy, tuned, what_learns = freeze_network(config, network)
+    head, tuned, what_learns = freeze_network(config, network)
     with (
-        run_folder(config, "finetune", resumed, start, dataset, world) as run,
-        open_loader(config, dataset, built.normalisation, device, world, reporter) as loader,
-        obeying_signals(world, outer) as orders,
+        run_folder(config, "finetune", resumed, start, data, world) as run,
+        open_loader(config, data, built.normalisation, device, world, reporter) as loader,
+        obeying_signals(world, outer) as stop_signals,
     ):
         listed_in = run.unreadable if run else None
-        unreadable = Unreadable(dataset, start.unreadable, strict=config.strict, reporter=reporter, listed_in=listed_in)
+        unreadable = Unreadable(data, start.unreadable, strict=config.strict, reporter=reporter, listed_in=listed_in)
         learner = build_learner(config, network, plan, start, tuned.set_mode, world, device)
         num_epochs = 0 if config.method == "frechet" else config.epochs
         stage = Stage(
             "finetune", learner, loader, plan, evaluation, config.test_resolution, num_epochs,
-            evaluates=False, unreadable=unreadable, clock=CheckpointClock(*config.checkpoint_interval), orders=orders,
+            evaluates=False, unreadable=unreadable, clock=CheckpointClock(*config.checkpoint_interval), stop_signals=stop_signals,
             world=world, run=run, reporter=reporter,
         )  # fmt: skip
         stage.announce(device, start)
         reporter.line(what_learns)
         before = _before(stage, resumed, tested, start)
-        state = _tune(stage, config, anatomy, start)
+        state = _tune(stage, config, head, start)
         after = [measure(stage, resolution, state) for resolution in tested]
         top1 = next(accuracy.top1 for accuracy in after if accuracy.resolution == config.test_resolution)
         final = replace(state, top1=top1, best_top1=top1)
@@ -111,39 +114,37 @@ def _finetune(
         stage.save(BEST, final)
         unreadable.summarise()
         if run is not None:
-            _report(config, run, dataset, final, tuned.num_parameters, (before, after))
+            _report(config, run, data, final, tuned.num_parameters, (before, after))
 
 
-def _begin(
-    config: FinetuneConfig, reporter: Reporter, world: World
-) -> tuple[FinetuneConfig, Dataset, BuiltModel, Checkpoint]:
+def _begin(config: FinetuneConfig, reporter: Reporter, world: World) -> tuple[FinetuneConfig, Data, Model, Checkpoint]:
     """Find checkpoint, data and network of a new run, and the state before its first epoch."""
     source = find_start(config, "train", reporter)
     if source is not None:
-        config = continuing(config, source)
-    dataset = open_dataset(config.data, config.val_fraction, reporter, world)
+        config = with_checkpoint_settings(config, source)
+    data = open_data(config.data, config.val_fraction, reporter, world)
     if source is not None:
-        spec, built = source.checkpoint.model, build_start(source, config, dataset.index)
+        spec, built = source.checkpoint.model, build_start(source, config, data.dataset)
         refuse_second_mapping(config, source)
     else:
-        named = find_named(config, reporter)
+        named = find_source(config, reporter)
         config = replace(config, model=named.name)
-        spec, built = build_named(config, named, dataset.index, reporter)
+        spec, built = build_source(config, named, data.dataset, reporter)
         refuse_untrained_head(config, named.name, built.new_head)
         if config.train_res is None:
             reporter.line(f"taken to have been trained at {USUAL_TRAIN_RES} px; --train-res says otherwise")
         if named.weights is None and not config.pretrained:
             reporter.warn("a network that has not been trained is fixed; give --weights, --pretrained or --checkpoint")
-    state = untrained("finetune", config, trained_at(config, source), spec, built, dataset.index)
-    return config, dataset, built, state
+    state = initial_state("finetune", config, trained_at(config, source), spec, built, data.dataset)
+    return config, data, built, state
 
 
-def _tune(stage: Stage, config: FinetuneConfig, anatomy: Anatomy, start: Checkpoint) -> Checkpoint:
+def _tune(stage: Stage, config: FinetuneConfig, head: Head, start: Checkpoint) -> Checkpoint:
     """Do what the method says; return the state after it."""
     if config.method == "frechet":
-        return adapt_activations(stage, config, anatomy, start)
+        return adapt_activations(stage, config, head, start)
     if config.method == "one-pass":
-        return tune_in_one_pass(stage, config, anatomy, start)
+        return tune_in_one_pass(stage, config, head, start)
     return run_stage(stage, start)[0]
 
 
@@ -162,7 +163,7 @@ def _before(stage: Stage, resumed: RunFolder | None, tested: list[Resolution], s
 def _report(
     config: FinetuneConfig,
     run: RunFolder,
-    dataset: Dataset,
+    data: Data,
     state: Checkpoint,
     num_tuned: int,
     tested: tuple[list[Accuracy], list[Accuracy]],
@@ -176,14 +177,14 @@ def _report(
         "seconds": round(seconds, 1),
         "tuned_parameters": 0 if config.method == "frechet" else num_tuned,
         "checkpoint": str(config.checkpoint) if config.checkpoint else None,
-        "synthetic": dataset.synthetic,
-        "fingerprint": dataset.index.fingerprint,
+        "synthetic": data.synthetic,
+        "fingerprint": data.dataset.fingerprint,
         "environment": environment(),
     }
     if config.method == "frechet":
         fits = next(record for record in run.records() if record["event"] == "pass")
-        content["frechet"] = {look: fits[look] for look in ("trained", "tested")}
-    title = f"{state.model.name} fixed for {config.test_res} px on {dataset.title}"
+        content["frechet"] = {view: fits[view] for view in ("trained", "tested")}
+    title = f"{state.model.name} fixed for {config.test_res} px on {data.title}"
     print_table(title, before_after_table(before, after))
     write_json(run.results, content)
     if config.json is not None:

@@ -19,26 +19,26 @@ from pathlib import Path
 
 import torch
 
-from dali_fixres.checkpoint import load_checkpoint
-from dali_fixres.commands.dataset import open_dataset
 from dali_fixres.commands.evaluate import evaluate_among
 from dali_fixres.commands.finetune import finetune_among
-from dali_fixres.commands.fixres_report import FixresFolder, best_resolution, write_report
-from dali_fixres.commands.learner import freeze_network
-from dali_fixres.commands.network import Start, find_named, find_start
-from dali_fixres.commands.resuming import how_to_go_on
 from dali_fixres.commands.train import DEFAULT_MODEL, train_among
 from dali_fixres.config import EvaluateConfig, FixresConfig, read_toml
-from dali_fixres.devices import choose_device
-from dali_fixres.distributed import World, joined
 from dali_fixres.errors import CheckpointError, ConfigError, Interrupted, ModelError
-from dali_fixres.index import Index
-from dali_fixres.interruption import Orders, obeying_signals
 from dali_fixres.models import ModelSpec, build_model
-from dali_fixres.models.anatomy import run_once
-from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import parse_resolutions
-from dali_fixres.runs import FIXRES, RunFolder, create_run, reopen_run, run_to_resume
+from dali_fixres.models.head import run_once
+from dali_fixres.report.fixres import FixresFolder, best_resolution, write_report
+from dali_fixres.runtime.data import open_data
+from dali_fixres.runtime.devices import choose_device
+from dali_fixres.runtime.distributed import World, joined
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.run_folder import FIXRES, RunFolder, create_run, reopen_run, run_to_resume
+from dali_fixres.runtime.signals import StopSignals, obeying_signals
+from dali_fixres.training.checkpoint import load_checkpoint
+from dali_fixres.training.model_source import StartCheckpoint, find_source, find_start
+from dali_fixres.training.resume import resume_hint
+from dali_fixres.training.setup import freeze_network
+from pipelines.dataset import Dataset
+from pipelines.resolution import parse_resolutions
 
 __all__ = ["fixres"]
 
@@ -61,19 +61,19 @@ def fixres(config: FixresConfig) -> None:
         config = _complete(config, start, reporter)
         trained_at = start.checkpoint.train_res if start else config.schedule.last.crop_px
         _check(config, start, trained_at, reporter, world)
-        with _held(config, world) as folder, obeying_signals(world) as orders:
-            stages = Stages(config, FixresFolder(folder, config), trained_at, device, world, orders, reporter)
+        with _held(config, world) as folder, obeying_signals(world) as stop_signals:
+            stages = Stages(config, FixresFolder(folder, config), trained_at, device, world, stop_signals, reporter)
             try:
                 fixed_for = stages.run()
             except Interrupted as stopped:
-                how = how_to_go_on(FIXRES, folder, world)
-                said = f"stopped by a signal; what is done is saved; go on with: {how}" if world.is_main else ""
+                how = resume_hint(FIXRES, folder, world)
+                said = f"stopped by a signal; what is done is saved; resume: {how}" if world.is_main else ""
                 raise Interrupted(said) from stopped
             if world.is_main:
                 write_report(stages.folder, trained_at, fixed_for, reporter)
 
 
-def _start(config: FixresConfig, reporter: Reporter) -> Start | None:
+def _start(config: FixresConfig, reporter: Reporter) -> StartCheckpoint | None:
     """Return the checkpoint that takes the place of training, if there is one.
 
     Raises:
@@ -90,11 +90,11 @@ def _start(config: FixresConfig, reporter: Reporter) -> Start | None:
     return start
 
 
-def _complete(config: FixresConfig, start: Start | None, reporter: Reporter) -> FixresConfig:
-    """Fill in what the stages will find out of their data and pictures, so that they are the same when resumed."""
+def _complete(config: FixresConfig, start: StartCheckpoint | None, reporter: Reporter) -> FixresConfig:
+    """Fill in what the stages will find out of their data and images, so that they are the same when resumed."""
     if start is None:
         recognised = config.model is None and config.weights is not None
-        model = find_named(config, reporter).name if recognised else config.model
+        model = find_source(config, reporter).name if recognised else config.model
         return replace(config, crop_ratio=config.ratio, model=model)
     config = replace(config, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
     if config.data is None:
@@ -102,17 +102,19 @@ def _complete(config: FixresConfig, start: Start | None, reporter: Reporter) -> 
     return config
 
 
-def _check(config: FixresConfig, start: Start | None, trained_at: int, reporter: Reporter, world: World) -> None:
+def _check(
+    config: FixresConfig, start: StartCheckpoint | None, trained_at: int, reporter: Reporter, world: World
+) -> None:
     """Find out before training what would end a later stage.
 
     Raises:
         CheckpointError: If what is to be compared with is no finished training on these classes.
         ModelError: If the network takes one of the resolutions not, or cannot be tuned as asked.
     """
-    index = open_dataset(config.data, config.val_fraction, reporter, world).index
+    dataset = open_data(config.data, config.val_fraction, reporter, world).dataset
     if config.against is not None:
-        _check_against(config.against, index)
-    spec = ModelSpec(config.model or DEFAULT_MODEL, len(index.classes), config.model_arg)
+        _check_against(config.against, dataset)
+    spec = ModelSpec(config.model or DEFAULT_MODEL, len(dataset.classes), config.model_arg)
     network = build_model(start.checkpoint.model if start else spec).network
     try:
         for resolution in parse_resolutions(config.swept(trained_at), config.ratio):
@@ -122,14 +124,14 @@ def _check(config: FixresConfig, start: Start | None, trained_at: int, reporter:
     freeze_network(config.tuning(Path(), config.target or trained_at, Path(), resume=False), network)
 
 
-def _check_against(against: Path, index: Index) -> None:
+def _check_against(against: Path, dataset: Dataset) -> None:
     if not RunFolder(against).results.exists():
         raise CheckpointError(f"--against takes the folder of a finished `train` run; {against} has no results.json")
     other = load_checkpoint(against)
     if other.command != "train":
         raise CheckpointError(f"--against takes the folder of a `train` run; {against} is one of `{other.command}`")
-    if other.classes != index.classes:
-        raise CheckpointError(f"--against {against} knows other classes than {index.root} has")
+    if other.classes != dataset.classes:
+        raise CheckpointError(f"--against {against} knows other classes than {dataset.root} has")
 
 
 @contextmanager
@@ -159,7 +161,7 @@ def _new_story(config: FixresConfig) -> RunFolder:
         if there := [path.name for path in places if path.exists()]:
             raise ConfigError(
                 f"{config.out} holds {', '.join(there)} already, which would be taken for this story's; give another "
-                "--out, or --resume to go on with a story"
+                "--out, or --resume to resume a story"
             )
     return create_run(config.out, FIXRES, config.stored())
 
@@ -192,7 +194,7 @@ class Stages:
     trained_at: int
     device: torch.device
     world: World
-    orders: Orders
+    stop_signals: StopSignals
     reporter: Reporter
 
     def run(self) -> int:
@@ -203,7 +205,7 @@ class Stages:
         """
         folder, config = self.folder, self.config
         swept = config.swept(self.trained_at)
-        among = (self.device, self.world, self.orders)
+        among = (self.device, self.world, self.stop_signals)
         if config.checkpoint is None and self._begins(folder.train.results, f"training at {config.train_res} px"):
             train_among(config.training(folder.train.path, resume=self._exists(folder.train.last)), *among)
         if self._begins(folder.before, f"testing the trained network at {swept} px"):

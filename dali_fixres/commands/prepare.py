@@ -1,4 +1,4 @@
-"""`dali-fixres prepare`: pre-scaled copies of a data set.
+"""`dali-fixres prepare`: resized copies of a data set.
 
 Nothing here imports torch or DALI: each process that encodes would load them again.
 """
@@ -17,17 +17,17 @@ import numpy as np
 
 from dali_fixres.config import PrepareConfig
 from dali_fixres.errors import ConfigError, DataError, RunError, SaveError
-from dali_fixres.folders import cache_folder
-from dali_fixres.index import TRAIN, VAL, Index, OpenedData, Rung, open_data
-from dali_fixres.index.headers import Place
-from dali_fixres.index.prepared import FULL, INDEX, MANIFEST, VERSION, is_prepared, read_manifest, save_prepared
-from dali_fixres.index.table import make_index
-from dali_fixres.locks import LOCK, locked
-from dali_fixres.prepare.encode import Sizes, encode_copies, total_bytes
-from dali_fixres.prepare.write import Part, Source, Written, done_before, write_part
-from dali_fixres.processes import usable_cores, worker_pool
-from dali_fixres.report.progress import Bar, Reporter
-from dali_fixres.runs import write_json, write_text
+from dali_fixres.runtime.progress import Bar, Reporter
+from pipelines.dataset import TRAIN, VAL, Dataset, ResizedCopies, open_dataset
+from pipelines.dataset.formats.prepared import FULL, INDEX, MANIFEST, VERSION, is_prepared, read_manifest, save_prepared
+from pipelines.dataset.headers import Place
+from pipelines.dataset.table import make_dataset
+from pipelines.prepare.encode import Sizes, encode_copies, total_bytes
+from pipelines.prepare.write import Part, Source, Written, done_before, write_part
+from pipelines.processes import usable_cores, worker_pool
+from pipelines.storage.cache_folder import cache_folder
+from pipelines.storage.files import write_json, write_text
+from pipelines.storage.locks import LOCK, locked
 
 __all__ = ["prepare"]
 
@@ -35,7 +35,7 @@ LONGEST_NAME = 200
 """Bytes of a folder's or file's name; file systems take 255, with what is put behind."""
 
 NUM_SAMPLED = 48
-"""Pictures that are encoded to estimate how much room all of them take."""
+"""Images that are encoded to estimate how much room all of them take."""
 
 
 def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
@@ -48,19 +48,16 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
     reporter = Reporter()
     source, target = source.absolute(), target.absolute()
     _check_apart(source, target)
-    with reporter.bar("reading picture sizes", total=1) as bar:
-        opened = open_data(source, val_fraction=config.val_fraction, on_progress=bar.update_of)
-    index = opened.index
-    if not config.full and cache_folder() in index.root.parents:
-        raise ConfigError(
-            f"the pictures of {source} are unpacked into a cache that may be emptied; leave --no-full out"
-        )
+    with reporter.bar("reading image sizes", total=1) as bar:
+        dataset = open_dataset(source, val_fraction=config.val_fraction, on_progress=bar.update_of)
+    if not config.full and cache_folder() in dataset.root.parents:
+        raise ConfigError(f"the images of {source} are unpacked into a cache that may be emptied; leave --no-full out")
     sizes = Sizes(config.sides, config.max_side if config.full else None, config.quality)
     if config.layout == "folder":
-        _check_class_names(index.classes)
-    manifest = _manifest(source, index, config)
+        _check_class_names(dataset.classes)
+    manifest = _manifest(source, dataset, config)
     _check_target(target, manifest)
-    parts = _parts(index, target, sizes, config)
+    parts = _parts(dataset, target, sizes, config)
     if (target / INDEX).exists():
         reporter.line(f"{target} was finished before: looking over what is there")
     else:
@@ -71,12 +68,12 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
         raise ConfigError(f"cannot make {target}: {error.strerror}; name another folder") from error
     with locked(target, "name another folder"):
         _check_target(target, manifest)  # another one may have begun it in between
-        _write(opened, parts, sizes, manifest, config, reporter)
+        _write(dataset, parts, sizes, manifest, config, reporter)
     reporter.line(f"next: dali-fixres train --data {target} …")
 
 
 def _write(
-    opened: OpenedData,
+    dataset: Dataset,
     parts: Sequence[Part],
     sizes: Sizes,
     manifest: dict[str, Any],
@@ -84,25 +81,25 @@ def _write(
     reporter: Reporter,
 ) -> None:
     """Write or finish the copies, then the index."""
-    index, target = opened.index, parts[0].target
+    target = parts[0].target
     write_json(target / MANIFEST, manifest)
     (target / INDEX).unlink(missing_ok=True)
-    with reporter.bar("writing copies", len(index)) as bar:
+    with reporter.bar("writing copies", len(dataset)) as bar:
         written = _write_all(parts, config.workers or usable_cores(), bar)
     copies = {row: placed for one in written for row, placed in one.copies.items()}
     unreadable = {row: reason for one in written for row, reason in one.unreadable.items()}
-    lines = _unreadable_lines(opened, unreadable)
+    lines = _unreadable_lines(dataset, unreadable)
     if not copies:
         raise DataError(
-            f"none of the {len(index)} pictures of {manifest['source']} can be decoded; the first is {lines[0]}"
+            f"none of the {len(dataset)} images of {manifest['source']} can be decoded; the first is {lines[0]}"
         )
     (target / "unreadable.txt").unlink(missing_ok=True)
     if lines:
         write_text(target / "unreadable.txt", "".join(f"{line}\n" for line in lines), errors="surrogateescape")
         reporter.warn(f"{len(lines)} file(s) cannot be read and are left out: see {target / 'unreadable.txt'}")
-    _finish(target, index, parts, copies, sizes)
+    _finish(target, dataset, parts, copies, sizes)
     megabytes = sum(one.num_bytes for one in written) / 1e6
-    reporter.line(f"{len(copies)} pictures at {', '.join(sizes.names)}: {megabytes:.1f} MB in {target}")
+    reporter.line(f"{len(copies)} images at {', '.join(sizes.names)}: {megabytes:.1f} MB in {target}")
 
 
 def _check_apart(source: Path, target: Path) -> None:
@@ -122,19 +119,19 @@ def _check_class_names(classes: Sequence[str]) -> None:
             raise ConfigError(f"the classes {other!r} and {name!r} would share a folder; use --layout shards")
 
 
-def _manifest(source: Path, index: Index, config: PrepareConfig) -> dict[str, Any]:
+def _manifest(source: Path, dataset: Dataset, config: PrepareConfig) -> dict[str, Any]:
     return {
         "version": VERSION,
         "source": str(source),
-        "root": None if config.full else str(index.root),
-        "source_fingerprint": index.fingerprint,
+        "root": None if config.full else str(dataset.root),
+        "source_fingerprint": dataset.fingerprint,
         "rungs": list(config.sides),
         "full": config.full,
         "max_side": config.max_side if config.full else None,
         "quality": config.quality,
         "layout": config.layout,
         "shard_size": config.shard_size,
-        "num_images": len(index),
+        "num_images": len(dataset),
     }
 
 
@@ -155,38 +152,38 @@ def _check_target(target: Path, manifest: dict[str, Any]) -> None:
         raise ConfigError(f"{target} was begun with {was}; name a new folder, or remove this one")
 
 
-def _parts(index: Index, target: Path, sizes: Sizes, config: PrepareConfig) -> list[Part]:
-    """Cut the data set into parts; pictures of a split are mixed, for readers that go through shards in order."""
+def _parts(dataset: Dataset, target: Path, sizes: Sizes, config: PrepareConfig) -> list[Part]:
+    """Cut the data set into parts; images of a split are mixed, for readers that go through shards in order."""
     taken: set[str] = set()
     parts = []
     for split in (TRAIN, VAL):
-        rows = np.random.default_rng(0).permutation(index.rows(split)).tolist()
+        rows = np.random.default_rng(0).permutation(dataset.rows(split)).tolist()
         for number, first in enumerate(range(0, len(rows), config.shard_size)):
-            sources = tuple(_source(index, row, split, taken) for row in rows[first : first + config.shard_size])
+            sources = tuple(_source(dataset, row, split, taken) for row in rows[first : first + config.shard_size])
             parts.append(Part(f"{split}-{number:06}", target, sources, sizes, config.layout))
     return parts
 
 
-def _source(index: Index, row: int, split: str, taken: set[str]) -> Source:
-    path = os.fsdecode(index.relative_path(row))
-    label = int(index.labels[row])
-    class_name = index.classes[label]
+def _source(dataset: Dataset, row: int, split: str, taken: set[str]) -> Source:
+    path = os.fsdecode(dataset.relative_path(row))
+    label = int(dataset.labels[row])
+    class_name = dataset.classes[label]
     key = f"{split}/{_safe(class_name)}/{_name(path, split, class_name)}"
     while key.lower() in taken:
         key += f"-{row}"
     taken.add(key.lower())
-    place = Place(Path(os.fsdecode(index.file(row))))
-    if index.shards:
-        shard = index.root / index.shards[index.shard_of[row]]
-        place = Place(shard, int(index.offsets[row]), int(index.num_bytes[row]))
+    place = Place(Path(os.fsdecode(dataset.file(row))))
+    if dataset.shards:
+        shard = dataset.root / dataset.shards[dataset.shard_of[row]]
+        place = Place(shard, int(dataset.offsets[row]), int(dataset.num_bytes[row]))
     return Source(row, key, place, label, class_name, path.encode("utf-8", "replace").decode())
 
 
 def _name(path: str, split: str, class_name: str) -> str:
-    """Return what a picture is called below its class: its path without what the folders above say already."""
+    """Return what an image is called below its class: its path without what the folders above say already."""
     *folders, file = path.split("/")
-    told = {"", ".", "..", split, class_name}
-    kept = [] if path.startswith("/") else [folder for folder in folders if folder not in told]
+    given = {"", ".", "..", split, class_name}
+    kept = [] if path.startswith("/") else [folder for folder in folders if folder not in given]
     return _safe("-".join([*kept, file.rpartition(".")[0] or file]))
 
 
@@ -204,7 +201,7 @@ def _check_room(parts: Sequence[Part], target: Path, reporter: Reporter) -> None
     for source in sampled:
         try:
             found.append(total_bytes([*encode_copies(source.place.read(), parts[0].sizes).values()]))
-        except Exception:  # noqa: BLE001, S112 - a broken picture takes no room; it is named when its turn comes
+        except Exception:  # noqa: BLE001, S112 - a broken image takes no room; it is named when its turn comes
             continue
     needed = sum(found) / max(1, len(found)) * len(sources) * 1.05
     there = next(folder for folder in (target, *target.parents) if folder.exists())
@@ -213,7 +210,7 @@ def _check_room(parts: Sequence[Part], target: Path, reporter: Reporter) -> None
     reporter.line(f"about {needed / 1e6:.0f} MB to write, {free / 1e6:.0f} MB free")
     if needed > free:
         raise ConfigError(
-            f"{target} needs about {needed / 1e9:.2f} GB and there are {free / 1e9:.2f} GB; make room, or leave rungs "
+            f"{target} needs about {needed / 1e9:.2f} GB and there are {free / 1e9:.2f} GB; make room, or leave --sizes "
             "out, or lower --quality"
         )
 
@@ -231,7 +228,7 @@ def _write_all(parts: Sequence[Part], num_processes: int, bar: Bar) -> list[Writ
                 num_bytes += one.num_bytes
                 bar.update(num_done, f"{num_bytes / 1e6:.0f} MB")
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with what is left", file=sys.stderr)  # noqa: T201
+        print("interrupted; the same command resumes what is left", file=sys.stderr)  # noqa: T201
         raise
     except BrokenProcessPool as error:
         raise RunError(
@@ -248,12 +245,12 @@ def _write_part(part: Part) -> Written:
 
 def _finish(
     target: Path,
-    source: Index,
+    source: Dataset,
     parts: Sequence[Part],
     copies: dict[int, dict[str, tuple[int, int, int, int]]],
     sizes: Sizes,
 ) -> None:
-    """Write the index: rows are the readable pictures in the source's order, so that a seed means the same for both."""
+    """Write the index: rows are the readable images in the source's order, so that a seed means the same for both."""
     where = {item.row: (number, part, item.key) for number, part in enumerate(parts) for item in part.sources}
     rows = sorted(copies)
     in_shards = parts[0].layout == "shards"
@@ -273,9 +270,9 @@ def _finish(
     if full:
         columns["shard_of"] = part_of
     is_val = np.array(rows) >= source.num_train
-    index = make_index(target / FULL, source.classes, names, columns, is_val, shards if full else source.shards)
-    rungs = [_rung(target, side_px, [copies[row] for row in rows], shards, part_of) for side_px in sizes.rungs]
-    save_prepared(target, index, rungs)
+    dataset = make_dataset(target / FULL, source.classes, names, columns, is_val, shards if full else source.shards)
+    copy_ids = [_rung(target, side_px, [copies[row] for row in rows], shards, part_of) for side_px in sizes.sides]
+    save_prepared(target, dataset, copy_ids)
 
 
 def _rung(
@@ -284,12 +281,12 @@ def _rung(
     copies: Sequence[dict[str, tuple[int, int, int, int]]],
     shards: tuple[str, ...],
     part_of: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
-) -> Rung:
+) -> ResizedCopies:
     table = np.array([placed.get(str(side_px), (0, 0, 0, 0)) for placed in copies], np.int64)
     heights, widths, num_bytes, offsets = table.T
-    return Rung(side_px, target / str(side_px), heights, widths, num_bytes, shards, part_of, offsets)
+    return ResizedCopies(side_px, target / str(side_px), heights, widths, num_bytes, shards, part_of, offsets)
 
 
-def _unreadable_lines(opened: OpenedData, unreadable: dict[int, str]) -> list[str]:
-    left_out = [f"{item.path}: {item.reason}" for item in opened.left_out]
-    return [*left_out, *(f"{opened.index.path(row)}: {reason}" for row, reason in sorted(unreadable.items()))]
+def _unreadable_lines(dataset: Dataset, unreadable: dict[int, str]) -> list[str]:
+    left_out = [f"{item.path}: {item.reason}" for item in dataset.left_out]
+    return [*left_out, *(f"{dataset.path(row)}: {reason}" for row, reason in sorted(unreadable.items()))]

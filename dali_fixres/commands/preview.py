@@ -1,4 +1,4 @@
-"""`dali-fixres preview`: what the network sees, as one picture."""
+"""`dali-fixres preview`: what the network sees, as one image."""
 
 from io import BytesIO
 
@@ -9,27 +9,27 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from dali_fixres.batch import BatchPlan
-from dali_fixres.colour import Normalisation
-from dali_fixres.commands.dataset import open_dataset
 from dali_fixres.config import PreviewConfig
-from dali_fixres.index import Index
-from dali_fixres.plan.augmentation import AUGMENTATIONS, UNIFORMS_PER_SAMPLE, plan_batch
 from dali_fixres.report.plots import save_figure
-from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import Resolution, parse_resolutions
+from dali_fixres.runtime.data import open_data
+from dali_fixres.runtime.progress import Reporter
 from pipelines import Loader
+from pipelines.dataset import Dataset
+from pipelines.plan.augmentation import AUGMENTATIONS, UNIFORMS_PER_SAMPLE, plan_batch
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.plan.colour import Normalisation
+from pipelines.resolution import Resolution, parse_resolutions
 
 __all__ = ["preview"]
 
 PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-"""Leaves pictures in 0-1, so that they can be shown."""
+"""Leaves images in 0-1, so that they can be shown."""
 
 PX_PER_INCH = 120
 
 
 def preview(config: PreviewConfig) -> None:
-    """Draw, for a few pictures: the source with its windows, the training crop, the test crop at each resolution.
+    """Draw, for a few images: the source with its crop boxes, the training crop, the test crop at each resolution.
 
     Raises:
         UserError: If something the user gave cannot be used.
@@ -37,24 +37,24 @@ def preview(config: PreviewConfig) -> None:
     reporter = Reporter()
     # A tree without a split is shown whole.
     val_fraction = config.val_fraction or (1.0 if config.data is not None else None)
-    dataset = open_dataset(config.data, val_fraction, reporter)
+    data = open_data(config.data, val_fraction, reporter)
     rng = np.random.default_rng(config.seed)
-    ids = rng.choice(len(dataset.index), size=min(config.num_images, len(dataset.index)), replace=False)
+    ids = rng.choice(len(data.dataset), size=min(config.num_images, len(data.dataset)), replace=False)
     uniforms = rng.random((len(ids), UNIFORMS_PER_SAMPLE))
-    looks = [("train", Resolution(config.train_res))]
-    looks += [("v1", resolution) for resolution in parse_resolutions(config.test_res)]
-    plans = [plan_batch(dataset.index, ids, AUGMENTATIONS[name], resolution, uniforms) for name, resolution in looks]
-    with Loader(dataset.index, max_batch_size=len(ids), normalisation=PLAIN) as loader:
+    views = [("train", Resolution(config.train_res))]
+    views += [("v1", resolution) for resolution in parse_resolutions(config.test_res)]
+    plans = [plan_batch(data.dataset, ids, AUGMENTATIONS[name], resolution, uniforms) for name, resolution in views]
+    with Loader(data.dataset, max_batch_size=len(ids), normalisation=PLAIN) as loader:
         seen = [batch.images.clamp(0, 1).permute(0, 2, 3, 1).numpy() for batch in loader.run(plans)]
-    titles = [f"{'train' if name == 'train' else 'test'} {resolution.crop_px} px" for name, resolution in looks]
-    figure = _draw(dataset.index, plans, seen, titles)
-    figure.suptitle(dataset.title)
+    titles = [f"{'train' if name == 'train' else 'test'} {resolution.crop_px} px" for name, resolution in views]
+    figure = _draw(data.dataset, plans, seen, titles)
+    figure.suptitle(data.title)
     save_figure(figure, config.out)
     reporter.line(f"preview: {config.out}")
 
 
-def _draw(index: Index, plans: list[BatchPlan], seen: list[NDArray[np.float32]], titles: list[str]) -> Figure:
-    """Draw one row per picture; crops are drawn in proportion to their sides in pixels."""
+def _draw(dataset: Dataset, plans: list[BatchPlan], seen: list[NDArray[np.float32]], titles: list[str]) -> Figure:
+    """Draw one row per image; crops are drawn in proportion to their sides in pixels."""
     sides = [plan.resolution.crop_px for plan in plans]
     num_rows = len(plans[0])
     widths = [max(sides) * 1.4, *sides]
@@ -62,24 +62,24 @@ def _draw(index: Index, plans: list[BatchPlan], seen: list[NDArray[np.float32]],
     figure = Figure(figsize=size, dpi=PX_PER_INCH, layout="constrained")
     axes = figure.subplots(num_rows, len(widths), width_ratios=widths, squeeze=False)
     for row in range(num_rows):
-        _draw_source(axes[row, 0], index, plans, row)
-        for column, pictures in enumerate(seen, start=1):
-            axes[row, column].imshow(pictures[row])
+        _draw_source(axes[row, 0], dataset, plans, row)
+        for column, images in enumerate(seen, start=1):
+            axes[row, column].imshow(images[row])
             axes[row, column].set_axis_off()
-    for axis, title in zip(axes[0], ["source, train window red, test windows blue", *titles], strict=True):
+    for axis, title in zip(axes[0], ["source, train crop box red, test crop boxes blue", *titles], strict=True):
         axis.set_title(title, fontsize=9)
     return figure
 
 
-def _draw_source(axes: Axes, index: Index, plans: list[BatchPlan], row: int) -> None:
-    """Draw the source and on it every plan's window, the training window (the first plan's) in red."""
+def _draw_source(axes: Axes, dataset: Dataset, plans: list[BatchPlan], row: int) -> None:
+    """Draw the source and on it every plan's crop box, the training crop box (the first plan's) in red."""
     sample = int(plans[0].ids[row])
-    with Image.open(BytesIO(index.read(sample).tobytes())) as image:
+    with Image.open(BytesIO(dataset.read(sample).tobytes())) as image:
         axes.imshow(np.asarray(image.convert("RGB")))
     for number, plan in enumerate(plans):
-        y0, x0, y1, x1 = plan.windows[row]
+        y0, x0, y1, x1 = plan.crop_boxes[row]
         colour = "tab:red" if number == 0 else "tab:blue"
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=2))
     axes.set_axis_off()
-    name = index.classes[index.labels[sample]]
+    name = dataset.classes[dataset.labels[sample]]
     axes.text(0, 0, name, fontsize=8, color="white", backgroundcolor="black", verticalalignment="top")

@@ -3,20 +3,20 @@
 import time
 from pathlib import Path
 
-from dali_fixres.commands.dataset import NUM_NAMED, open_dataset
-from dali_fixres.commands.unreadable import Unreadable
 from dali_fixres.config import VerifyConfig
 from dali_fixres.errors import ConfigError, SaveError
-from dali_fixres.processes import usable_cores
-from dali_fixres.report.progress import Reporter
-from dali_fixres.runs import write_json, write_text
-from pipelines import Probe
+from dali_fixres.runtime.data import NUM_NAMED, open_data
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.training.unreadable import Unreadable
+from pipelines.dali.decodability import DecodabilityCheck
+from pipelines.processes import usable_cores
+from pipelines.storage.files import write_json, write_text
 
 __all__ = ["verify"]
 
 
-def verify(data: Path, config: VerifyConfig) -> bool:
-    """Decode every picture on the CPU, and list the files that cannot be read; return whether there are any.
+def verify(folder: Path, config: VerifyConfig) -> bool:
+    """Decode every image on the CPU, and list the files that cannot be read; return whether there are any.
 
     On machines with a GPU too: hardware decoders may take a truncated file for a good one.
 
@@ -26,15 +26,15 @@ def verify(data: Path, config: VerifyConfig) -> bool:
     """
     started = time.perf_counter()
     reporter = Reporter()
-    dataset = open_dataset(data, 1.0, reporter)
+    data = open_data(folder, 1.0, reporter)
     try:
         write_text(config.out, "")  # before hours of decoding, not after
     except SaveError as error:
         raise ConfigError(f"{error}; give another --out") from error
-    probe = Probe(dataset.index, config.workers or usable_cores())
-    with reporter.bar("decoding", dataset.index.num_files) as bar:
-        reasons = probe.whole(bar.update)
-    unreadable = Unreadable(dataset, reasons, strict=False, reporter=reporter, listed_in=config.out)
+    check = DecodabilityCheck(data.dataset, config.workers or usable_cores())
+    with reporter.bar("decoding", data.dataset.num_files) as bar:
+        reasons = check.whole(bar.update)
+    unreadable = Unreadable(data, reasons, strict=False, reporter=reporter, listed_in=config.out)
     seconds = time.perf_counter() - started
     lines = unreadable.lines()
     for line in lines[:NUM_NAMED]:
@@ -42,14 +42,14 @@ def verify(data: Path, config: VerifyConfig) -> bool:
     if len(lines) > NUM_NAMED:
         print(f"and {len(lines) - NUM_NAMED} more")  # noqa: T201
     where = f", listed in {config.out}" if lines else ""
-    num_files = dataset.index.num_files + len(dataset.left_out)
+    num_files = data.dataset.num_files + len(data.dataset.left_out)
     print(f"{len(lines)} of {num_files} files cannot be read{where}")  # noqa: T201
     reporter.line(f"decoded in {seconds:.1f} s, {num_files / seconds:.0f} images/s")
     if config.json is not None:
         content = {
             "num_files": num_files,
             "unreadable": lines,
-            "fingerprint": dataset.index.fingerprint,
+            "fingerprint": data.dataset.fingerprint,
             "seconds": round(seconds, 3),
         }
         write_json(config.json, content)

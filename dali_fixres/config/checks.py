@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from dali_fixres.errors import ConfigError
 
-__all__ = ["check", "said_by"]
+__all__ = ["check", "flag_context"]
 
 
 def check(holds: bool, flag: str, rule: str, found: object) -> None:
@@ -15,7 +15,7 @@ def check(holds: bool, flag: str, rule: str, found: object) -> None:
 
 
 @contextmanager
-def said_by(flag: str) -> Iterator[None]:
+def flag_context(flag: str) -> Iterator[None]:
     """Name the flag in the error of what it was made into."""
     try:
         yield

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dali_fixres.config.checks import check, said_by
+from dali_fixres.config.checks import check, flag_context
 from dali_fixres.config.network import Config
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import Resolution, parse_resolutions
+from pipelines.resolution import Resolution, parse_resolutions
 
 __all__ = ["IndexConfig", "PrepareConfig", "PreviewConfig", "VerifyConfig"]
 
@@ -25,7 +25,7 @@ class VerifyConfig:
     """Flags of `dali-fixres verify`."""
 
     workers: int | None = None
-    """Pictures decoded at once; one per usable core if left out."""
+    """Images decoded at once; one per usable core if left out."""
 
     out: Path = Path("unreadable.txt")
     """Where the unreadable files are listed."""
@@ -41,15 +41,15 @@ class VerifyConfig:
 class PrepareConfig:
     """Flags of `dali-fixres prepare`."""
 
-    rungs: str = "160,256,384"
-    """Shorter sides of the copies in pixels, ascending, with commas between; no picture is enlarged."""
+    sizes: str = "160,256,384"
+    """Shorter sides of the copies in pixels, ascending, with commas between; no image is enlarged."""
 
     max_side: int = 500
-    """Longest side of the full copy in pixels; longer pictures are scaled down to it."""
+    """Longest side of the full copy in pixels; longer images are scaled down to it."""
 
     full: bool = True
-    """Also write a full copy of each picture. Without (--no-full), the pictures stay where they are and are read there
-    when no rung is large enough."""
+    """Also write a full copy of each image. Without (--no-full), the images stay where they are and are read there
+    when no resized copy is large enough."""
 
     quality: int = 90
     """JPEG quality of all copies."""
@@ -58,7 +58,7 @@ class PrepareConfig:
     """WebDataset tar shards, or a file per copy in class folders."""
 
     shard_size: int = 1000
-    """Pictures per shard."""
+    """Images per shard."""
 
     val_fraction: float | None = None
     """Share of each class to test on, where the data has no split of its own."""
@@ -68,9 +68,14 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         sides = self.sides
-        check(sides[0] >= 32 and list(sides) == sorted(set(sides)), "--rungs", "ascending, from 32 px on", self.rungs)
+        check(
+            sides[0] >= 32 and list(sides) == sorted(set(sides)),
+            "--sizes",
+            "ascending, from 32 px on",
+            self.sizes,
+        )
         if self.full:
-            check(self.max_side > sides[-1], "--max-side", f"above the largest rung, {sides[-1]}", self.max_side)
+            check(self.max_side > sides[-1], "--max-side", f"above the largest of --sizes, {sides[-1]}", self.max_side)
         elif self.layout == "folder":
             raise ConfigError("--no-full needs --layout shards; class folders hold the full copies too")
         check(1 <= self.quality <= 95, "--quality", "from 1 to 95", self.quality)
@@ -79,10 +84,13 @@ class PrepareConfig:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Shorter sides of the rungs, as given."""
-        words = self.rungs.split(",")
+        """Shorter sides of the copies, as given."""
+        words = self.sizes.split(",")
         check(
-            all(word.strip().isdecimal() for word in words), "--rungs", "whole numbers, as in 160,256,384", self.rungs
+            all(word.strip().isdecimal() for word in words),
+            "--sizes",
+            "whole numbers, as in 160,256,384",
+            self.sizes,
         )
         return tuple(map(int, words))
 
@@ -98,19 +106,19 @@ class PreviewConfig(Config):
     """Pixels of the test crops, with commas between."""
 
     num_images: int = 6
-    """Pictures to show, one a row."""
+    """Images to show, one a row."""
 
     out: Path = Path("preview.png")
     """The PNG to write."""
 
     seed: int = 0
-    """Decides which pictures, and which training crops."""
+    """Decides which images, and which training crops."""
 
     def __post_init__(self) -> None:
         super(PreviewConfig, self).__post_init__()
-        with said_by("--train-res"):
+        with flag_context("--train-res"):
             Resolution(self.train_res)
-        with said_by("--test-res"):
+        with flag_context("--test-res"):
             parse_resolutions(self.test_res)
         check(self.seed >= 0, "--seed", "at least 0", self.seed)
         check(1 <= self.num_images <= 64, "--num-images", "from 1 to 64", self.num_images)

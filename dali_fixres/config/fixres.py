@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from dali_fixres.config.checks import check, said_by
+from dali_fixres.config.checks import check, flag_context
 from dali_fixres.config.network import EvaluateConfig, NetworkConfig
 from dali_fixres.config.stages import FinetuneConfig, Policy, TrainConfig, TrainingConfig
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import MAX_RESOLUTION_PX, STRIDE_PX, Resolution, parse_resolutions
+from pipelines.resolution import MAX_RESOLUTION_PX, STRIDE_PX, Resolution, parse_resolutions
 
 __all__ = ["BEST_OF_SWEEP", "FixresConfig"]
 
@@ -56,7 +56,7 @@ class FixresConfig(TrainingConfig):
     """Folder of a finished `train` run at the test resolution, to compare with."""
 
     method: Literal["one-pass", "sgd"] | None = None
-    """How tuning learns: the network runs over the pictures once (one-pass), or in every epoch (sgd). Left out: as for
+    """How tuning learns: the network runs over the images once (one-pass), or in every epoch (sgd). Left out: as for
     `finetune`."""
 
     policy: Policy | None = None
@@ -66,7 +66,7 @@ class FixresConfig(TrainingConfig):
     """What tuning learns from, as for `finetune`."""
 
     finetune_epochs: int = 8
-    """Passes of tuning over the training pictures, or over their features."""
+    """Passes of tuning over the training images, or over their features."""
 
     finetune_lr: float | None = None
     """Learning rate of tuning at its peak, as it is; `finetune`'s own if left out."""
@@ -75,12 +75,12 @@ class FixresConfig(TrainingConfig):
         super(FixresConfig, self).__post_init__()
         if self.dry_run:
             raise ConfigError("--dry-run is of train and finetune, one stage at a time; leave it out")
-        with said_by("--test-res"):
+        with flag_context("--test-res"):
             if self.test_res != BEST_OF_SWEEP:
                 rule = f"a number of pixels, or {BEST_OF_SWEEP}"
                 check(self.test_res.isdecimal(), "--test-res", rule, repr(self.test_res))
                 Resolution(int(self.test_res), self.ratio)
-        with said_by("--sweep"):
+        with flag_context("--sweep"):
             self.swept(self.schedule.last.crop_px)
         rate = self.finetune_lr
         check(self.finetune_epochs >= 1, "--finetune-epochs", "at least 1", self.finetune_epochs)

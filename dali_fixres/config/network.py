@@ -5,18 +5,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from dali_fixres.colour import Normalisation
-from dali_fixres.config.checks import check, said_by
+from dali_fixres.config.checks import check, flag_context
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import DEFAULT_CROP_RATIO, Resolution, parse_ratios, parse_resolutions
-from dali_fixres.views import parse_views
+from pipelines.plan.colour import Normalisation
+from pipelines.plan.copies import Copies
+from pipelines.plan.views import parse_views
+from pipelines.resolution import DEFAULT_CROP_RATIO, Resolution, parse_ratios, parse_resolutions
 
 __all__ = ["AnalyzeConfig", "Config", "Copies", "Device", "EvaluateConfig", "NetworkConfig", "OneCropConfig"]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
-
-Copies: TypeAlias = Literal["exact", "fast", "original"]
-"""Which pre-scaled copies are read: with a pixel for each pixel of the crop, with 0.7 along each side, or none."""
 
 OF_A_NETWORK = (
     "model", "weights", "pretrained", "model_arg", "checkpoint", "test_res", "crop_ratio", "views", "save_outputs",
@@ -73,13 +71,13 @@ class NetworkConfig(Config):
     """KEY=VALUE for the network's constructor, as in pad_type=same; may be repeated."""
 
     mean: tuple[float, float, float] | None = None
-    """Mean per channel taken off pictures in 0-1; else the network's own, or ImageNet's."""
+    """Mean per channel taken off images in 0-1; else the network's own, or ImageNet's."""
 
     std: tuple[float, float, float] | None = None
     """Standard deviation per channel, likewise."""
 
     batch_size: int = 64
-    """Pictures per process and step."""
+    """Images per process and step."""
 
     device: Device = "auto"
     """Where to compute; auto takes a GPU if there is one."""
@@ -92,10 +90,10 @@ class NetworkConfig(Config):
 
     copies: Copies = "exact"
     """Which copies of prepared data to read: the smallest with a pixel for each pixel of the crop (exact), or with
-    0.7 of one (fast), or the pictures themselves (original)."""
+    0.7 of one (fast), or the images themselves (original)."""
 
     strict: bool = False
-    """Stop at the first picture that cannot be read, instead of going on without it."""
+    """Stop at the first image that cannot be read, instead of going on without it."""
 
     json: Path | None = None
     """Also write the figures here, as JSON."""
@@ -119,7 +117,7 @@ class NetworkConfig(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OneCropConfig(NetworkConfig):
-    """What commands know that look at test pictures in one way."""
+    """What commands know that look at test images in one way."""
 
     crop_ratio: float | None = None
     """Test crop over the length the shorter side is resized to; the checkpoint's if left out, or 0.875."""
@@ -146,7 +144,7 @@ class EvaluateConfig(NetworkConfig):
     checkpoint's if left out, or 0.875."""
 
     views: str | None = None
-    """Looks at each picture whose answers are averaged, with commas between: the test crop (single, if left out); it
+    """Looks at each image whose answers are averaged, with commas between: the test crop (single, if left out); it
     and its mirror image (flip); the four corners and the centre, and their mirror images (ten-crop)."""
 
     checkpoint: Path | None = None
@@ -178,7 +176,7 @@ class EvaluateConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super(EvaluateConfig, self).__post_init__()
         if self.test_res is not None:
-            with said_by("--test-res"):
+            with flag_context("--test-res"):
                 parse_resolutions(self.test_res)
         if self.crop_ratio is not None:
             parse_ratios(self.crop_ratio)
@@ -206,17 +204,17 @@ class AnalyzeConfig(OneCropConfig):
     --model, with --weights or --pretrained. Where there is none of all these, only sizes are analysed."""
 
     statistics_images: int = 4096
-    """Pictures (about) whose activations are looked at."""
+    """Images (about) whose activations are looked at."""
 
     out: Path = Path("analysis")
     """Folder for analysis.json, sizes.png and activations.png."""
 
     def __post_init__(self) -> None:
         super(AnalyzeConfig, self).__post_init__()
-        with said_by("--test-res"):
+        with flag_context("--test-res"):
             parse_resolutions(self.test_res, self.ratio)
         if self.train_res is not None:
-            with said_by("--train-res"):
+            with flag_context("--train-res"):
                 Resolution(self.train_res, self.ratio)
         check(self.statistics_images >= 1, "--statistics-images", "at least 1", self.statistics_images)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from dali_fixres.config.checks import check, said_by
+from dali_fixres.config.checks import check, flag_context
 from dali_fixres.config.network import OneCropConfig
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import Resolution, Schedule
+from pipelines.resolution import Resolution, Schedule
 
 __all__ = ["FinetuneConfig", "Method", "Policy", "StageConfig", "TrainConfig", "TrainingConfig"]
 
@@ -40,13 +40,13 @@ class StageConfig(OneCropConfig):
     """What `train` and `finetune` share."""
 
     epochs: int = 30
-    """Passes over the training pictures."""
+    """Passes over the training images."""
 
     lr: float | None = None
     """Learning rate at its peak, as it is. Left out: --base-lr scaled by global batch / 256."""
 
     base_lr: float | None = None
-    """Learning rate for a global batch of 256 pictures; the command's own if left out."""
+    """Learning rate for a global batch of 256 images; the command's own if left out."""
 
     lr_decay: Literal["cosine", "step"] = "cosine"
     """How the learning rate falls: to 0 along a cosine, or in steps to a tenth."""
@@ -76,7 +76,7 @@ class StageConfig(OneCropConfig):
     """Run folder to make; runs/TIME-COMMAND if left out."""
 
     sync_bn: bool = False
-    """Batch norm over the pictures of all processes (GPUs only)."""
+    """Batch norm over the images of all processes (GPUs only)."""
 
     checkpoint_every: str = "10min"
     """How often to write last.pt within an epoch, in minutes (10min) or steps (500steps)."""
@@ -85,7 +85,7 @@ class StageConfig(OneCropConfig):
     """Go on with the run in --out, or with the newest one."""
 
     accept_changed_data: bool = False
-    """Go on with a run although pictures have been added, removed or changed since."""
+    """Go on with a run although images have been added, removed or changed since."""
 
     dry_run: bool = False
     """Say what train or finetune would do (network, what learns, steps, learning rates, work), and do none of it."""
@@ -132,14 +132,14 @@ class TrainingConfig(StageConfig):
     learning rate: 96@0:batch=128:lr=0.2."""
 
     repeats: int = 1
-    """Copies of each picture in a batch over all processes, each cropped on its own (repeated augmentation)."""
+    """Copies of each image in a batch over all processes, each cropped on its own (repeated augmentation)."""
 
     compile: bool = False
     """Train a network that torch.compile has made faster, for all of --train-res before training begins."""
 
     def __post_init__(self) -> None:
         super(TrainingConfig, self).__post_init__()
-        with said_by("--train-res"):
+        with flag_context("--train-res"):
             _ = self.schedule
         last_phase = self.schedule.phases[-1]
         check(self.repeats >= 1, "--repeats", "at least 1", self.repeats)
@@ -148,7 +148,7 @@ class TrainingConfig(StageConfig):
 
     @property
     def rate(self) -> float:
-        """Learning rate for a global batch of 256 pictures."""
+        """Learning rate for a global batch of 256 images."""
         return self.base_lr or 0.1
 
     @property
@@ -166,7 +166,7 @@ class TrainConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super(TrainConfig, self).__post_init__()
-        with said_by("--test-res"):
+        with flag_context("--test-res"):
             _ = self.test_resolution
 
     @property
@@ -191,7 +191,7 @@ class FinetuneConfig(StageConfig):
     checkpoint's if left out, or 224 for a network by name."""
 
     method: Method | None = None
-    """How it learns: the network runs over the pictures once, and the classifier learns from the features it gives
+    """How it learns: the network runs over the images once, and the classifier learns from the features it gives
     (one-pass), or it runs in every epoch (sgd). Or nothing learns, and features are mapped to where they lie in
     training (frechet). Left out: one-pass, or sgd with a --policy that changes what comes before the classifier by
     learning."""
@@ -208,28 +208,28 @@ class FinetuneConfig(StageConfig):
     """What it learns from: test crops; test crops mirrored, shifted and slightly jittered; or training crops."""
 
     views: int = 1
-    """Looks at each picture whose features one-pass keeps; epochs take them in turn."""
+    """Looks at each image whose features one-pass keeps; epochs take them in turn."""
 
     feature_dropout: float = 0.2
-    """Share of a picture's features that one-pass leaves out in each step, others each time: it stands in for the
+    """Share of an image's features that one-pass leaves out in each step, others each time: it stands in for the
     variety that sgd has from new looks."""
 
     statistics_images: int = 4096
-    """Pictures (about) from which one-pass measures the last norm's statistics, and frechet fits activations."""
+    """Images (about) from which one-pass measures the last norm's statistics, and frechet fits activations."""
 
     feature_memory: float = 8.0
     """GiB that one-pass may take on the device for features; larger ones go to a file in TMPDIR."""
 
     epochs: int = 8
-    """Passes over the training pictures, or over their features."""
+    """Passes over the training images, or over their features."""
 
     base_lr: float | None = None
-    """Learning rate for a global batch of 256 pictures; if left out 0.2, or with last-block and all, whose layers
+    """Learning rate for a global batch of 256 images; if left out 0.2, or with last-block and all, whose layers
     have been trained before, 0.02."""
 
     def __post_init__(self) -> None:
         super(FinetuneConfig, self).__post_init__()
-        with said_by("--test-res"):
+        with flag_context("--test-res"):
             _ = self.test_resolution
         self._check_frechet()
         check(self.blocks >= 1, "--blocks", "at least 1", self.blocks)
@@ -246,9 +246,9 @@ class FinetuneConfig(StageConfig):
             )
         said = self._said(UNUSED_BY_SGD)
         if self.chosen == "sgd" and said:
-            raise ConfigError(f"--method sgd looks at its pictures anew in every epoch, and has no use for {said}")
+            raise ConfigError(f"--method sgd looks at its images anew in every epoch, and has no use for {said}")
         if self.train_res is not None:
-            with said_by("--train-res"):
+            with flag_context("--train-res"):
                 Resolution(self.train_res)
 
     def _check_frechet(self) -> None:
@@ -264,7 +264,7 @@ class FinetuneConfig(StageConfig):
 
     @property
     def rate(self) -> float:
-        """Learning rate for a global batch of 256 pictures."""
+        """Learning rate for a global batch of 256 images."""
         return self.base_lr or (0.02 if self.tuned in {"last-block", "all"} else 0.2)
 
     @property

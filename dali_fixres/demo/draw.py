@@ -1,4 +1,4 @@
-"""One demo picture as a pure function of seed, split and number: a shaded blob covered with small marks."""
+"""One demo image as a pure function of seed, split and number: a shaded blob covered with small marks."""
 
 import math
 from functools import cache
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-__all__ = ["CLASS_NAMES", "NUM_CLASSES", "draw_picture"]
+__all__ = ["CLASS_NAMES", "NUM_CLASSES", "draw_image"]
 
 CLASS_NAMES = (
     *("bars", "chevrons", "crescents", "crosses", "dots"),
@@ -15,7 +15,7 @@ CLASS_NAMES = (
 )
 NUM_CLASSES = len(CLASS_NAMES)
 _SUPERSAMPLING = 3
-_OBJECT_SIZE = (0.28, 0.80)  # diameter as a share of the picture's shorter side, log-uniform
+_OBJECT_SIZE = (0.28, 0.80)  # diameter as a share of the image's shorter side, log-uniform
 _MARKS_ACROSS = (4.5, 6.5)  # how many marks fit across the object
 _COMMON_SIZES = ((500, 375), (500, 375), (500, 375), (375, 500), (500, 333))  # as in ImageNet
 
@@ -23,8 +23,8 @@ FloatArray = npt.NDArray[np.float32]
 Outline = list[tuple[float, float]]
 
 
-def draw_picture(seed: int, split: str, number: int) -> Image.Image:
-    """Draw one picture, a pure function of its arguments."""
+def draw_image(seed: int, split: str, number: int) -> Image.Image:
+    """Draw one image, a pure function of its arguments."""
     rng = np.random.default_rng([seed, ("train", "val").index(split), number])
     width, height = _draw_size(rng)
     pixels = np.array(_draw_background(rng, width, height), dtype=np.float32)
@@ -51,11 +51,11 @@ def _draw_background(rng: np.random.Generator, width: int, height: int) -> Image
         noise = (grey + 0.4 * rng.standard_normal((cells, cells, 3))) * strength * rng.uniform(0.2, 1.0)
         small = Image.fromarray((noise + 128).clip(0, 255).astype(np.uint8))
         layers += np.asarray(small.resize(half, Image.Resampling.BICUBIC), dtype=np.float32) - 128
-    picture = Image.fromarray((layers + rng.uniform(70, 180)).clip(0, 255).astype(np.uint8))
-    pen = ImageDraw.Draw(picture)
+    image = Image.fromarray((layers + rng.uniform(70, 180)).clip(0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
     for _ in range(rng.integers(4, 16)):
         _draw_clutter(rng, pen, half)
-    return picture.resize((width, height), Image.Resampling.BILINEAR)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _draw_clutter(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
@@ -109,15 +109,15 @@ def _object_masks(rng: np.random.Generator, side: int, name: str) -> tuple[Float
     for waves in (2, 3, 4):
         reach += rng.uniform(0, 0.16 / waves) * np.cos(waves * angles + rng.uniform(0, 2 * math.pi))
     reach *= fine / 2 / reach.max()
-    outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) * reach[:, None] + fine / 2
+    build_on_meta = np.stack([np.cos(angles), np.sin(angles)], axis=1) * reach[:, None] + fine / 2
     body, marks = Image.new("L", (fine, fine)), Image.new("L", (fine, fine))
-    ImageDraw.Draw(body).polygon(outline.ravel().tolist(), fill=255)
+    ImageDraw.Draw(body).polygon(build_on_meta.ravel().tolist(), fill=255)
     _draw_marks(rng, ImageDraw.Draw(marks), fine, name)
     return _shrink(body), _shrink(marks)
 
 
 def _shrink(mask: Image.Image) -> FloatArray:
-    """Return a supersampled mask at the picture's scale, [side, side, 1], 0 to 1."""
+    """Return a supersampled mask at the image's scale, [side, side, 1], 0 to 1."""
     return np.asarray(mask.reduce(_SUPERSAMPLING)).astype(np.float32)[..., None] / np.float32(255)
 
 
@@ -145,7 +145,7 @@ def _rotation(angle: float) -> npt.NDArray[np.float64]:
 @cache
 def _mark_polygons(name: str) -> tuple[npt.NDArray[np.float64], ...]:
     """Return the polygons [points, 2] of one mark of area 1 about the origin: its outline, then its hole."""
-    polygons = [np.array(outline) for outline in _mark_outlines()[name]]
+    polygons = [np.array(build_on_meta) for build_on_meta in _mark_outlines()[name]]
     area = _area(polygons[0]) - sum(_area(hole) for hole in polygons[1:])
     return tuple(points / math.sqrt(area) for points in polygons)
 

@@ -1,9 +1,9 @@
-"""Demo pictures, drawn on the spot from a seed, for whoever has no data set at hand.
+"""Demo images, drawn on the spot from a seed, for whoever has no data set at hand.
 
 This stands before everything else in the flow: given no data folder, the CLI calls ``ensure_demo_data`` and
-goes on with the folder it returns as with any other ``train/<class>/*.jpg`` and ``val/<class>/*.jpg``.
+resumes the folder it returns as with any other ``train/<class>/*.jpg`` and ``val/<class>/*.jpg``.
 
-Every picture shows one object, a shaded blob covered with small marks, before a cluttered background. The class
+Every image shows one object, a shaded blob covered with small marks, before a cluttered background. The class
 is the *shape of the marks* (dots, rings, squares, ...). Colour, outline, size, place and number of marks are
 drawn without regard to the class, and a mark covers the same area in every class, so only detail tells the
 classes apart. Objects are near or far, 28 to 80 % of the shorter side across. How large a mark comes out in the
@@ -19,19 +19,19 @@ from collections.abc import Callable
 from concurrent.futures import as_completed
 from pathlib import Path
 
-from dali_fixres.demo.draw import CLASS_NAMES, NUM_CLASSES, draw_picture
-from dali_fixres.folders import cache_folder
-from dali_fixres.processes import worker_pool
+from dali_fixres.demo.draw import CLASS_NAMES, NUM_CLASSES, draw_image
+from pipelines.processes import worker_pool
+from pipelines.storage.cache_folder import cache_folder
 
 __all__ = ["DEMO_VERSION", "NUM_TRAIN", "NUM_VAL", "ensure_demo_data"]
 
 NUM_TRAIN = 1500
 NUM_VAL = 500
 DEMO_VERSION = 1
-"""Raised whenever the same seed gives other pictures than before."""
+"""Raised whenever the same seed gives other images than before."""
 
 _JPEG_QUALITY = 90
-_CHUNK = 16  # pictures per task of a worker: a fraction of a second's work, so progress moves and a stop is quick
+_CHUNK = 16  # images per task of a worker: a fraction of a second's work, so progress moves and a stop is quick
 
 Job = tuple[str, int]  # split, number in the split
 Progress = Callable[[int, int], None]
@@ -46,33 +46,33 @@ def ensure_demo_data(
     workers: int | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
-    """Return the folder of the demo pictures and make it first where it does not exist yet.
+    """Return the folder of the demo images and make it first where it does not exist yet.
 
-    The pictures are drawn in a hidden folder beside the final one, which is then renamed: a run that is killed
+    The images are drawn in a hidden folder beside the final one, which is then renamed: a run that is killed
     leaves nothing under the final name, and when several runs make the set at once, the first copy stays.
     Workers are spawned and import the caller's main module: a script needs ``if __name__ == "__main__":``.
 
     Args:
         folder: where the set lies or shall lie; by default a folder of the cache named after its content.
-        seed: 0 or more; a picture is a pure function of (seed, split, its number in the split).
-        num_train: pictures to train on; number n is of class ``n % NUM_CLASSES``, so the counts are balanced.
-        num_val: pictures to test on, likewise.
+        seed: 0 or more; an image is a pure function of (seed, split, its number in the split).
+        num_train: images to train on; number n is of class ``n % NUM_CLASSES``, so the counts are balanced.
+        num_val: images to test on, likewise.
         workers: processes to draw with; by default one per usable core, eight at most.
-        on_progress: called in this process as ``on_progress(pictures done, pictures in all)``.
+        on_progress: called in this process as ``on_progress(images done, images in all)``.
 
     Returns:
         The folder, with ``train/<class>/*.jpg``, ``val/<class>/*.jpg`` and a ``README.txt``.
 
     Raises:
-        ValueError: for a negative seed, or for fewer pictures in a split than there are classes.
+        ValueError: for a negative seed, or for fewer images in a split than there are classes.
         FileExistsError: ``folder`` exists and holds something else.
-        OSError: the pictures cannot be written there.
+        OSError: the images cannot be written there.
     """
     if seed < 0:
         raise ValueError(f"the demo's seed must be 0 or more. Found: {seed}")
     counts = {"train": num_train, "val": num_val}
     if min(counts.values()) < NUM_CLASSES:
-        raise ValueError(f"a demo split must have {NUM_CLASSES} pictures, one per class, or more. Found: {counts}")
+        raise ValueError(f"a demo split must have {NUM_CLASSES} images, one per class, or more. Found: {counts}")
     if folder is None:
         folder = cache_folder() / f"demo-v{DEMO_VERSION}-seed{seed}-train{num_train}-val{num_val}"
     try:
@@ -83,7 +83,7 @@ def ensure_demo_data(
         raise
     except OSError as error:
         raise OSError(
-            f"cannot write the demo pictures to {folder}: {error}; "
+            f"cannot write the demo images to {folder}: {error}; "
             "set DALI_FIXRES_CACHE to a folder that can be written, or give a data folder of your own"
         ) from error
     return folder
@@ -92,9 +92,9 @@ def ensure_demo_data(
 def _readme(seed: int, counts: dict[str, int]) -> str:
     """Return the text of README.txt, which names all that determines the set and so identifies it."""
     return (
-        "Synthetic demo pictures, drawn by a program (dali-fixres): no photographs.\n"
+        "Synthetic demo images, drawn by a program (dali-fixres): no photographs.\n"
         f"version: {DEMO_VERSION}\nseed: {seed}\n"
-        f"train pictures: {counts['train']}\nval pictures: {counts['val']}\n"
+        f"train images: {counts['train']}\nval images: {counts['val']}\n"
         "The class is the shape of the small marks on the object.\n"
         "This folder can be deleted; it is made again when it is needed.\n"
     )
@@ -134,7 +134,7 @@ def _make(folder: Path, seed: int, counts: dict[str, int], workers: int, on_prog
 
 
 def _draw_all(folder: Path, seed: int, jobs: list[Job], workers: int, on_progress: Progress | None) -> None:
-    """Draw the pictures of ``jobs`` below ``folder`` in ``workers`` processes."""
+    """Draw the images of ``jobs`` below ``folder`` in ``workers`` processes."""
     chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
     done = 0
     with worker_pool(workers) as pool:
@@ -145,8 +145,8 @@ def _draw_all(folder: Path, seed: int, jobs: list[Job], workers: int, on_progres
 
 
 def _draw_chunk(folder: Path, seed: int, chunk: list[Job]) -> int:
-    """Draw and write the pictures of one chunk; return how many."""
+    """Draw and write the images of one chunk; return how many."""
     for split, number in chunk:
         path = folder / split / CLASS_NAMES[number % NUM_CLASSES] / f"{number:05d}.jpg"
-        draw_picture(seed, split, number).save(path, quality=_JPEG_QUALITY)
+        draw_image(seed, split, number).save(path, quality=_JPEG_QUALITY)
     return len(chunk)

@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 from dali_fixres.errors import ModelError
-from dali_fixres.models.anatomy import run_once
-from dali_fixres.resolution import Resolution
+from dali_fixres.models.head import run_once
+from pipelines.resolution import Resolution
 
 __all__ = ["last_blocks"]
 
@@ -20,7 +20,7 @@ def last_blocks(network: nn.Module, resolution: Resolution, classifier_name: str
 
     Args:
         network: Any.
-        resolution: Of a picture that it takes.
+        resolution: Of an image that it takes.
         classifier_name: `Anatomy.classifier_name`.
         number: Of blocks.
 

@@ -12,19 +12,19 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
-from dali_fixres.colour import IMAGENET, Normalisation
 from dali_fixres.errors import ModelError, did_you_mean
-from dali_fixres.models.frechet import insert_mapping
+from dali_fixres.models.frechet_mapping import insert_mapping
 from dali_fixres.models.weights import load_into
+from pipelines.plan.colour import IMAGENET, Normalisation
 
 __all__ = [
     "RESNEXT_48D",
     "TIMM_PREFIX",
-    "BuiltModel",
+    "Model",
     "ModelSpec",
     "build_model",
+    "build_on_meta",
     "num_parameters",
-    "outline",
     "parse_argument",
 ]
 
@@ -52,15 +52,15 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BuiltModel:
-    """A network, how pictures are normalised for it, and the tensors of its head if that is a new one."""
+class Model:
+    """A network, how images are normalised for it, and the tensors of its head if that is a new one."""
 
     network: nn.Module
     normalisation: Normalisation
     new_head: tuple[str, ...] = ()
 
 
-def build_model(spec: ModelSpec, *, pretrained: bool = False) -> BuiltModel:
+def build_model(spec: ModelSpec, *, pretrained: bool = False) -> Model:
     """Build a network with random weights, or with the library's pretrained ones and a new head if classes differ.
 
     A Fréchet mapping changes nothing until tensors are loaded into it.
@@ -74,7 +74,7 @@ def build_model(spec: ModelSpec, *, pretrained: bool = False) -> BuiltModel:
     return built
 
 
-def _build(spec: ModelSpec, *, pretrained: bool) -> BuiltModel:
+def _build(spec: ModelSpec, *, pretrained: bool) -> Model:
     arguments = dict(parse_argument(text) for text in spec.args)
     try:
         if spec.name.startswith(TIMM_PREFIX):
@@ -90,7 +90,7 @@ def _build(spec: ModelSpec, *, pretrained: bool) -> BuiltModel:
         ) from error
 
 
-def outline(spec: ModelSpec) -> BuiltModel:
+def build_on_meta(spec: ModelSpec) -> Model:
     """Build a network without its numbers, for names and shapes at no cost of memory (on torch's device ``meta``).
 
     Raises:
@@ -118,7 +118,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> BuiltModel:
+def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> Model:
     import timm  # noqa: PLC0415
 
     name = spec.name.removeprefix(TIMM_PREFIX)
@@ -126,7 +126,7 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
         raise ModelError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models())}")
     arguments = {"pretrained": pretrained, "num_classes": spec.num_classes, **arguments}
     try:
-        # Transformers take pictures of one size unless they are told to interpolate their position embeddings.
+        # Transformers take images of one size unless they are told to interpolate their position embeddings.
         network: nn.Module = timm.create_model(name, **{"dynamic_img_size": True, **arguments})
     except TypeError:  # not one of those, or it refuses another argument, which it then says again
         network = timm.create_model(name, **arguments)
@@ -138,13 +138,13 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
         new_head = tuple(name for name, tensor in network.named_parameters() if id(tensor) in head)
         for name in new_head:
             nn.init.zeros_(network.get_parameter(name))  # as `load_into` does, and for the same reason
-    return BuiltModel(network, Normalisation(tuple(config["mean"]), tuple(config["std"])), new_head)
+    return Model(network, Normalisation(tuple(config["mean"]), tuple(config["std"])), new_head)
 
 
-def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> BuiltModel:
+def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> Model:
     if spec.name == RESNEXT_48D:
         network = _resnext101_32x48d(spec.num_classes, arguments, pretrained=pretrained)
-        return BuiltModel(network, IMAGENET)
+        return Model(network, IMAGENET)
     from torchvision import models as tv  # noqa: PLC0415
 
     # These two return several outputs while training, which the loop does not expect.
@@ -157,10 +157,10 @@ def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained
         raise ModelError(f"torchvision has no classification network {spec.name!r}{hint}")
     network = tv.get_model(spec.name, weights=None, num_classes=spec.num_classes, **arguments)
     if not pretrained:
-        return BuiltModel(network, IMAGENET)
+        return Model(network, IMAGENET)
     weights: Any = tv.get_model_weights(spec.name)
     loaded = load_into(network, weights.DEFAULT.get_state_dict(progress=False), f"torchvision's {spec.name}")
-    return BuiltModel(network, IMAGENET, loaded.new_head)
+    return Model(network, IMAGENET, loaded.new_head)
 
 
 def _resnext101_32x48d(num_classes: int, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:

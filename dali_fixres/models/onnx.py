@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dali_fixres.errors import ConfigError, ModelError
-from dali_fixres.resolution import Resolution
+from pipelines.resolution import Resolution
 
 __all__ = ["TOLERANCE", "require_onnx", "write_onnx"]
 
@@ -37,15 +37,15 @@ def require_onnx() -> None:
 
 
 def write_onnx(network: nn.Module, resolution: Resolution, path: Path) -> float:
-    """Write a network for pictures of one size, (n, 3, side, side) to (n, classes), any n.
+    """Write a network for images of one size, (n, 3, side, side) to (n, classes), any n.
 
     Args:
         network: On the CPU; is put into evaluation mode.
-        resolution: Of its pictures.
+        resolution: Of its images.
         path: The file; numbers of more than 1.9 GB go to a second one beside it, with ``.data`` behind its name.
 
     Returns:
-        The largest difference of an answer from the network's own, over random pictures.
+        The largest difference of an answer from the network's own, over random images.
 
     Raises:
         ModelError: If torch cannot export it, or the file answers otherwise than the network.
@@ -55,7 +55,7 @@ def write_onnx(network: nn.Module, resolution: Resolution, path: Path) -> float:
     try:
         torch.onnx.export(
             network,
-            (_pictures(2, resolution),),
+            (_images(2, resolution),),
             path,
             dynamo=True,
             verbose=False,
@@ -67,7 +67,7 @@ def write_onnx(network: nn.Module, resolution: Resolution, path: Path) -> float:
     except torch.onnx.OnnxExporterError as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"torch cannot export {type(network).__name__} as ONNX: {reason}") from error
-    difference = max(_difference(network, path, _pictures(number, resolution)) for number in BATCHES)
+    difference = max(_difference(network, path, _images(number, resolution)) for number in BATCHES)
     if not difference <= TOLERANCE:  # also where it is NaN
         raise ModelError(
             f"the ONNX file of {type(network).__name__} answers otherwise than the network, by up to {difference:.2g}, "
@@ -76,17 +76,17 @@ def write_onnx(network: nn.Module, resolution: Resolution, path: Path) -> float:
     return difference
 
 
-def _pictures(number: int, resolution: Resolution) -> torch.Tensor:
-    """Return random pictures, as normalised ones are: of mean 0 and variance 1."""
+def _images(number: int, resolution: Resolution) -> torch.Tensor:
+    """Return random images, as normalised ones are: of mean 0 and variance 1."""
     side = resolution.crop_px
     return torch.randn(number, 3, side, side, generator=torch.Generator().manual_seed(number))
 
 
-def _difference(network: nn.Module, path: Path, pictures: torch.Tensor) -> float:
+def _difference(network: nn.Module, path: Path, images: torch.Tensor) -> float:
     """Return the largest difference of an answer."""
     from onnxruntime import InferenceSession  # noqa: PLC0415 - of the extra
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    (answers,) = session.run(None, {"images": pictures.numpy()})
+    (answers,) = session.run(None, {"images": images.numpy()})
     with torch.no_grad():
-        return float((network(pictures) - torch.from_numpy(answers)).abs().max())
+        return float((network(images) - torch.from_numpy(answers)).abs().max())

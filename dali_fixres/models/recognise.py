@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dali_fixres.errors import CheckpointError, ModelError
-from dali_fixres.models.build import RESNEXT_48D, TIMM_PREFIX, ModelSpec, outline
+from dali_fixres.models.build import RESNEXT_48D, TIMM_PREFIX, ModelSpec, build_on_meta
 from dali_fixres.models.weights import Fit, WeightsFile, compare
 
 __all__ = ["recognise"]
@@ -76,7 +76,7 @@ def recognise(weights: WeightsFile) -> str:
 def _fit(name: str, weights: WeightsFile) -> Fit | None:
     """Compare a file with the network of a name; None where there is no such network."""
     try:
-        return compare(outline(ModelSpec(name, NUM_CLASSES)).network.state_dict(), weights.state)
+        return compare(build_on_meta(ModelSpec(name, NUM_CLASSES)).network.state_dict(), weights.state)
     except ModelError:
         return None
 
@@ -92,13 +92,13 @@ def _torchvision(family: _Family) -> Iterator[str]:
 
 
 def _timm(family: _Family, weights: WeightsFile) -> Iterator[str]:
-    """Yield timm's networks of a family; of its many transformers those with the file's patch and picture sizes."""
+    """Yield timm's networks of a family; of its many transformers those with the file's patch and image sizes."""
     import timm  # noqa: PLC0415
 
     patterns, embedding = ["*"], weights.state.get("pos_embed")
     if "patch_embed.proj.weight" in weights.state and embedding is not None and embedding.ndim == 3:
         patch = weights.state["patch_embed.proj.weight"].shape[-1]
-        # One or two tokens stand before those of the patches. Not all names have the pictures' size.
+        # One or two tokens stand before those of the patches. Not all names have the images' size.
         patterns = [f"*_patch{patch}*_{math.isqrt(embedding.shape[1]) * patch}*", f"*_patch{patch}*"]
     named = [[name for module in family.timm for name in timm.list_models(each, module=module)] for each in patterns]
     yield from (TIMM_PREFIX + name for name in next(filter(None, named), []))

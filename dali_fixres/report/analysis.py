@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 
-from dali_fixres.apparent_size import SizeComparison
-from dali_fixres.frechet import Pooled
+from dali_fixres.evaluation.apparent_size import SizeComparison
+from dali_fixres.models.frechet_distribution import Pooled
 from dali_fixres.report.plots import save_figure
-from dali_fixres.resolution import Resolution
+from pipelines.resolution import Resolution
 
 __all__ = [
     "Activations",
@@ -45,7 +45,7 @@ class Activations:
 
     Attributes:
         classifier_name: Its name.
-        num_images: Pictures looked at, each in every way.
+        num_images: Images looked at, each in every way.
         rectified: Whether zeros are a share of their own, which the fits leave out.
         resolutions: Of the training crops, then of the test crops.
         looks: What is known at each of these.
@@ -55,7 +55,7 @@ class Activations:
     num_images: int
     rectified: bool
     resolutions: tuple[Resolution, ...]
-    looks: tuple[Pooled, ...]
+    views: tuple[Pooled, ...]
 
     @property
     def names(self) -> list[str]:
@@ -66,7 +66,7 @@ class Activations:
     @property
     def fitted_values(self) -> list[Floats]:
         """What each distribution was fitted to."""
-        return [look.values[look.values > 0] if self.rectified else look.values for look in self.looks]
+        return [view.values[view.values > 0] if self.rectified else view.values for view in self.views]
 
 
 def _edges(samples: Iterable[Floats]) -> Floats:
@@ -79,12 +79,12 @@ def _edges(samples: Iterable[Floats]) -> Floats:
 
 def sizes_table(sizes: SizeComparison) -> Table:
     """Return one row for the training crops and one per test resolution."""
-    table = Table(caption="pixels that an object as large as its picture has in the network's input")
+    table = Table(caption="pixels that an object as large as its image has in the network's input")
     for heading in ("crops", "mean", "median", "5 %", "95 %", "mean of train"):
         table.add_column(heading, justify="right")
-    looks = {f"train {sizes.train_res.crop_px} px": sizes.trained}
-    looks |= {f"test {resolution.crop_px} px": tested for resolution, tested in sizes.tested.items()}
-    for name, values in looks.items():
+    views = {f"train {sizes.train_res.crop_px} px": sizes.trained}
+    views |= {f"test {resolution.crop_px} px": tested for resolution, tested in sizes.tested.items()}
+    for name, values in views.items():
         low, median, high = np.quantile(values, (0.05, 0.5, 0.95))
         ratio = values.mean() / sizes.trained.mean()
         table.add_row(
@@ -131,14 +131,14 @@ def activations_json(activations: Activations) -> dict[str, Any]:
     rows = [
         {
             "res": resolution.crop_px,
-            "zeros": look.zeros,
-            "mean": float(look.values.mean()),
-            "quantiles": dict(zip(map(str, QUANTILES), np.quantile(look.values, QUANTILES).tolist(), strict=True)),
-            "fitted": asdict(look.fitted),
+            "zeros": view.zeros,
+            "mean": float(view.values.mean()),
+            "quantiles": dict(zip(map(str, QUANTILES), np.quantile(view.values, QUANTILES).tolist(), strict=True)),
+            "fitted": asdict(view.fitted),
             "histogram": _shares(values, edges),
         }
-        for resolution, look, values in zip(
-            activations.resolutions, activations.looks, activations.fitted_values, strict=True
+        for resolution, view, values in zip(
+            activations.resolutions, activations.views, activations.fitted_values, strict=True
         )
     ]
     return {
@@ -166,16 +166,16 @@ def _rounded(values: Floats) -> list[float]:
 
 
 def activations_table(activations: Activations) -> Table:
-    """Return one row per way to look at pictures."""
+    """Return one row per way to look at images."""
     table = Table(
         caption="of all channels; the fit is of those above zero" if activations.rectified else "of all channels"
     )
     for heading in ("crops", "zeros", *(f"{share:.0%}" for share in SHOWN_QUANTILES), "location", "scale", "shape"):
         table.add_column(heading, justify="right")
-    for name, look in zip(activations.names, activations.looks, strict=True):
-        fitted = (look.fitted.location, look.fitted.scale, look.fitted.shape)
-        numbers = [*np.quantile(look.values, SHOWN_QUANTILES), *fitted]
-        table.add_row(name, f"{look.zeros:.1%}", *(f"{number:.3f}" for number in numbers))
+    for name, view in zip(activations.names, activations.views, strict=True):
+        fitted = (view.fitted.location, view.fitted.scale, view.fitted.shape)
+        numbers = [*np.quantile(view.values, SHOWN_QUANTILES), *fitted]
+        table.add_row(name, f"{view.zeros:.1%}", *(f"{number:.3f}" for number in numbers))
     return table
 
 
@@ -193,15 +193,15 @@ def plot_sizes(path: Path, sizes: SizeComparison, title: str) -> None:
         label = f"test crops, {resolution.crop_px} px"
         axes.stairs(_densities(tested, edges), edges, color=colour, label=label)
         axes.axvline(float(tested.mean()), color=colour, linestyle=":")
-    axes.set(xlabel="apparent size of an object as large as its picture, px (dotted: means)", ylabel="density, 1/px")
-    axes.set_ylim(0, 4 * float(np.max(heights)))  # pictures of one shape have one size in testing: a peak without end
+    axes.set(xlabel="apparent size of an object as large as its image, px (dotted: means)", ylabel="density, 1/px")
+    axes.set_ylim(0, 4 * float(np.max(heights)))  # images of one shape have one size in testing: a peak without end
     axes.legend(title=f"means match at {sizes.matching_px:.0f} px")
     figure.suptitle(title)
     save_figure(figure, path)
 
 
 def plot_activations(path: Path, activations: Activations, title: str) -> None:
-    """Plot the histogram of each way to look at pictures and the distribution fitted to it, the first one's filled.
+    """Plot the histogram of each way to look at images and the distribution fitted to it, the first one's filled.
 
     Where activations are rectified, both are of those above zero.
     """
@@ -210,11 +210,11 @@ def plot_activations(path: Path, activations: Activations, title: str) -> None:
     shown = activations.fitted_values
     edges = _edges(shown)
     points = np.linspace(edges[0], edges[-1], 400)
-    for number, (name, look) in enumerate(zip(activations.names, activations.looks, strict=True)):
+    for number, (name, view) in enumerate(zip(activations.names, activations.views, strict=True)):
         colour = f"C{number}"
-        zeros = f" ({look.zeros:.1%} zeros)" if activations.rectified else ""
+        zeros = f" ({view.zeros:.1%} zeros)" if activations.rectified else ""
         axes.stairs(_densities(shown[number], edges), edges, fill=number == 0, color=colour, alpha=0.4)
-        axes.plot(points, look.fitted.pdf(points), color=colour, label=f"{name}{zeros}")
+        axes.plot(points, view.fitted.pdf(points), color=colour, label=f"{name}{zeros}")
     what = "activation above zero" if activations.rectified else "activation"
     axes.set(xlabel=f"{what}, after the pooling", ylabel="density (steps: measured, lines: fitted)")
     axes.legend()

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dali_fixres.checkpoint import Checkpoint
 from dali_fixres.config import to_toml
-from dali_fixres.metrics import Accuracy
-from dali_fixres.resolution import Resolution
+from dali_fixres.evaluation.metrics import Accuracy
+from dali_fixres.training.checkpoint import Checkpoint
+from pipelines.resolution import Resolution
 
 __all__ = ["model_card"]
 
@@ -73,7 +73,7 @@ def model_card(
         "classes": str(len(checkpoint.classes)),
         "trained at": f"{checkpoint.train_res} px",
         "tested at" if not fixed else "fixed for": f"{checkpoint.test_res} px",
-        "test pictures": f"shorter side {resolution.resize_px} px (bilinear, antialiased), central "
+        "test images": f"shorter side {resolution.resize_px} px (bilinear, antialiased), central "
         f"{resolution.crop_px} x {resolution.crop_px} px (crop ratio {checkpoint.crop_ratio:.4g})",
         "mean": ", ".join(f"{value:g}" for value in checkpoint.normalisation.mean),
         "standard deviation": ", ".join(f"{value:g}" for value in checkpoint.normalisation.std),
@@ -118,7 +118,7 @@ def _accuracy(results: Sequence[Accuracy]) -> list[str]:
     if not results:
         return ["Not recorded."]
     return [
-        "| test resolution, px | top-1, % | top-5, % | pictures |",
+        "| test resolution, px | top-1, % | top-5, % | images |",
         "|---|---|---|---|",
         *(f"| {one.resolution.crop_px} | {one.top1:.2f} | {one.top5:.2f} | {one.num_images} |" for one in results),
     ]
@@ -141,5 +141,5 @@ def _loading(
         text += TIMM_FOLDER
     for name in onnx:
         shape = f"(n, 3, {checkpoint.test_res}, {checkpoint.test_res})"
-        text += f"\n`{name}` takes normalised pictures `images`, {shape}, and gives `logits`, (n, classes).\n"
+        text += f"\n`{name}` takes normalised images `images`, {shape}, and gives `logits`, (n, classes).\n"
     return text

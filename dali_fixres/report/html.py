@@ -111,9 +111,9 @@ def _accuracies(story: Story) -> str:
             )
         )
     headings = ("test resolution", "top-1 before, %", "top-1 after, %", "change, points", "top-5 before", "top-5 after")
-    return _table((*headings, "pictures"), rows) + _note(
+    return _table((*headings, "images"), rows) + _note(
         "In brackets: 95 % interval of an accuracy (Wilson). Behind ±: the standard error of a change, as if before "
-        "and after had been tested on different pictures; they are the same, so the true one is smaller as a rule."
+        "and after had been tested on different images; they are the same, so the true one is smaller as a rule."
     )
 
 
@@ -122,10 +122,10 @@ def _costs(story: Story) -> str:
     known = [cost for cost in costs.values() if cost is not None]
     what = "all" if len(known) == len(costs) else "all that is recorded"
     rows = [_cost_row(name, cost, story.trained_at) for name, cost in [*costs.items(), (what, total_cost(known))]]
-    headings = ("stage", "minutes", "pictures forwarded", f"as pictures of {story.trained_at} px")
+    headings = ("stage", "minutes", "images forwarded", f"as images of {story.trained_at} px")
     return _table(headings, rows) + _note(
-        "Minutes are those of steps and tests, with reading pictures and without starting up. The last column weighs "
-        "pictures by their pixels, with which a convolution's work grows. A step of training also goes backward "
+        "Minutes are those of steps and tests, with reading images and without starting up. The last column weighs "
+        "images by their pixels, with which a convolution's work grows. A step of training also goes backward "
         "through the whole network, about twice as much work again; tuning goes back only through what it tunes."
     )
 
@@ -168,7 +168,7 @@ def _comparison(story: Story, against: Against) -> str:
         f"<p>{escape(against.path)}</p>"
         + _table(("test resolution", *headings), rows)
         + _table(
-            ("without tests", "minutes", "pictures forwarded", f"as pictures of {story.trained_at} px"),
+            ("without tests", "minutes", "images forwarded", f"as images of {story.trained_at} px"),
             [_cost_row(name, cost, story.trained_at) for name, cost in costs],
         )
     )

@@ -19,8 +19,8 @@ class Cost:
     """What a part of the story cost.
 
     Attributes:
-        seconds: Wall time of its steps and tests, reading pictures included, starting up not.
-        num_images: Times a picture was put through the network; None where records do not say.
+        seconds: Wall time of its steps and tests, reading images included, starting up not.
+        num_images: Times an image was put through the network; None where records do not say.
         area_px: Pixels that went through it in all; None likewise.
     """
 
@@ -29,14 +29,14 @@ class Cost:
     area_px: int | None
 
     def images_at(self, side_px: int) -> float | None:
-        """Return how many pictures of `side_px` have as many pixels: a convolution's work grows with them."""
+        """Return how many images of `side_px` have as many pixels: a convolution's work grows with them."""
         return None if self.area_px is None else self.area_px / side_px**2
 
 
 def learning_cost(records: Sequence[Row]) -> Cost | None:
     """Return the cost of a run's passes and epochs, without its tests; None if it has recorded none.
 
-    Where features were collected in one pass, the epochs after it put no picture through the network.
+    Where features were collected in one pass, the epochs after it put no image through the network.
     """
     passes = [record for record in records if record["event"] == "pass"]
     epochs = [record for record in records if record["event"] == "epoch"]
@@ -44,10 +44,10 @@ def learning_cost(records: Sequence[Row]) -> Cost | None:
         return None
     seconds = sum(record["seconds"] for record in (*passes, *epochs))
     if passes:
-        looks = [(record["num_images"], record["test_res"]) for record in passes]
+        views = [(record["num_images"], record["test_res"]) for record in passes]
     else:
-        looks = [(record.get("num_images"), record["train_res"]) for record in epochs]
-    return Cost(round(seconds, 3), *_images(looks))
+        views = [(record.get("num_images"), record["train_res"]) for record in epochs]
+    return Cost(round(seconds, 3), *_images(views))
 
 
 def evaluation_cost(rows: Iterable[Row]) -> Cost:
@@ -67,11 +67,11 @@ def total_cost(costs: Iterable[Cost]) -> Cost:
     )
 
 
-def _images(looks: Sequence[tuple[int | None, int]]) -> tuple[int | None, int | None]:
+def _images(views: Sequence[tuple[int | None, int]]) -> tuple[int | None, int | None]:
     """Return number of images and of pixels, for numbers of images and their sides."""
     return (
-        _sum([number for number, _ in looks]),
-        _sum([None if number is None else number * side**2 for number, side in looks]),
+        _sum([number for number, _ in views]),
+        _sum([None if number is None else number * side**2 for number, side in views]),
     )
 
 
@@ -86,7 +86,7 @@ class Gain:
 
     Attributes:
         points: Of top-1, in percentage points; negative for a loss.
-        standard_error: In points, as if the two had been measured on different pictures. They are measured on the same
+        standard_error: In points, as if the two had been measured on different images. They are measured on the same
             ones, which makes the true one smaller in general.
     """
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from dali_fixres.errors import ConfigError
-from dali_fixres.metrics import Accuracy
+from dali_fixres.evaluation.metrics import Accuracy
 
 __all__ = ["plot_curves", "plot_sweep", "save_figure"]
 

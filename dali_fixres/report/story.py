@@ -21,7 +21,7 @@ class Against:
         trained_at: Its (last) training resolution, pixels.
         rows: Its accuracies, ascending by resolution.
         training: Cost of its epochs; None if its run has no records.
-        same_pictures: Whether it was trained on the same data set.
+        same_images: Whether it was trained on the same data set.
         same_machine: Whether it was trained on the same hardware.
     """
 
@@ -29,7 +29,7 @@ class Against:
     trained_at: int
     rows: Sequence[Row]
     training: Cost | None
-    same_pictures: bool
+    same_images: bool
     same_machine: bool
 
 
@@ -144,12 +144,12 @@ def row_at(rows: Sequence[Row], side_px: int) -> Row:
 def summary(story: Story) -> Iterator[str]:
     """Say in sentences what was found, whether it is flattering or not."""
     if story.synthetic:
-        yield "These are synthetic demo pictures: the figures show the effect and say nothing about real ones."
+        yield "These are synthetic demo images: the figures show the effect and say nothing about real ones."
     low, best = row_at(story.before, story.trained_at), story.best_before
     began = f"began with {story.checkpoint}, trained" if story.checkpoint else "was trained"
     yield (
         f"{story.model} {began} at {story.trained_at} px{_took(story.ledger['training'])}, and answers "
-        f"{low['top1']:.1f} % of {low['num_images']} test pictures rightly at that resolution."
+        f"{low['top1']:.1f} % of {low['num_images']} test images rightly at that resolution."
     )
     if best is low:
         yield f"Of the resolutions swept none is better for it than the {story.trained_at} px it was trained at."
@@ -162,7 +162,7 @@ def summary(story: Story) -> Iterator[str]:
     yield from _what_tuning_brought(story, best)
     if story.chosen:
         yield (
-            f"{story.fixed_for} px was chosen on the same test pictures that the figures are of, so they flatter it a "
+            f"{story.fixed_for} px was chosen on the same test images that the figures are of, so they flatter it a "
             "little."
         )
     if story.against is not None:
@@ -189,7 +189,7 @@ def _what_tuning_brought(story: Story, best: Row) -> Iterator[str]:
 
 def _verdict(found: Gain, row: Row, what: str) -> str:
     if not found.is_clear:
-        return f". {what} added nothing that {row['num_images']} test pictures could show."
+        return f". {what} added nothing that {row['num_images']} test images could show."
     return "." if found.points > 0 else f". {what} made it worse."
 
 
@@ -212,8 +212,8 @@ def _comparison(story: Story, against: Against) -> Iterator[str]:
             f"Training and tuning took {_time(learning.seconds)} here, and training {_time(against.training.seconds)} "
             f"there: {learning.seconds / against.training.seconds:.2f} times as long, without the tests of either."
         )
-    if not against.same_pictures:
-        yield "It was trained on other pictures, or another split of them, so accuracies do not compare."
+    if not against.same_images:
+        yield "It was trained on other images, or another split of them, so accuracies do not compare."
     if not against.same_machine:
         yield "It ran on another machine, so minutes do not compare."
 
@@ -225,7 +225,7 @@ def _rounded(found: Gain) -> dict[str, float]:
 def _took(cost: Cost | None) -> str:
     if cost is None:
         return ""
-    images = f", {cost.num_images} pictures forwarded" if cost.num_images is not None else ""
+    images = f", {cost.num_images} images forwarded" if cost.num_images is not None else ""
     return f" ({_time(cost.seconds)}{images})"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from dali_fixres.metrics import Accuracy, Interval, best_of
+from dali_fixres.evaluation.metrics import Accuracy, Interval, best_of
 
 __all__ = ["SYNTHETIC", "accuracy_table", "before_after_table", "in_words", "print_table"]
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from ranks import run_ranks
 
-from dali_fixres.checkpoint import load_checkpoint
 from dali_fixres.commands.analyze import analyze
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.finetune import finetune
@@ -21,14 +20,15 @@ from dali_fixres.commands.train import train
 from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, TrainConfig
 from dali_fixres.errors import CheckpointError, ConfigError, ModelError
 from dali_fixres.models import ModelSpec, build_model
-from dali_fixres.runs import RunFolder
+from dali_fixres.runtime.run_folder import RunFolder
+from dali_fixres.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
-def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of one epoch at 64 px."""
     run = tmp_path_factory.mktemp("runs") / "trained"
-    train(TrainConfig(data=pictures, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, out=run))
+    train(TrainConfig(data=images, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, out=run))
     return run
 
 
@@ -72,10 +72,10 @@ def test_figures_are_left_behind(adapted: Path) -> None:
     """Records and results hold both fits, which are the numbers of the checkpoint, and the tests before and after."""
     results = json.loads((adapted / "results.json").read_text())
     fits = results["frechet"]
-    for look in ("trained", "tested"):
-        numbers = [fits[look][name] for name in ("location", "scale", "shape")]
-        np.testing.assert_allclose(tensors(adapted)[f"fc.frechet.{look}"].numpy(), numbers)
-        assert 0 <= fits[look]["zeros"] < 1
+    for view in ("trained", "tested"):
+        numbers = [fits[view][name] for name in ("location", "scale", "shape")]
+        np.testing.assert_allclose(tensors(adapted)[f"fc.frechet.{view}"].numpy(), numbers)
+        assert 0 <= fits[view]["zeros"] < 1
     assert [row["test_res"] for row in results["before"]] == [row["test_res"] for row in results["after"]] == [64, 96]
     assert results["tuned_parameters"] == 0
     records = RunFolder(adapted).records()
@@ -99,7 +99,7 @@ def test_the_mapping_is_evaluated(adapted: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_fit_what_one_fits(config: FinetuneConfig, tmp_path: Path) -> None:
-    """The numbers do not depend on how pictures are dealt to processes; a broken file is left out."""
+    """The numbers do not depend on how images are dealt to processes; a broken file is left out."""
     assert config.checkpoint is not None
     source = torch.load(config.checkpoint / "last.pt", weights_only=True)["config"]["data"]
     data = Path(shutil.copytree(source, tmp_path / "data"))
@@ -110,8 +110,8 @@ def test_two_processes_fit_what_one_fits(config: FinetuneConfig, tmp_path: Path)
     finetune(alone)
     run_ranks(2, finetune, several)
     one, other = tensors(tmp_path / "alone"), tensors(tmp_path / "several")
-    for look in ("trained", "tested"):
-        torch.testing.assert_close(one[f"fc.frechet.{look}"], other[f"fc.frechet.{look}"], rtol=1e-5, atol=1e-6)
+    for view in ("trained", "tested"):
+        torch.testing.assert_close(one[f"fc.frechet.{view}"], other[f"fc.frechet.{view}"], rtol=1e-5, atol=1e-6)
     assert "cat/02.jpg" in (tmp_path / "several" / "unreadable.txt").read_text()
 
 
@@ -143,10 +143,10 @@ def test_a_new_classifier_is_not_adapted(adapted: Path, config: FinetuneConfig, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_stays_as_it_is(config: FinetuneConfig, pictures: Path, adapted: Path) -> None:
+def test_a_finished_run_stays_as_it_is(config: FinetuneConfig, images: Path, adapted: Path) -> None:
     """Resumed, it maps nothing a second time, and its results are the same."""
     before, results = tensors(adapted), json.loads((adapted / "results.json").read_text())
-    finetune(replace(config, resume=True, data=pictures, crop_ratio=0.875))  # as the command line reads them
+    finetune(replace(config, resume=True, data=images, crop_ratio=0.875))  # as the command line reads them
     after, again = tensors(adapted), json.loads((adapted / "results.json").read_text())
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
@@ -154,9 +154,9 @@ def test_a_finished_run_stays_as_it_is(config: FinetuneConfig, pictures: Path, a
     assert again["frechet"] == results["frechet"]
 
 
-def test_a_classifier_before_the_pooling(pictures: Path, tmp_path: Path) -> None:
+def test_a_classifier_before_the_pooling(images: Path, tmp_path: Path) -> None:
     """SqueezeNet classifies every position and pools then: there are no pooled features, and the error says so."""
-    common: dict[str, Any] = {"data": pictures, "model": "squeezenet1_1", "batch_size": 8, "out": tmp_path / "run"}
+    common: dict[str, Any] = {"data": images, "model": "squeezenet1_1", "batch_size": 8, "out": tmp_path / "run"}
     with pytest.raises(ModelError, match=r"classifier of SqueezeNet runs before the pooling"):
         finetune(FinetuneConfig(test_res=64, train_res=64, method="frechet", **common))
 
@@ -173,18 +173,18 @@ def test_analysis_of_a_run(adapted: Path, trained: Path, tmp_path: Path) -> None
     assert sizes["matching_multiple"] % 32 == 0
     assert (activations["classifier"], activations["num_images"], activations["rectified"]) == ("fc", 40, True)
     fits = json.loads((adapted / "results.json").read_text())["frechet"]
-    for row, look in ((activations["train"], "trained"), (activations["test"][1], "tested")):
+    for row, view in ((activations["train"], "trained"), (activations["test"][1], "tested")):
         assert len(row["histogram"]) == len(activations["edges"]) - 1
-        assert row["zeros"] == pytest.approx(fits[look]["zeros"])
-        assert row["fitted"]["shape"] == pytest.approx(fits[look]["shape"], abs=1e-4)
+        assert row["zeros"] == pytest.approx(fits[view]["zeros"])
+        assert row["fitted"]["shape"] == pytest.approx(fits[view]["shape"], abs=1e-4)
     assert {path.name for path in out.iterdir()} == {"analysis.json", "sizes.png", "activations.png"}
 
 
 def test_analysis_without_a_network(
-    cli: Callable[..., subprocess.CompletedProcess[str]], pictures: Path, tmp_path: Path
+    cli: Callable[..., subprocess.CompletedProcess[str]], images: Path, tmp_path: Path
 ) -> None:
     """Where there is no checkpoint, no model and no run, sizes are analysed and it says so."""
-    result = cli("analyze", "--data", pictures, "--train-res", 128, "--test-res", "128,160", folder=tmp_path)
+    result = cli("analyze", "--data", images, "--train-res", 128, "--test-res", "128,160", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "sizes are analysed, activations are not" in result.stderr
     assert "the nearest multiple of 32 is 160 px" in result.stdout

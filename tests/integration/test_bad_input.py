@@ -57,47 +57,47 @@ def test_missing_data_is_named(cli: Any, tmp_path: Path) -> None:
     assert_refused(cli("train", "--data", tmp_path / "empty"), "no class folders", str(tmp_path / "empty"))
 
 
-def test_a_tree_without_a_split_is_asked_for_one(cli: Any, pictures: Path) -> None:
+def test_a_tree_without_a_split_is_asked_for_one(cli: Any, images: Path) -> None:
     """Training on one class tree needs --val-fraction."""
-    assert_refused(cli("train", *NET, "--data", pictures / "train"), "--val-fraction")
+    assert_refused(cli("train", *NET, "--data", images / "train"), "--val-fraction")
 
 
-def test_classes_must_match(cli: Any, pictures: Path, tmp_path: Path) -> None:
-    """A class that only the test pictures have is named."""
-    root = Path(shutil.copytree(pictures, tmp_path / "data"))
+def test_classes_must_match(cli: Any, images: Path, tmp_path: Path) -> None:
+    """A class that only the test images have is named."""
+    root = Path(shutil.copytree(images, tmp_path / "data"))
     (root / "val" / "dog").rename(root / "val" / "dgo")
     assert_refused(cli("train", *NET, "--data", root), "dgo", "dog")
 
 
-def test_a_batch_larger_than_the_data_is_refused(cli: Any, pictures: Path) -> None:
+def test_a_batch_larger_than_the_data_is_refused(cli: Any, images: Path) -> None:
     """The message gives both numbers."""
-    assert_refused(cli("train", *NET, "--data", pictures, "--batch-size", "41"), "41", "40", "--batch-size")
+    assert_refused(cli("train", *NET, "--data", images, "--batch-size", "41"), "41", "40", "--batch-size")
 
 
-def test_repeats_must_fit_the_batch(cli: Any, pictures: Path) -> None:
-    """Copies of a picture that do not divide the batch are refused with both numbers."""
+def test_repeats_must_fit_the_batch(cli: Any, images: Path) -> None:
+    """Copies of an image that do not divide the batch are refused with both numbers."""
     assert_refused(
-        cli("train", *NET, *SMALL, "--data", pictures, "--repeats", 3), "--repeats 3", "batch of 8", "--batch-size 9 is"
+        cli("train", *NET, *SMALL, "--data", images, "--repeats", 3), "--repeats 3", "batch of 8", "--batch-size 9 is"
     )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_synchronised_norms_need_gpus(cli: Any, pictures: Path, tmp_path: Path) -> None:
+def test_synchronised_norms_need_gpus(cli: Any, images: Path, tmp_path: Path) -> None:
     """--sync-bn on a CPU is refused."""
-    assert_refused(cli("train", *NET, *SMALL, "--data", pictures, "--sync-bn", folder=tmp_path), "--sync-bn needs GPUs")
+    assert_refused(cli("train", *NET, *SMALL, "--data", images, "--sync-bn", folder=tmp_path), "--sync-bn needs GPUs")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_missing_gpu_is_said(cli: Any, pictures: Path) -> None:
+def test_a_missing_gpu_is_said(cli: Any, images: Path) -> None:
     """--device cuda without a GPU says what was found."""
-    assert_refused(cli("train", *NET, "--data", pictures, "--device", "cuda"), "0 GPUs", "--device cpu")
+    assert_refused(cli("train", *NET, "--data", images, "--device", "cuda"), "0 GPUs", "--device cpu")
 
 
-def test_an_unwritable_out_is_refused(cli: Any, pictures: Path, tmp_path: Path) -> None:
+def test_an_unwritable_out_is_refused(cli: Any, images: Path, tmp_path: Path) -> None:
     """A run folder that cannot be made is named."""
     (tmp_path / "file").write_text("in the way")
     out = tmp_path / "file" / "run"
-    assert_refused(cli("train", *NET, *SMALL, "--data", pictures, "--out", out), str(out), "--out")
+    assert_refused(cli("train", *NET, *SMALL, "--data", images, "--out", out), str(out), "--out")
 
 
 def test_config_files_are_checked(cli: Any, tmp_path: Path) -> None:
@@ -112,17 +112,17 @@ def test_config_files_are_checked(cli: Any, tmp_path: Path) -> None:
     assert_refused(cli("train", "--config", config), "many")
 
 
-def test_checkpoints_are_checked(cli: Any, pictures: Path, tmp_path: Path) -> None:
+def test_checkpoints_are_checked(cli: Any, images: Path, tmp_path: Path) -> None:
     """No run yet, a missing file, text, and another network's weights are told apart."""
     assert_refused(cli("finetune", "--test-res", 128, folder=tmp_path), "dali-fixres train")
     assert_refused(cli("evaluate", "--checkpoint", tmp_path / "none.pt"), "no such file")
     (tmp_path / "text.pt").write_text("no checkpoint")
     assert_refused(cli("evaluate", "--checkpoint", tmp_path / "text.pt"), "text.pt")
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
-    command = ("evaluate", *NET, "--data", pictures, "--weights", tmp_path / "other.pth")
+    command = ("evaluate", *NET, "--data", images, "--weights", tmp_path / "other.pth")
     assert_refused(cli(*command), "does not fit", "missing", "--model")
 
 
-def test_unknown_networks_suggest_a_name(cli: Any, pictures: Path) -> None:
+def test_unknown_networks_suggest_a_name(cli: Any, images: Path) -> None:
     """A typo in a network's name gets the nearest one."""
-    assert_refused(cli("train", *SMALL, "--data", pictures, "--model", "resnet55"), "resnet55", "did you mean")
+    assert_refused(cli("train", *SMALL, "--data", images, "--model", "resnet55"), "resnet55", "did you mean")

@@ -1,4 +1,4 @@
-"""The benches as a user runs them: scripts of a checkout, on tiny pictures and networks."""
+"""The benches as a user runs them: scripts of a checkout, on tiny images and networks."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from peers import parse_peers
 from throughput import Bench, _peers
 
 from dali_fixres.errors import UserError
-from dali_fixres.index import open_data
+from pipelines.dataset import open_dataset
 
 BENCH = Path(__file__).parents[2] / "bench"
 STAGES = ("storage", "read", "decode", "loader", "train step", "together", "evaluation", "overhead")
@@ -28,10 +28,10 @@ def run(folder: Path, script: str, *words: object) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-def test_throughput_says_what_limits_each_resolution(tmp_path: Path, pictures: Path) -> None:
+def test_throughput_says_what_limits_each_resolution(tmp_path: Path, images: Path) -> None:
     """Every stage and working peer has a row per resolution, and the verdicts follow from the rows."""
     peers = f"timm,ffcv={shutil.which('false')}"
-    words = ("--data", pictures, "--model", "timm/test_resnet", "--res", "32,64", "--batch-size", 4, "--peers", peers)
+    words = ("--data", images, "--model", "timm/test_resnet", "--res", "32,64", "--batch-size", 4, "--peers", peers)
     done = run(tmp_path, "throughput.py", *words, "--quick", "--repeats", 2, "--num-batches", 2, "--json", "t.json")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "t.png").stat().st_size > 0
@@ -63,22 +63,22 @@ def test_throughput_says_what_limits_each_resolution(tmp_path: Path, pictures: P
         assert overhead["share_of_step"] == pytest.approx(overhead["ms_per_step"] / step_ms, rel=0.05)
 
 
-def test_throughput_refuses_a_data_set_that_is_too_small(tmp_path: Path, pictures: Path) -> None:
-    """Too few pictures for a batch are one line that says what to do, and exit code 2."""
-    done = run(tmp_path, "throughput.py", "--data", pictures, "--model", "timm/test_resnet", "--json", "t.json")
+def test_throughput_refuses_a_data_set_that_is_too_small(tmp_path: Path, images: Path) -> None:
+    """Too few images for a batch are one line that says what to do, and exit code 2."""
+    done = run(tmp_path, "throughput.py", "--data", images, "--model", "timm/test_resnet", "--json", "t.json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].startswith("error: a batch of 64 pictures ")
-    assert "larger than the 40 training pictures" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: a batch of 64 images ")
+    assert "larger than the 40 training images" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "t.json").exists()
 
 
-def test_throughput_measures_the_peers_at_hand(pictures: Path) -> None:
+def test_throughput_measures_the_peers_at_hand(images: Path) -> None:
     """Unless others are named, or none, or there is little time."""
-    index = open_data(pictures).index
-    assert list(_peers(Bench(), index)) == ["torchvision", "torchvision-v2", "timm"]
-    assert list(_peers(Bench(peers="spdl", quick=True), index)) == ["spdl"]
-    assert _peers(Bench(peers=""), index) == _peers(Bench(quick=True), index) == {}
+    dataset = open_dataset(images)
+    assert list(_peers(Bench(), dataset)) == ["torchvision", "torchvision-v2", "timm"]
+    assert list(_peers(Bench(peers="spdl", quick=True), dataset)) == ["spdl"]
+    assert _peers(Bench(peers=""), dataset) == _peers(Bench(quick=True), dataset) == {}
 
 
 def test_flags_of_benches_are_checked() -> None:

@@ -25,7 +25,7 @@ from unreadable import rows_of
 from visits import circuit
 
 from dali_fixres.errors import UserError
-from dali_fixres.resolution import Resolution
+from pipelines.resolution import Resolution
 
 BENCH = Path(__file__).parents[2] / "bench"
 NETWORK = ("--model", "timm/test_resnet")
@@ -34,11 +34,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def run(pictures: Path, tmp_path: Path) -> Run:
+def run(images: Path, tmp_path: Path) -> Run:
     """Return a function that runs a bench quickly on the small data set."""
 
     def call(name: str, *words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, BENCH / f"{name}.py", "--data", pictures, "--quick", *words]
+        command = [sys.executable, BENCH / f"{name}.py", "--data", images, "--quick", *words]
         environment = {**os.environ, "PYTHONPATH": str(BENCH.parent), "COLUMNS": "160"}
         return subprocess.run(
             list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -134,7 +134,7 @@ SPEEDS = {
     ("features", 224): 100.0,
     ("classifier step", 224): 10_000.0,
 }
-"""Images/s. In ms per picture: loading 10 and 20, training 10 and 40, tuning 20, statistics and features 10."""
+"""Images/s. In ms per image: loading 10 and 20, training 10 and 40, tuning 20, statistics and features 10."""
 
 
 def costs_of(**settings: Any) -> dict[tuple[str, int], dict[str, Any]]:
@@ -144,7 +144,7 @@ def costs_of(**settings: Any) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def test_costs_on_a_cpu_add_loading_to_every_pass() -> None:
-    """A low epoch takes 20 ms a picture; only the classifier's steps on features load nothing."""
+    """A low epoch takes 20 ms an image; only the classifier's steps on features load nothing."""
     costs = costs_of(shares_cores=True)
     assert costs["train", 1]["low_epochs"] == pytest.approx(60 / 20)
     assert costs["sgd", 10]["low_epochs"] == pytest.approx(10 * 40 / 20)
@@ -154,7 +154,7 @@ def test_costs_on_a_cpu_add_loading_to_every_pass() -> None:
 
 
 def test_costs_on_a_gpu_are_of_the_slower_of_loader_and_network() -> None:
-    """A low epoch takes 10 ms a picture; at 224 px only training is slower than the loader."""
+    """A low epoch takes 10 ms an image; at 224 px only training is slower than the loader."""
     costs = costs_of(shares_cores=False)
     assert costs["train", 1]["low_epochs"] == pytest.approx(40 / 10)
     assert costs["sgd", 10]["low_epochs"] == pytest.approx(10 * 20 / 10)
@@ -163,14 +163,14 @@ def test_costs_on_a_gpu_are_of_the_slower_of_loader_and_network() -> None:
 
 
 def test_parity_compares_pixels_and_answers(run: Run, tmp_path: Path) -> None:
-    """Training pictures lie within 1/255 of PIL's, and all test pictures are answered both ways; nothing is timed."""
+    """Training images lie within 1/255 of PIL's, and all test images are answered both ways; nothing is timed."""
     out = tmp_path / "out.json"
     done = run("parity", "--res", "32,64", "--batch-size", 5, *NETWORK, "--json", out)
     assert done.returncode == 0, done.stderr
     content = json.loads(out.read_text())
     assert out.with_suffix(".png").stat().st_size > 0
     rows = [row for row in content["differences"] if row["loader"] == "dali cpu"]
-    assert content["num_pictures"] == 20  # every other one of 40: four batches of five
+    assert content["num_images"] == 20  # every other one of 40: four batches of five
     assert [(row["against"], row["res"]) for row in rows if row["against"] == "pil"] == [("pil", 32), ("pil", 64)]
     assert all(0 < row["mean"] <= 0.2 and row["max"] <= 1.001 for row in rows if row["against"] == "pil")
     answers = content["results"]
@@ -178,7 +178,7 @@ def test_parity_compares_pixels_and_answers(run: Run, tmp_path: Path) -> None:
     assert all(row["num_images"] == 20 for row in answers)
     assert all((row["stage"], row["images_per_s"], row["repeats"]) == ("answers", None, []) for row in answers)
     assert all(row["num_other_answers"] == 0 for row in answers if row["loader"] == "pil")
-    # Classes are tested on five pictures each: an accuracy is a whole number of twentieths.
+    # Classes are tested on five images each: an accuracy is a whole number of twentieths.
     assert all(row["top1"] % 5 == 0 for row in answers)
 
 
@@ -235,7 +235,7 @@ def test_operators_take_what_their_graphs_differ_by(run: Run, tmp_path: Path) ->
 
 
 def test_broken_files_are_found_in_the_first_epoch(run: Run, tmp_path: Path) -> None:
-    """Each share has a row for each epoch, beside the same pictures without a broken one."""
+    """Each share has a row for each epoch, beside the same images without a broken one."""
     out = tmp_path / "out.json"
     flags = ("--res", "32", "--batch-size", 4, "--shares", "0,0.25", "--num-batches", 2, "--json", out)
     content = figures(run("unreadable", *flags), out)
@@ -258,13 +258,13 @@ def test_ratios_of_broken_files_are_of_the_same_round() -> None:
     assert [(row["num_broken"], row["ratio"]) for row in rows] == [(0, 1), (0, 1), (100, 0.4), (100, 0.9)]
 
 
-def test_run_all_names_results_and_keeps_them(run: Run, pictures: Path, tmp_path: Path) -> None:
+def test_run_all_names_results_and_keeps_them(run: Run, images: Path, tmp_path: Path) -> None:
     """A results file is named after bench, data, machine and date; a second call does not measure it again."""
     flags = ("--only", "limits", "--results", tmp_path / "kept", "--date", "2026-01-02")
     first = run("run_all", *flags)
     (out,) = (tmp_path / "kept").glob("*.json")
     content = figures(first, out)
-    assert out.name == f"limits-{pictures.name}_{machine_name(content['environment'])}_2026-01-02.json"
+    assert out.name == f"limits-{images.name}_{machine_name(content['environment'])}_2026-01-02.json"
     assert content["memory_gb_per_s"]["most"] > 0
     assert {row["model"] for row in content["network"]} >= {"timm/mobilenetv2_100"}
     network = {row["res"]: row for row in content["network"] if row["model"] == "timm/mobilenetv2_100"}
@@ -278,7 +278,7 @@ def test_run_all_names_results_and_keeps_them(run: Run, pictures: Path, tmp_path
     assert f"]({out.name})" in (tmp_path / "kept" / "performance.md").read_text()
 
 
-def test_a_bench_that_fails_does_not_stop_the_others(run: Run, pictures: Path, tmp_path: Path) -> None:
+def test_a_bench_that_fails_does_not_stop_the_others(run: Run, images: Path, tmp_path: Path) -> None:
     """It is named at the end."""
     missing = tmp_path / "nothing.pt"
     flags = ("--only", "parity,limits", "--checkpoint", missing, "--results", tmp_path / "kept")
@@ -286,7 +286,7 @@ def test_a_bench_that_fails_does_not_stop_the_others(run: Run, pictures: Path, t
     assert done.returncode == 1
     assert str(missing) in done.stderr
     assert "error: failed: parity, and have said why above; the same call measures what is missing" in done.stderr
-    assert [path.name.partition("_")[0] for path in (tmp_path / "kept").glob("*.json")] == [f"limits-{pictures.name}"]
+    assert [path.name.partition("_")[0] for path in (tmp_path / "kept").glob("*.json")] == [f"limits-{images.name}"]
 
 
 def test_mistakes_are_one_line(run: Run) -> None:
@@ -346,7 +346,7 @@ def test_the_page_takes_the_newest_file_of_each_machine(tmp_path: Path) -> None:
     ]
     made = page(tmp_path, "{{table prepared}}\n{{table switching}}\n{{prepared:results.0.images_per_s|.1f}}\n")
     assert "| prepared | 20 (20-20) |\n| other | 40 (40-40) |\n| prepared ÷ other | 0.50 (0.50-0.50) |" in made
-    assert made.startswith("`the command` on 2 cores of CPU, 2026-01-03; pictures: some; dali-fixres 1 (0a1b2c3), ")
+    assert made.startswith("`the command` on 2 cores of CPU, 2026-01-03; images: some; dali-fixres 1 (0a1b2c3), ")
     assert "; beside it ffcv-raw50 1.0.2 (3 workers), timm (failed); " in made
     assert "Not measured yet; `uv run python bench/switching.py` does.\n20.0\n" in made
     with pytest.raises(UserError, match=r"has no results\.5, which"):

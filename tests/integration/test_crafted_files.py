@@ -27,10 +27,10 @@ class Mischief:
 
 
 @pytest.fixture
-def config(pictures: Path, tmp_path: Path) -> TrainConfig:
+def config(images: Path, tmp_path: Path) -> TrainConfig:
     """Return a training of one epoch."""
     return TrainConfig(
-        data=pictures, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, workers=1,
+        data=images, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, workers=1,
         out=tmp_path / "runs" / "run",
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_a_snapshot_cannot_run_code(config: TrainConfig, tmp_path: Path) -> None
         {"state_dict": {"fc.weight": "no tensor"}},
         {"num_done": "many"},
         {"epoch": None},
-        {"tally": {"loss_sum": 0.0, "surprise": 1}},
+        {"statistics": {"loss_sum": 0.0, "surprise": 1}},
         {"unreadable": [1, 2]},
     ],
 )
@@ -87,7 +87,7 @@ def test_a_checkpoint_of_wrong_parts_is_refused(config: TrainConfig, change: dic
         train(replace(config, resume=True))
 
 
-def test_names_of_the_data_stay_in_the_data(config: TrainConfig, pictures: Path, tmp_path: Path) -> None:
+def test_names_of_the_data_stay_in_the_data(config: TrainConfig, images: Path, tmp_path: Path) -> None:
     """Labels and paths with ../ or / in them write nothing outside the run folder."""
     manifest = tmp_path / "data" / "manifest.csv"
     manifest.parent.mkdir()
@@ -96,7 +96,7 @@ def test_names_of_the_data_stay_in_the_data(config: TrainConfig, pictures: Path,
         writer.writerow(["path", "label", "split"])
         for label, name in (("../../../escaped", "ant"), ("/escaped", "bee")):
             for split in ("train", "val"):
-                for path in sorted((pictures / split / name).iterdir()):
+                for path in sorted((images / split / name).iterdir()):
                     writer.writerow([os.path.relpath(path, manifest.parent), label, split])
     before = {path for path in tmp_path.rglob("*") if config.out not in path.parents}
     train(replace(config, data=manifest))

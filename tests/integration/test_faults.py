@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawing import natural_picture
+from drawing import natural_image
 from steps import after_step
 
 from dali_fixres.commands.evaluate import evaluate
@@ -29,7 +29,7 @@ from dali_fixres.errors import (
     TrainingDivergedError,
     UnreadableError,
 )
-from dali_fixres.runs import RunFolder
+from dali_fixres.runtime.run_folder import RunFolder
 
 
 def truncate(path: Path) -> None:
@@ -45,7 +45,7 @@ def forbid(path: Path) -> None:
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (truncate, "truncated"),
     "zero-bytes": (lambda path: path.write_bytes(b""), "empty file"),
-    "text": (lambda path: path.write_text("no picture at all\n" * 50), "not a JPEG"),
+    "text": (lambda path: path.write_text("no image at all\n" * 50), "not a JPEG"),
     "random-bytes": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(20_000)), "not a JPEG"),
     "gif": (lambda path: path.write_bytes(b"GIF89a" + bytes(500)), "not a JPEG"),
     "deleted": (lambda path: path.unlink(), "No such file"),
@@ -55,9 +55,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.fixture
-def data(pictures: Path, tmp_path: Path) -> Path:
-    """Return a copy of the pictures that may be damaged."""
-    return Path(shutil.copytree(pictures, tmp_path / "data"))
+def data(images: Path, tmp_path: Path) -> Path:
+    """Return a copy of the images that may be damaged."""
+    return Path(shutil.copytree(images, tmp_path / "data"))
 
 
 @pytest.fixture
@@ -123,14 +123,14 @@ def test_strict_stops_at_the_first(config: TrainConfig, data: Path) -> None:
 
 
 def test_strict_stops_at_what_the_index_leaves_out(config: TrainConfig, data: Path) -> None:
-    """With --strict, a file that is no picture by its header stops the run before it begins."""
-    (data / "train" / "ant" / "03.jpg").write_text("no picture")
+    """With --strict, a file that is no image by its header stops the run before it begins."""
+    (data / "train" / "ant" / "03.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"03\.jpg: not a JPEG.*; mend or remove it, or leave --strict out"):
         train(replace(config, strict=True))
 
 
 def test_accepting_changed_data_keeps_what_is_known(config: TrainConfig, data: Path) -> None:
-    """Unreadable pictures that have not changed since are known from before; the others are looked at anew."""
+    """Unreadable images that have not changed since are known from before; the others are looked at anew."""
     run = config.out
     assert run is not None
     cut, gone = data / "train" / "dog" / "01.jpg", data / "train" / "cat" / "05.jpg"
@@ -168,7 +168,7 @@ def test_a_resumed_run_passes_over_the_same_files(config: TrainConfig, data: Pat
 
 
 def test_a_data_set_that_vanishes_stops_the_run(config: TrainConfig, data: Path) -> None:
-    """Where everything has gone, as from a lost mount, pictures are not passed over one by one."""
+    """Where everything has gone, as from a lost mount, images are not passed over one by one."""
     with (
         after_step(3, partial(shutil.rmtree, data), data.mkdir),
         pytest.raises(DataError, match="has become empty; is it still mounted"),
@@ -179,7 +179,7 @@ def test_a_data_set_that_vanishes_stops_the_run(config: TrainConfig, data: Path)
 
 
 def test_a_folder_that_may_not_be_entered_is_passed_over(config: TrainConfig, data: Path) -> None:
-    """A class whose folder is forbidden while the run is at work is listed picture by picture."""
+    """A class whose folder is forbidden while the run is at work is listed image by image."""
     if not obeys_permissions(data):
         pytest.skip("this user may read everything, as root does")
     folder = data / "val" / "bee"
@@ -197,13 +197,13 @@ def test_most_of_the_data_gone_stops_the_run(config: TrainConfig, data: Path) ->
     """Where a part of the data that is most of it has gone, as from a lost mount below, the run stops as well."""
     with (
         after_step(3, partial(shutil.rmtree, data / "train"), (data / "train").mkdir),
-        pytest.raises(DataError, match=r"of the 60 pictures of .* cannot be read; is all of it still mounted"),
+        pytest.raises(DataError, match=r"of the 60 images of .* cannot be read; is all of it still mounted"),
     ):
         train(replace(config, epochs=9))
 
 
-def test_a_folder_of_pictures_that_vanishes_is_passed_over(config: TrainConfig, data: Path) -> None:
-    """A whole class that cannot be read any more is listed picture by picture."""
+def test_a_folder_of_images_that_vanishes_is_passed_over(config: TrainConfig, data: Path) -> None:
+    """A whole class that cannot be read any more is listed image by image."""
     with after_step(1, partial(shutil.rmtree, data / "val" / "ant")):
         train(config)
     assert config.out is not None
@@ -212,7 +212,7 @@ def test_a_folder_of_pictures_that_vanishes_is_passed_over(config: TrainConfig, 
 
 
 def test_evaluate_counts_what_it_could_not_read(config: TrainConfig, data: Path, tmp_path: Path) -> None:
-    """Pictures that are truncated behind their header are found while testing; the JSON says over how many it is."""
+    """Images that are truncated behind their header are found while testing; the JSON says over how many it is."""
     train(config)
     for name in ("cat/02.jpg", "dog/04.jpg"):
         truncate(data / "val" / name)
@@ -227,13 +227,13 @@ def test_evaluate_counts_what_it_could_not_read(config: TrainConfig, data: Path,
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
 def test_a_sweep_counts_alike_for_every_batch_size(tmp_path: Path, config: TrainConfig, batch_size: int) -> None:
-    """A picture that is cut below its crop is a good one; it is not held against it that others in a batch are bad."""
+    """An image that is cut below its crop is a good one; it is not held against it that others in a batch are bad."""
     train(config)
     data = tmp_path / "large"
     for number in range(5):
         folder = data / "val" / ("ant", "bee", "cat", "dog", "dog")[number]
         folder.mkdir(parents=True, exist_ok=True)
-        natural_picture(np.random.default_rng(number), 512, 512).save(folder / f"{number}.jpg", quality=95)
+        natural_image(np.random.default_rng(number), 512, 512).save(folder / f"{number}.jpg", quality=95)
     for path, share in ((data / "val" / "dog" / "4.jpg", 0.3), (data / "val" / "ant" / "0.jpg", 0.985)):
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     figures = tmp_path / "sweep.json"
@@ -247,7 +247,7 @@ def test_a_sweep_counts_alike_for_every_batch_size(tmp_path: Path, config: Train
 
 
 def test_verify_lists_everything_that_cannot_be_read(data: Path, tmp_path: Path) -> None:
-    """Files that are no pictures and pictures that are truncated are listed, in a file and as JSON."""
+    """Files that are no images and images that are truncated are listed, in a file and as JSON."""
     damages = {f"train/bee/0{number}.jpg": fault for number, fault in enumerate(FAULTS) if fault != "permission"}
     for name, fault in damages.items():
         if fault != "deleted":
@@ -262,9 +262,9 @@ def test_verify_lists_everything_that_cannot_be_read(data: Path, tmp_path: Path)
     assert sorted(json.loads((tmp_path / "verify.json").read_text())["unreadable"]) == sorted(listed)
 
 
-def test_verify_finds_nothing_in_good_pictures(pictures: Path, tmp_path: Path) -> None:
+def test_verify_finds_nothing_in_good_images(images: Path, tmp_path: Path) -> None:
     """Good data leave an empty list."""
-    assert verify(pictures, VerifyConfig(out=tmp_path / "list.txt")) is False
+    assert verify(images, VerifyConfig(out=tmp_path / "list.txt")) is False
     assert (tmp_path / "list.txt").read_text() == ""
 
 

@@ -21,16 +21,16 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from dali_fixres.commands.fixres import fixres
 from dali_fixres.config import FixresConfig
 from dali_fixres.errors import CheckpointError, ConfigError, Interrupted, ModelError
-from dali_fixres.runs import RunFolder
+from dali_fixres.runtime.run_folder import RunFolder
 
 SIDES = [64, 96, 128]
 
 
 @pytest.fixture(scope="module")
-def config(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FixresConfig:
+def config(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FixresConfig:
     """Return a story of one epoch of 5 steps at 64 px, and one of tuning, on data whose path is no good HTML."""
     folder = tmp_path_factory.mktemp("data") / "<script>alert(1)"
-    data = Path(shutil.copytree(pictures, folder))
+    data = Path(shutil.copytree(images, folder))
     return FixresConfig(
         data=data, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, lr=0.05, sweep="96,128",
         finetune_epochs=1, method="sgd", workers=2,
@@ -38,7 +38,7 @@ def config(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FixresCo
 
 
 @pytest.fixture(scope="module")
-def told(config: FixresConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def given(config: FixresConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a story that was never stopped, at its best resolution."""
     folder = tmp_path_factory.mktemp("stories") / "told"
     fixres(replace(config, out=folder))
@@ -85,42 +85,42 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def test_a_story_leaves_its_parts_and_figures(told: Path) -> None:
+def test_a_story_leaves_its_parts_and_figures(given: Path) -> None:
     """All parts are there, and the report's figures are those of the parts."""
     names = {"config.toml", "train", "before.json", "finetune", "after.json", "report.html", "report.json"}
-    assert names <= {path.name for path in told.iterdir()}
-    report, before, after = (read(told / f"{name}.json") for name in ("report", "before", "after"))
+    assert names <= {path.name for path in given.iterdir()}
+    report, before, after = (read(given / f"{name}.json") for name in ("report", "before", "after"))
     assert [row["test_res"] for row in before["results"]] == SIDES
     assert (report["before"], report["after"]) == (before["results"], after["results"])
     best = max(before["results"], key=lambda row: row["top1"])["test_res"]
     assert (report["fixed_for"], report["chosen"], report["trained_at"]) == (best, True, 64)
-    tuned = read(told / "finetune" / "results.json")["after"][-1]
+    tuned = read(given / "finetune" / "results.json")["after"][-1]
     assert [(row["top1"], row["num_images"]) for row in after["results"] if row["test_res"] == best] == [
         (tuned["top1"], 20)
     ]
 
 
-def test_the_ledger_counts_what_was_forwarded(told: Path) -> None:
+def test_the_ledger_counts_what_was_forwarded(given: Path) -> None:
     """Training: 5 steps of 8, tested once on 20; each sweep: 20 at three sides; minutes are those of the records."""
-    ledger = read(told / "report.json")["ledger"]
+    ledger = read(given / "report.json")["ledger"]
     counts = {name: cost["num_images"] for name, cost in ledger.items()}
     assert (counts["training"], counts["tests of training"], counts["tuning"]) == (40, 20, 40)
     assert (counts["sweep before"], counts["sweep after"]) == (60, 60)
     assert ledger["training"]["area_px"] == 40 * 64**2
     assert ledger["sweep before"]["area_px"] == 20 * (64**2 + 96**2 + 128**2)
-    (epoch,) = (record for record in RunFolder(told / "train").records() if record["event"] == "epoch")
+    (epoch,) = (record for record in RunFolder(given / "train").records() if record["event"] == "epoch")
     assert ledger["training"]["seconds"] == epoch["seconds"]
 
 
-def test_the_page_stands_alone_and_escapes(told: Path, config: FixresConfig) -> None:
+def test_the_page_stands_alone_and_escapes(given: Path, config: FixresConfig) -> None:
     """It is well-formed, runs nothing, loads nothing, and shows paths as text."""
-    page = Page((told / "report.html").read_text())
+    page = Page((given / "report.html").read_text())
     assert page.open == []
     assert "script" not in page.names
     assert len(page.sources) == 3
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
     assert str(config.data) in page.words
-    for row in read(told / "after.json")["results"]:
+    for row in read(given / "after.json")["results"]:
         assert any(word.startswith(f"{row['top1']:.1f}") for word in page.words)
 
 
@@ -140,7 +140,7 @@ def signal_in_a_test(after: Path) -> Iterator[None]:
         handle.remove()
 
 
-def test_stopped_in_every_stage_it_ends_the_same(config: FixresConfig, told: Path, tmp_path: Path) -> None:
+def test_stopped_in_every_stage_it_ends_the_same(config: FixresConfig, given: Path, tmp_path: Path) -> None:
     """In training, its test, the sweep, and tuning: it says how to go on, and what is done is not done again."""
     out = tmp_path / "part"
     part, again = replace(config, out=out), replace(config, out=out, resume=True)
@@ -149,33 +149,35 @@ def test_stopped_in_every_stage_it_ends_the_same(config: FixresConfig, told: Pat
     with after_step(3, terminate), pytest.raises(Interrupted, match=f"dali-fixres fixres --resume --out {out}$"):
         fixres(part)
     assert torch.load(training.last, weights_only=True)["step"] == 3
-    with signal_in_a_test(training.last), pytest.raises(Interrupted, match="go on with"):
+    with signal_in_a_test(training.last), pytest.raises(Interrupted, match="resume"):
         fixres(again)
     assert not training.results.exists()
-    with signal_in_a_test(training.results), pytest.raises(Interrupted, match="go on with"):
+    with signal_in_a_test(training.results), pytest.raises(Interrupted, match="resume"):
         fixres(again)
     assert not (out / "before.json").exists()
     trained = training.results.stat().st_mtime_ns
-    with after_step(2, terminate), pytest.raises(Interrupted, match="go on with"):
+    with after_step(2, terminate), pytest.raises(Interrupted, match="resume"):
         fixres(again)
     assert torch.load(tuning.last, weights_only=True)["step"] == 2
     swept = (out / "before.json").stat().st_mtime_ns
     fixres(again)
     assert training.results.stat().st_mtime_ns == trained
     assert (out / "before.json").stat().st_mtime_ns == swept
-    report, other = read(out / "report.json"), read(told / "report.json")
+    report, other = read(out / "report.json"), read(given / "report.json")
     assert [cost["num_images"] for cost in report["ledger"].values()] == [
         cost["num_images"] for cost in other["ledger"].values()
     ]
-    ours, theirs = weights(tuning.path), weights(told / "finetune")
+    ours, theirs = weights(tuning.path), weights(given / "finetune")
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_processes_tell_the_story_of_one(config: FixresConfig, told: Path, tmp_path: Path) -> None:
+def test_processes_tell_the_story_of_one(config: FixresConfig, given: Path, tmp_path: Path) -> None:
     """Two processes with the same global batch join once for all stages; one of them writes; the figures agree."""
-    several = replace(config, batch_size=4, test_res=str(read(told / "report.json")["fixed_for"]), out=tmp_path / "two")
+    several = replace(
+        config, batch_size=4, test_res=str(read(given / "report.json")["fixed_for"]), out=tmp_path / "two"
+    )
     run_ranks(2, fixres, several)
-    report, alone = read(tmp_path / "two" / "report.json"), read(told / "report.json")
+    report, alone = read(tmp_path / "two" / "report.json"), read(given / "report.json")
     for sweep in ("before", "after"):
         assert [row["test_res"] for row in report[sweep]] == SIDES
         assert [row["num_images"] for row in report[sweep]] == [20, 20, 20]
@@ -187,9 +189,9 @@ def test_processes_tell_the_story_of_one(config: FixresConfig, told: Path, tmp_p
     }.items()
 
 
-def test_a_checkpoint_takes_the_place_of_training(config: FixresConfig, told: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_takes_the_place_of_training(config: FixresConfig, given: Path, tmp_path: Path) -> None:
     """It brings data and settings; tuning in one pass counts one look; a training at another size is compared with."""
-    start = told / "train"
+    start = given / "train"
     story = FixresConfig(
         checkpoint=start, against=start, test_res="96", sweep="128", batch_size=8, workers=2,
         out=tmp_path / "story", finetune_epochs=2,
@@ -199,13 +201,13 @@ def test_a_checkpoint_takes_the_place_of_training(config: FixresConfig, told: Pa
     assert not (tmp_path / "story" / "train").exists()
     assert (report["checkpoint"], report["data"], report["fixed_for"]) == (str(start), str(config.data), 96)
     assert report["chosen"] is False
-    assert report["ledger"]["training"] == read(told / "report.json")["ledger"]["training"]
+    assert report["ledger"]["training"] == read(given / "report.json")["ledger"]["training"]
     (collected,) = (row for row in RunFolder(tmp_path / "story" / "finetune").records() if row["event"] == "pass")
     assert report["ledger"]["tuning"]["num_images"] == collected["num_images"] == 2 * 40, "statistics and features"
     other = report["against"]
     assert other["rows"] == read(tmp_path / "story" / "against.json")["results"]
     assert [row["top1"] for row in other["rows"]] == [row["top1"] for row in report["before"]], "it is the same network"
-    assert (other["trained_at"], other["same_pictures"], other["same_machine"]) == (64, True, True)
+    assert (other["trained_at"], other["same_images"], other["same_machine"]) == (64, True, True)
     assert any("was not trained at 96 px" in sentence for sentence in report["summary"])
     with pytest.raises(CheckpointError, match="is fixed for 96 px already"):
         fixres(replace(story, checkpoint=tmp_path / "story" / "finetune", out=tmp_path / "more"))
@@ -214,8 +216,8 @@ def test_a_checkpoint_takes_the_place_of_training(config: FixresConfig, told: Pa
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"model": "timm/test_vit", "sweep": "64,72"}, ModelError, "cannot take pictures of 72 px.*--sweep"),
-        ({"model": "timm/test_vit", "test_res": "72", "sweep": "96"}, ModelError, "cannot take pictures of 72 px"),
+        ({"model": "timm/test_vit", "sweep": "64,72"}, ModelError, "cannot take images of 72 px.*--sweep"),
+        ({"model": "timm/test_vit", "test_res": "72", "sweep": "96"}, ModelError, "cannot take images of 72 px"),
         ({"model": "squeezenet1_1", "method": "one-pass"}, ModelError, "runs before the pooling.*--method sgd"),
         ({"model": "squeezenet1_1"}, ModelError, "no norm before its pooling.*--policy classifier"),
         ({"against": Path("nowhere")}, CheckpointError, "finished `train` run; nowhere has no results.json"),
@@ -232,35 +234,35 @@ def test_what_cannot_end_well_does_not_begin(
 
 
 @pytest.mark.parametrize("stage", ["train", "before.json"])
-def test_stages_of_others_are_not_taken_over(config: FixresConfig, told: Path, tmp_path: Path, stage: str) -> None:
+def test_stages_of_others_are_not_taken_over(config: FixresConfig, given: Path, tmp_path: Path, stage: str) -> None:
     """A new story in a folder with another one's training or sweep would report that as its own."""
     (tmp_path / "story").mkdir()
-    copy: Any = shutil.copytree if (told / stage).is_dir() else shutil.copyfile
-    copy(told / stage, tmp_path / "story" / stage)
+    copy: Any = shutil.copytree if (given / stage).is_dir() else shutil.copyfile
+    copy(given / stage, tmp_path / "story" / stage)
     with pytest.raises(ConfigError, match=f"holds {stage} already, which would be taken for this story's"):
         fixres(replace(config, out=tmp_path / "story"))
 
 
-def test_a_story_is_told_once(config: FixresConfig, told: Path) -> None:
+def test_a_story_is_told_once(config: FixresConfig, given: Path) -> None:
     """Its folder takes no other story, no other settings, and no other command's run; told again it stays as it is."""
     with pytest.raises(ConfigError, match=r"holds train, before.json, finetune, after.json already"):
-        fixres(replace(config, out=told))
+        fixres(replace(config, out=given))
     with pytest.raises(ConfigError, match="begun with seed = 0, sweep = 96,128; a resumed story keeps that"):
-        fixres(replace(config, out=told, resume=True, seed=1, sweep="96"))
+        fixres(replace(config, out=given, resume=True, seed=1, sweep="96"))
     with pytest.raises(CheckpointError, match="is the folder of train, not of fixres"):
-        fixres(replace(config, out=told / "train", resume=True))
-    figures = read(told / "report.json")
-    fixres(replace(config, out=told, resume=True))
-    assert read(told / "report.json") == figures
+        fixres(replace(config, out=given / "train", resume=True))
+    figures = read(given / "report.json")
+    fixres(replace(config, out=given, resume=True))
+    assert read(given / "report.json") == figures
 
 
-def test_the_command_line_tells_it(cli: Any, told: Path, tmp_path: Path) -> None:
+def test_the_command_line_tells_it(cli: Any, given: Path, tmp_path: Path) -> None:
     """Flags of training beside a checkpoint are refused; --resume takes its settings from the folder."""
-    refused = cli("fixres", "--checkpoint", told / "train", "--epochs", 3, "--out", tmp_path / "no")
+    refused = cli("fixres", "--checkpoint", given / "train", "--epochs", 3, "--out", tmp_path / "no")
     assert refused.returncode == 2
     assert refused.stderr.strip().endswith("training, which --epochs would be for; leave that out")
-    result = cli("fixres", "--resume", "--out", told, "--json", tmp_path / "figures.json")
+    result = cli("fixres", "--resume", "--out", given, "--json", tmp_path / "figures.json")
     assert result.returncode == 0, result.stderr
-    assert f"report: {told / 'report.html'}" in result.stderr
-    assert read(tmp_path / "figures.json") == read(told / "report.json")
+    assert f"report: {given / 'report.html'}" in result.stderr
+    assert read(tmp_path / "figures.json") == read(given / "report.json")
     assert cli("fixres", "--resume").stderr.startswith("error: --resume needs the folder")

@@ -39,9 +39,9 @@ def run(*words: object) -> None:
     app([*map(str, words)], exit_on_error=False, print_error=False, result_action="return_value")
 
 
-def test_train_then_export(pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_then_export(images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`train` starts from the file's network and stores its name; what `export` writes of the run, timm loads."""
-    run("train", "--data", pictures, "--weights", weights, *SMALL, "--train-res", 64, "--out", "run")
+    run("train", "--data", images, "--weights", weights, *SMALL, "--train-res", 64, "--out", "run")
     said = capsys.readouterr().err
     assert "recognised: timm/test_resnet" in said
     assert f"weights of {weights} (state_dict), with a new head for 4 classes (fc.bias, fc.weight)" in said
@@ -55,9 +55,9 @@ def test_train_then_export(pictures: Path, weights: Path, tmp_path: Path, capsys
     assert f"| 64 | {results[0]['top1']:.2f} |" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_finetune_and_evaluate(pictures: Path, weights: Path, tmp_path: Path) -> None:
+def test_finetune_and_evaluate(images: Path, weights: Path, tmp_path: Path) -> None:
     """`finetune` and `evaluate` do not need --model either."""
-    words = ("--data", pictures, "--weights", weights)
+    words = ("--data", images, "--weights", weights)
     run("finetune", *words, *SMALL, "--test-res", 64, "--train-res", 64, "--out", "fixed")
     assert tomllib.loads((tmp_path / "fixed" / "config.toml").read_text())["model"] == "timm/test_resnet"
     run("evaluate", *words, "--batch-size", 8, "--test-res", 64, "--json", "out.json")
@@ -65,10 +65,10 @@ def test_finetune_and_evaluate(pictures: Path, weights: Path, tmp_path: Path) ->
 
 
 def test_dry_runs_touch_nothing(
-    pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--dry-run says what would be done, and leaves no run folder; weights that do not fit are found."""
-    words = ("--data", pictures, "--weights", weights, *SMALL, "--test-res", 64, "--dry-run")
+    words = ("--data", images, "--weights", weights, *SMALL, "--test-res", 64, "--dry-run")
     run("finetune", *words)
     said = capsys.readouterr()
     assert "tuning fc, the running statistics of layer4.0.bn2" in said.err

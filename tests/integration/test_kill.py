@@ -11,20 +11,20 @@ import pytest
 import torch
 from ranks import start_ranks
 
-from dali_fixres.checkpoint import load_checkpoint
 from dali_fixres.commands.train import train
 from dali_fixres.config import TrainConfig
-from dali_fixres.index.snapshot import load_snapshot
-from dali_fixres.runs import RunFolder
+from dali_fixres.runtime.run_folder import RunFolder
+from dali_fixres.training.checkpoint import load_checkpoint
+from pipelines.dataset.snapshot import load_snapshot
 
 NUM_KILLS = 30
 
 
 @pytest.mark.slow
-def test_thirty_kills_change_nothing(pictures: Path, tmp_path: Path) -> None:
+def test_thirty_kills_change_nothing(images: Path, tmp_path: Path) -> None:
     """A run that writes a checkpoint after every step is killed thirty times, at moments drawn at random."""
     config = TrainConfig(
-        data=pictures, model="timm/test_resnet", model_arg=("drop_rate=0.3",), batch_size=8, workers=1,
+        data=images, model="timm/test_resnet", model_arg=("drop_rate=0.3",), batch_size=8, workers=1,
         train_res="64@0,96@40,64@80", test_res=64, epochs=120, lr=0.01, checkpoint_every="1steps",
         out=tmp_path / "whole",
     )  # fmt: skip
@@ -44,7 +44,7 @@ def test_thirty_kills_change_nothing(pictures: Path, tmp_path: Path) -> None:
         assert victim.exitcode == -signal.SIGKILL
         if run.last.exists():
             steps.append(load_checkpoint(run.last).step)
-            assert len(load_snapshot(run.data, pictures)) == 60
+            assert len(load_snapshot(run.data, images)) == 60
             assert tomllib.loads(run.config.read_text())["epochs"] == 120
             assert len([row for row in run.records() if row["event"] == "epoch"]) >= steps[-1] // 5
             if run.best.exists():

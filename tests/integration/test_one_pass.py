@@ -14,16 +14,16 @@ from dali_fixres.commands.finetune import finetune
 from dali_fixres.commands.train import train
 from dali_fixres.config import FinetuneConfig, TrainConfig
 from dali_fixres.errors import ModelError
-from dali_fixres.runs import RunFolder
+from dali_fixres.runtime.run_folder import RunFolder
 
 NORM = "layer4.0.bn2"
 
 
 @pytest.fixture(scope="module")
-def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of one epoch."""
     run = tmp_path_factory.mktemp("runs") / "trained"
-    train(TrainConfig(data=pictures, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, out=run))
+    train(TrainConfig(data=images, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, out=run))
     return run
 
 
@@ -51,7 +51,7 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], t
 
 
 def test_it_learns_what_sgd_learns(config: FinetuneConfig, trained: Path, tmp_path: Path) -> None:
-    """With the same looks at pictures and a trunk that stays, only half precision is between the two methods."""
+    """With the same looks at images and a trunk that stays, only half precision is between the two methods."""
     sgd = replace(config, policy="classifier", method="sgd", out=tmp_path / "sgd")
     one_pass = replace(config, policy="classifier", feature_dropout=0.0)
     finetune(one_pass)
@@ -108,7 +108,7 @@ def test_features_are_left_out_at_random(config: FinetuneConfig, tmp_path: Path)
 
 
 def test_views_differ(config: FinetuneConfig, tmp_path: Path) -> None:
-    """Two looks at each picture teach something else than one, and both are counted."""
+    """Two views of each image teach something else than one, and both are counted."""
     one = replace(config, augmentation="v2", out=tmp_path / "one")
     two = replace(one, views=2, out=tmp_path / "two")
     finetune(one)
@@ -122,11 +122,11 @@ def test_views_differ(config: FinetuneConfig, tmp_path: Path) -> None:
     assert results["seconds"] >= passed["seconds"] - 0.1
 
 
-def test_more_epochs_of_a_finished_run(config: FinetuneConfig, pictures: Path, tmp_path: Path) -> None:
-    """A run goes on with more epochs, as with sgd; with as many as are done nothing changes."""
+def test_more_epochs_of_a_finished_run(config: FinetuneConfig, images: Path, tmp_path: Path) -> None:
+    """A run resumes more epochs, as with sgd; with as many as are done nothing changes."""
     finetune(config)
     first = tensors(config)
-    resumed = replace(config, resume=True, data=pictures, crop_ratio=0.875)  # as the command line reads them
+    resumed = replace(config, resume=True, data=images, crop_ratio=0.875)  # as the command line reads them
     finetune(resumed)
     assert_close(first, tensors(config), 0.0)
     finetune(replace(resumed, epochs=3))
@@ -135,8 +135,8 @@ def test_more_epochs_of_a_finished_run(config: FinetuneConfig, pictures: Path, t
     assert not torch.equal(first["fc.weight"], tensors(config)["fc.weight"])
 
 
-def test_a_classifier_before_the_pooling(pictures: Path, tmp_path: Path) -> None:
+def test_a_classifier_before_the_pooling(images: Path, tmp_path: Path) -> None:
     """SqueezeNet classifies every position and pools then: there are no pooled features, and the error says so."""
-    common: dict[str, Any] = {"data": pictures, "model": "squeezenet1_1", "batch_size": 8, "out": tmp_path / "run"}
+    common: dict[str, Any] = {"data": images, "model": "squeezenet1_1", "batch_size": 8, "out": tmp_path / "run"}
     with pytest.raises(ModelError, match=r"classifier of SqueezeNet runs before the pooling.*--method sgd"):
         finetune(FinetuneConfig(test_res=64, train_res=64, method="one-pass", policy="classifier", **common))

@@ -32,46 +32,46 @@ from dali_fixres.commands.train import train
 from dali_fixres.commands.verify import verify
 from dali_fixres.config import Copies, IndexConfig, PrepareConfig, TrainConfig, VerifyConfig
 from dali_fixres.errors import CheckpointError, ConfigError, DataError, RunError
-from dali_fixres.index import BASE, open_data
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
-from dali_fixres.prepare.encode import Sizes
-from dali_fixres.prepare.write import done_before, write_part
-from dali_fixres.resolution import Resolution, Schedule
 from pipelines import Loader
+from pipelines.dataset import ORIGINAL, open_dataset
+from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
+from pipelines.prepare.encode import Sizes
+from pipelines.prepare.write import done_before, write_part
+from pipelines.resolution import Resolution, Schedule
 
-SMALL = PrepareConfig(rungs="64,128", max_side=300, shard_size=15, workers=2)
+SMALL = PrepareConfig(sizes="64,128", max_side=300, shard_size=15, workers=2)
 
 
 @pytest.fixture(scope="module")
-def prepared(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the pictures with copies of 64 and 128 px, in shards of 15."""
+def prepared(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the images with copies of 64 and 128 px, in shards of 15."""
     target = tmp_path_factory.mktemp("prepared") / "set"
-    prepare(pictures, target, SMALL)
+    prepare(images, target, SMALL)
     return target
 
 
-def test_every_picture_is_there_at_every_size(pictures: Path, prepared: Path) -> None:
-    """Splits, classes and labels are the source's; copies have the rung's shorter side, full ones at most 300 px."""
-    source, index = open_data(pictures).index, open_data(prepared).index
-    assert (len(index), index.num_train, index.classes) == (60, 40, source.classes)
-    assert sorted(index.labels[:40].tolist()) == sorted(source.labels[:40].tolist())
-    assert [rung.side_px for rung in index.rungs] == [64, 128]
+def test_every_image_is_there_at_every_size(images: Path, prepared: Path) -> None:
+    """Splits, classes and labels are the source's; copies have the resized copy's shorter side, full ones at most 300 px."""
+    source, dataset = open_dataset(images), open_dataset(prepared)
+    assert (len(dataset), dataset.num_train, dataset.classes) == (60, 40, source.classes)
+    assert sorted(dataset.labels[:40].tolist()) == sorted(source.labels[:40].tolist())
+    assert [copy.side_px for copy in dataset.copies] == [64, 128]
     for row in range(60):
-        for number, side in ((BASE, None), (0, 64), (1, 128)):
-            place: Any = index if number == BASE else index.rungs[number]
-            with Image.open(BytesIO(index.read(row, number).tobytes())) as image:
+        for number, side in ((ORIGINAL, None), (0, 64), (1, 128)):
+            place: Any = dataset if number == ORIGINAL else dataset.copies[number]
+            with Image.open(BytesIO(dataset.read(row, number).tobytes())) as image:
                 assert (image.format, image.mode) == ("JPEG", "RGB")
                 assert image.size == (place.widths[row], place.heights[row])
                 assert min(image.size) == side if side else max(image.size) <= 300
 
 
-def test_rows_are_in_the_order_of_the_source(pictures: Path, prepared: Path) -> None:
-    """So a seed draws the same pictures, windows and flips from both, where full copies have the pictures' sizes."""
-    source, index = open_data(pictures).index, open_data(prepared).index
-    assert index.labels.tolist() == source.labels.tolist()
+def test_rows_are_in_the_order_of_the_source(images: Path, prepared: Path) -> None:
+    """So a seed draws the same images, crop boxes and flips from both, where full copies have the images' sizes."""
+    source, dataset = open_dataset(images), open_dataset(prepared)
+    assert dataset.labels.tolist() == source.labels.tolist()
     for row in range(60):
         name = Path(source.relative_path(row).decode())
-        assert index.relative_path(row).decode().endswith(f"/{name.parent.name}/{name.stem}.jpg")
+        assert dataset.relative_path(row).decode().endswith(f"/{name.parent.name}/{name.stem}.jpg")
 
 
 def test_shards_are_webdataset_shards(prepared: Path) -> None:
@@ -93,56 +93,56 @@ def test_shards_are_webdataset_shards(prepared: Path) -> None:
 
     pipeline: Any = read(batch_size=15, num_threads=1, device_id=None)
     pipeline.build()
-    pictures, labels = pipeline.run()
+    images, labels = pipeline.run()
     with tarfile.open(shard) as archive:
         for sample in range(15):
             expected = archive.extractfile(names[3 * sample]).read()  # type: ignore[union-attr]
-            assert bytes(pictures.at(sample)) == expected
+            assert bytes(images.at(sample)) == expected
             assert bytes(labels.at(sample)) == archive.extractfile(names[3 * sample + 1]).read()  # type: ignore[union-attr]
 
 
 def test_rungs_keep_colour_at_every_pixel(tmp_path: Path) -> None:
-    """Colours that change from pixel to pixel of a copy are those of the picture scaled down, not of pairs of it."""
+    """Colours that change from pixel to pixel of a copy are those of the image scaled down, not of pairs of it."""
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, np.arange(256) % 12 < 6] = (200, 60, 60)
     stripes[:, np.arange(256) % 12 >= 6] = (60, 60, 200)
     (tmp_path / "data" / "val" / "a").mkdir(parents=True)
-    picture = Image.fromarray(stripes)
-    picture.save(tmp_path / "data" / "val" / "a" / "x.png")
-    prepare(tmp_path / "data", tmp_path / "set", PrepareConfig(rungs="64", max_side=256))
-    scaled = np.asarray(picture.resize((64, 64), Image.Resampling.LANCZOS), float)
-    with Image.open(BytesIO(open_data(tmp_path / "set").index.read(0, 0).tobytes())) as image:
+    image = Image.fromarray(stripes)
+    image.save(tmp_path / "data" / "val" / "a" / "x.png")
+    prepare(tmp_path / "data", tmp_path / "set", PrepareConfig(sizes="64", max_side=256))
+    scaled = np.asarray(image.resize((64, 64), Image.Resampling.LANCZOS), float)
+    with Image.open(BytesIO(open_dataset(tmp_path / "set").read(0, 0).tobytes())) as image:
         assert np.abs(np.asarray(image, float) - scaled).mean() < 5
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_other_libraries_read_the_shards(prepared: Path, tmp_path: Path) -> None:
-    """The webdataset library and Hugging Face's datasets give the pictures, numbers and facts that were written."""
+    """The webdataset library and Hugging Face's datasets give the images, numbers and facts that were written."""
     shards = [str(path) for path in sorted((prepared / "128").glob("train-*.tar"))]
     streamed = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("jpg", "cls", "json"))
     loaded = datasets.load_dataset("webdataset", data_files=shards, split="train", cache_dir=str(tmp_path))
     assert len(streamed) == len(loaded) == 40
-    for (picture, number, facts), sample in zip(streamed, loaded, strict=True):
-        assert picture.size == sample["jpg"].size == (facts["width"], facts["height"])
+    for (image, number, facts), sample in zip(streamed, loaded, strict=True):
+        assert image.size == sample["jpg"].size == (facts["width"], facts["height"])
         assert sample["cls"] == number
         assert facts["label"] == sample["json"]["label"] == ("ant", "bee", "cat", "dog")[number]
     gc.collect()  # webdataset leaves files open, which is not the next test's fault
 
 
 def test_the_loader_reads_the_copies(prepared: Path) -> None:
-    """Test pictures from copies look like those from the pictures themselves, and smaller files are read for them."""
-    index = open_data(prepared).index
-    pictures_seen = []
-    kinds: tuple[tuple[Copies, int], ...] = (("exact", 1), ("original", BASE))
+    """Test images from copies look like those from the images themselves, and smaller files are read for them."""
+    dataset = open_dataset(prepared)
+    images_seen = []
+    kinds: tuple[tuple[Copies, int], ...] = (("exact", 1), ("original", ORIGINAL))
     for copies, expected in kinds:
-        (batch_plan,) = EvaluationPlan(index, batch_size=20, copies=copies).batches(Resolution(96))
-        assert set(batch_plan.rungs.tolist()) == {expected}
-        with Loader(index, max_batch_size=20) as loader:
+        (batch_plan,) = EvalPlan(dataset, batch_size=20, copies=copies).batches(Resolution(96))
+        assert set(batch_plan.copy_ids.tolist()) == {expected}
+        with Loader(dataset, max_batch_size=20) as loader:
             (batch,) = loader.run([batch_plan])
-        pictures_seen.append(batch.images.clone())
-    assert (pictures_seen[0] - pictures_seen[1]).abs().mean() < 0.15, "of one standard deviation"
-    training = TrainPlan(index, AUGMENTATIONS["train"], Schedule.parse("64"), batch_size=8)
-    with Loader(index, max_batch_size=8) as loader:
+        images_seen.append(batch.images.clone())
+    assert (images_seen[0] - images_seen[1]).abs().mean() < 0.15, "of one standard deviation"
+    training = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse("64"), batch_size=8)
+    with Loader(dataset, max_batch_size=8) as loader:
         assert all(torch.isfinite(batch.images).all() for batch in loader.run(training.epoch(0)))
 
 
@@ -152,13 +152,13 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_same_source_gives_the_same_bytes(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+def test_the_same_source_gives_the_same_bytes(images: Path, prepared: Path, tmp_path: Path) -> None:
     """Made again, with another number of processes, every shard is the same."""
-    prepare(pictures, tmp_path / "again", PrepareConfig(rungs="64,128", max_side=300, shard_size=15, workers=1))
+    prepare(images, tmp_path / "again", PrepareConfig(sizes="64,128", max_side=300, shard_size=15, workers=1))
     assert digests(tmp_path / "again") == digests(prepared)
 
 
-def test_what_was_finished_is_kept(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+def test_what_was_finished_is_kept(images: Path, prepared: Path, tmp_path: Path) -> None:
     """After a kill whole shards stay; one that is damaged or half there is made again, and then all is the same."""
     target = Path(shutil.copytree(prepared, tmp_path / "set"))
     expected = digests(target)
@@ -171,17 +171,17 @@ def test_what_was_finished_is_kept(pictures: Path, prepared: Path, tmp_path: Pat
     (target / "64" / ".train-000002.tar.partial").write_bytes(b"half")
     before = kept.stat().st_mtime_ns
     with pytest.raises(DataError, match="is not finished; run the same `dali-fixres prepare` again"):
-        open_data(target)
-    prepare(pictures, target, SMALL)
+        open_dataset(target)
+    prepare(images, target, SMALL)
     assert digests(target) == expected
     assert kept.stat().st_mtime_ns == before
-    assert len(open_data(target).index) == 60
+    assert len(open_dataset(target)) == 60
 
 
-def test_killed_while_it_writes(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+def test_killed_while_it_writes(images: Path, prepared: Path, tmp_path: Path) -> None:
     """Killed when the first part is done, and again when the second is: it is not finished, and ends all the same."""
     target = tmp_path / "set"
-    command = [sys.executable, "-m", "dali_fixres", "prepare", str(pictures), str(target), "--rungs", "64,128"]
+    command = [sys.executable, "-m", "dali_fixres", "prepare", str(images), str(target), "--sizes", "64,128"]
     command += ["--max-side", "300", "--shard-size", "15", "--workers", "1"]
     for num_done in (1, 2):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
@@ -190,64 +190,64 @@ def test_killed_while_it_writes(pictures: Path, prepared: Path, tmp_path: Path) 
             process.kill()
         assert process.returncode == -signal.SIGKILL
         with pytest.raises(DataError, match="is not finished; run the same"):
-            open_data(target)
-    prepare(pictures, target, SMALL)
+            open_dataset(target)
+    prepare(images, target, SMALL)
     assert digests(target) == digests(prepared)
 
 
-def test_folders_instead_of_shards(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+def test_folders_instead_of_shards(images: Path, prepared: Path, tmp_path: Path) -> None:
     """--layout folder writes class folders that are data sets of their own, and gives the batches of shards."""
     target = tmp_path / "set"
-    prepare(pictures, target, PrepareConfig(rungs="64,128", max_side=300, layout="folder"))
-    assert len(open_data(target / "64").index) == 60
-    one, other = open_data(target).index, open_data(prepared).index
-    names = [{index.read(row, 0).tobytes() for row in range(60)} for index in (one, other)]
+    prepare(images, target, PrepareConfig(sizes="64,128", max_side=300, layout="folder"))
+    assert len(open_dataset(target / "64")) == 60
+    one, other = open_dataset(target), open_dataset(prepared)
+    names = [{dataset.read(row, 0).tobytes() for row in range(60)} for dataset in (one, other)]
     assert names[0] == names[1]
     with Loader(one, max_batch_size=20) as loader:
-        assert len(list(loader.run(EvaluationPlan(one, batch_size=20).batches(Resolution(64))))) == 1
+        assert len(list(loader.run(EvalPlan(one, batch_size=20).batches(Resolution(64))))) == 1
 
 
-def test_rungs_beside_pictures_that_stay(pictures: Path, tmp_path: Path) -> None:
-    """--no-full writes rungs alone; crops that need more are read from the source."""
+def test_rungs_beside_images_that_stay(images: Path, tmp_path: Path) -> None:
+    """--no-full writes resized copies alone; crops that need more are read from the source."""
     target = tmp_path / "set"
-    prepare(pictures, target, PrepareConfig(rungs="64,128", full=False))
+    prepare(images, target, PrepareConfig(sizes="64,128", full=False))
     assert not (target / "full").exists()
-    source, index = open_data(pictures).index, open_data(target).index
-    assert all(index.read(row).tobytes() == source.read(row).tobytes() for row in range(60))
-    (plan,) = EvaluationPlan(index, batch_size=20).batches(Resolution(160))
-    assert set(plan.rungs.tolist()) == {BASE}
-    with Loader(index, max_batch_size=20) as loader:
+    source, dataset = open_dataset(images), open_dataset(target)
+    assert all(dataset.read(row).tobytes() == source.read(row).tobytes() for row in range(60))
+    (plan,) = EvalPlan(dataset, batch_size=20).batches(Resolution(160))
+    assert set(plan.copy_ids.tolist()) == {ORIGINAL}
+    with Loader(dataset, max_batch_size=20) as loader:
         (batch,) = loader.run([plan])
-    (plan,) = EvaluationPlan(source, batch_size=20).batches(Resolution(160))
+    (plan,) = EvalPlan(source, batch_size=20).batches(Resolution(160))
     with Loader(source, max_batch_size=20) as loader:
         (expected,) = loader.run([plan])
     assert torch.equal(batch.images, expected.images)
 
 
 @pytest.mark.parametrize("form", ["table", "tar", "prepared"])
-def test_rungs_beside_pictures_of_any_form(pictures: Path, prepared: Path, tmp_path: Path, form: str) -> None:
-    """--no-full finds the pictures of a table, of one shard and of a prepared set where they are."""
+def test_rungs_beside_images_of_any_form(images: Path, prepared: Path, tmp_path: Path, form: str) -> None:
+    """--no-full finds the images of a table, of one shard and of a prepared set where they are."""
     source = prepared
     if form == "table":
-        paths = sorted(path.relative_to(pictures) for path in pictures.rglob("*.jpg"))
-        shutil.copytree(pictures, tmp_path / "data")
+        paths = sorted(path.relative_to(images) for path in images.rglob("*.jpg"))
+        shutil.copytree(images, tmp_path / "data")
         source = tmp_path / "data" / "list.csv"
         source.write_text("path,label,split\n" + "".join(f"{p},{p.parts[1]},{p.parts[0]}\n" for p in paths))
     elif form == "tar":
-        tar_of_folders(pictures, tmp_path / "shards", 1)
+        tar_of_folders(images, tmp_path / "shards", 1)
         source = tmp_path / "shards" / "train-0000.tar"
     prepare(source, tmp_path / "set", replace(SMALL, full=False, val_fraction=None if form != "tar" else 0.2))
-    index = open_data(tmp_path / "set").index
-    expected = open_data(source, val_fraction=0.2 if form == "tar" else None).index
-    assert [index.read(row).tobytes() for row in range(len(index))] == [
+    dataset = open_dataset(tmp_path / "set")
+    expected = open_dataset(source, val_fraction=0.2 if form == "tar" else None)
+    assert [dataset.read(row).tobytes() for row in range(len(dataset))] == [
         expected.read(row).tobytes() for row in range(len(expected))
     ]
 
 
-def test_pictures_that_cannot_be_found_any_more(pictures: Path, tmp_path: Path) -> None:
+def test_images_that_cannot_be_found_any_more(images: Path, tmp_path: Path) -> None:
     """A folder that goes away while copies are made fails the part, which is not noted as done until it is back."""
-    data = Path(shutil.copytree(pictures, tmp_path / "data"))
-    (part, *_) = commands_prepare._parts(open_data(data).index, tmp_path / "set", Sizes((64,), 300, 90), SMALL)
+    data = Path(shutil.copytree(images, tmp_path / "data"))
+    (part, *_) = commands_prepare._parts(open_dataset(data), tmp_path / "set", Sizes((64,), 300, 90), SMALL)
     (data / "train" / "bee").rename(tmp_path / "bee")
     with pytest.raises(RunError, match=r"cannot read .*bee/.*: No such file .* run the same command again"):
         write_part(part)
@@ -258,13 +258,13 @@ def test_pictures_that_cannot_be_found_any_more(pictures: Path, tmp_path: Path) 
     assert done_before(part) == written
 
 
-def test_no_picture_can_be_decoded(tmp_path: Path) -> None:
+def test_no_image_can_be_decoded(tmp_path: Path) -> None:
     """That is said in one line, with the first of them."""
     folder = tmp_path / "data" / "val" / "a"
     folder.mkdir(parents=True)
     Image.effect_noise((90, 90), 50).save(folder / "x.jpg")
     (folder / "x.jpg").write_bytes((folder / "x.jpg").read_bytes()[:900])
-    with pytest.raises(DataError, match=r"none of the 1 pictures of .* can be decoded; the first is .*x.jpg: "):
+    with pytest.raises(DataError, match=r"none of the 1 images of .* can be decoded; the first is .*x.jpg: "):
         prepare(tmp_path / "data", tmp_path / "set", SMALL)
 
 
@@ -276,64 +276,64 @@ def test_a_manifest_of_another_version(prepared: Path, tmp_path: Path, content: 
     target = Path(shutil.copytree(prepared, tmp_path / "set"))
     (target / "prepared.json").write_text(content)
     with pytest.raises(DataError, match=rf"{message}.*; prepare the data set anew"):
-        open_data(target)
+        open_dataset(target)
 
 
-def test_damaged_files_in_folders_are_made_again(pictures: Path, tmp_path: Path) -> None:
+def test_damaged_files_in_folders_are_made_again(images: Path, tmp_path: Path) -> None:
     """As with shards: a file with other bytes of the same length is made again."""
     target = tmp_path / "set"
     config = replace(SMALL, layout="folder")
-    prepare(pictures, target, config)
+    prepare(images, target, config)
     file = next((target / "64").rglob("*.jpg"))
     content = file.read_bytes()
     file.write_bytes(bytes(len(content)))
-    prepare(pictures, target, config)
+    prepare(images, target, config)
     assert file.read_bytes() == content
 
 
-def test_one_prepare_at_a_time(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+def test_one_prepare_at_a_time(images: Path, prepared: Path, tmp_path: Path) -> None:
     """A second one for the same folder is refused while the first writes, and touches nothing."""
     target = Path(shutil.copytree(prepared, tmp_path / "set"))
     with (target / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match=r"set is being written by .*; wait for it, or name another folder"):
-            prepare(pictures, target, SMALL)
-    assert len(open_data(target).index) == 60
+            prepare(images, target, SMALL)
+    assert len(open_dataset(target)) == 60
 
 
 def test_long_names_of_files(tmp_path: Path) -> None:
-    """Deep folders do not make a name that no file system takes, and pictures stay apart."""
+    """Deep folders do not make a name that no file system takes, and images stay apart."""
     for last in ("one", "two"):
         folder = tmp_path / "data" / "val" / "a" / ("x" * 150) / ("\u00e4" * 100)
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (90, 90)).save(folder / f"{last}.jpg")
     prepare(tmp_path / "data", tmp_path / "set", replace(SMALL, layout="folder"))
-    assert len(open_data(tmp_path / "set").index) == 2
+    assert len(open_dataset(tmp_path / "set")) == 2
 
 
-def test_shards_are_a_source_too(pictures: Path, tmp_path: Path) -> None:
+def test_shards_are_a_source_too(images: Path, tmp_path: Path) -> None:
     """A WebDataset set is prepared like a folder."""
-    tar_of_folders(pictures, tmp_path / "shards")
+    tar_of_folders(images, tmp_path / "shards")
     prepare(tmp_path / "shards", tmp_path / "set", SMALL)
-    index = open_data(tmp_path / "set").index
-    assert (len(index), index.num_train, index.classes) == (60, 40, ("0", "1", "2", "3"))
+    dataset = open_dataset(tmp_path / "set")
+    assert (len(dataset), dataset.num_train, dataset.classes) == (60, 40, ("0", "1", "2", "3"))
 
 
-def test_unreadable_pictures_are_listed(pictures: Path, tmp_path: Path) -> None:
-    """Truncated pictures and other files are named in unreadable.txt and are in no copy."""
-    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+def test_unreadable_images_are_listed(images: Path, tmp_path: Path) -> None:
+    """Truncated images and other files are named in unreadable.txt and are in no copy."""
+    data = Path(shutil.copytree(images, tmp_path / "data"))
     victim = data / "train" / "bee" / "04.jpg"
     victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
-    (data / "val" / "ant" / "01.jpg").write_text("no picture")
+    (data / "val" / "ant" / "01.jpg").write_text("no image")
     prepare(data, tmp_path / "set", SMALL)
     listed = (tmp_path / "set" / "unreadable.txt").read_text().splitlines()
     assert sorted(Path(line.partition(": ")[0]).name for line in listed) == ["01.jpg", "04.jpg"]
-    index = open_data(tmp_path / "set").index
-    assert (len(index.rows("train")), len(index.rows("val"))) == (39, 19)
+    dataset = open_dataset(tmp_path / "set")
+    assert (len(dataset.rows("train")), len(dataset.rows("val"))) == (39, 19)
 
 
-def test_odd_pictures_become_rgb(tmp_path: Path) -> None:
-    """Grey, CMYK, transparent and palette pictures, and one turned by EXIF, are copied as the trainer sees them."""
+def test_odd_images_become_rgb(tmp_path: Path) -> None:
+    """Grey, CMYK, transparent and palette images, and one turned by EXIF, are copied as the trainer sees them."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
     for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "png")):
@@ -343,14 +343,14 @@ def test_odd_pictures_become_rgb(tmp_path: Path) -> None:
         exif[0x0112] = 6
         Image.fromarray(pixels).convert(mode).save(folder / f"x.{suffix}", exif=exif)
     prepare(tmp_path / "data", tmp_path / "set", SMALL)
-    index = open_data(tmp_path / "set").index
+    dataset = open_dataset(tmp_path / "set")
     for row in range(4):
-        with Image.open(BytesIO(index.read(row, 1).tobytes())) as image:
+        with Image.open(BytesIO(dataset.read(row, 1).tobytes())) as image:
             assert (image.mode, image.size) == ("RGB", (192, 128))
 
 
-def test_copies_are_of_their_pictures(tmp_path: Path) -> None:
-    """Pictures of one grey each, some of 16 bits, some whose names collide: each row's copies have its own grey."""
+def test_copies_are_of_their_images(tmp_path: Path) -> None:
+    """Images of one grey each, some of 16 bits, some whose names collide: each row's copies have its own grey."""
     folder = tmp_path / "data" / "val" / "a"
     folder.mkdir(parents=True)
     for number, name in enumerate(("x-1.jpg", "x.jpg", "x.png", "y.jpg", "z16.png", "z.jpg")):
@@ -359,31 +359,31 @@ def test_copies_are_of_their_pictures(tmp_path: Path) -> None:
     for layout in ("shards", "folder"):
         target = tmp_path / layout
         prepare(tmp_path / "data", target, replace(SMALL, layout=layout))
-        index = open_data(target).index
-        source = open_data(tmp_path / "data").index
+        dataset = open_dataset(target)
+        source = open_dataset(tmp_path / "data")
         for row in range(6):
             with Image.open(source.path(row)) as image:
                 grey = np.asarray(image).mean() / (256 if image.mode.startswith("I") else 1)
-            for rung in (BASE, 0, 1):
-                with Image.open(BytesIO(index.read(row, rung).tobytes())) as image:
+            for copy in (ORIGINAL, 0, 1):
+                with Image.open(BytesIO(dataset.read(row, copy).tobytes())) as image:
                     assert np.asarray(image).mean() == pytest.approx(grey, abs=2)
 
 
 def test_no_rung_is_larger_than_the_full_copy(tmp_path: Path) -> None:
-    """A rung of 128 px is left out where the full copy of a wide picture is less high than that."""
+    """A resized copy of 128 px is left out where the full copy of a wide image is less high than that."""
     (tmp_path / "data" / "val" / "a").mkdir(parents=True)
     Image.new("RGB", (1000, 400)).save(tmp_path / "data" / "val" / "a" / "wide.jpg")
     prepare(tmp_path / "data", tmp_path / "set", SMALL)
-    index = open_data(tmp_path / "set").index
-    assert (index.heights[0], index.widths[0]) == (120, 300)
-    assert [int(rung.heights[0]) for rung in index.rungs] == [64, 0]
+    dataset = open_dataset(tmp_path / "set")
+    assert (dataset.heights[0], dataset.widths[0]) == (120, 300)
+    assert [int(copy.heights[0]) for copy in dataset.copies] == [64, 0]
 
 
-def test_the_source_may_move(pictures: Path, prepared: Path, tmp_path: Path) -> None:
-    """Where full copies hold everything, the same pictures at another place are the same source."""
+def test_the_source_may_move(images: Path, prepared: Path, tmp_path: Path) -> None:
+    """Where full copies hold everything, the same images at another place are the same source."""
     target = Path(shutil.copytree(prepared, tmp_path / "set"))
     before = digests(target)
-    prepare(Path(shutil.copytree(pictures, tmp_path / "elsewhere")), target, SMALL)
+    prepare(Path(shutil.copytree(images, tmp_path / "elsewhere")), target, SMALL)
     assert digests(target) == before
 
 
@@ -395,24 +395,24 @@ def test_classes_that_would_share_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the classes 'a\.b' and 'a_b' would share a folder; use --layout shards"):
         prepare(tmp_path / "data", tmp_path / "set", replace(SMALL, layout="folder"))
     prepare(tmp_path / "data", tmp_path / "set", SMALL)
-    assert open_data(tmp_path / "set").index.classes == ("a.b", "a_b")
+    assert open_dataset(tmp_path / "set").classes == ("a.b", "a_b")
 
 
-def test_targets_that_are_refused(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+def test_targets_that_are_refused(images: Path, prepared: Path, tmp_path: Path) -> None:
     """Inside of the source, not empty, or begun with other settings: one line each, and nothing is touched."""
     with pytest.raises(ConfigError, match=r"lies inside of .*; name a place outside"):
-        prepare(pictures, pictures / "small", SMALL)
+        prepare(images, images / "small", SMALL)
     with pytest.raises(ConfigError, match="lies inside of"):
-        prepare(pictures, pictures, SMALL)
+        prepare(images, images, SMALL)
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ConfigError, match="is a file; name a folder"):
-        prepare(pictures, tmp_path / "letter.txt", SMALL)
+        prepare(images, tmp_path / "letter.txt", SMALL)
     with pytest.raises(ConfigError, match="is not empty; name a new folder"):
-        prepare(pictures, tmp_path, SMALL)
+        prepare(images, tmp_path, SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     before = digests(prepared)
     with pytest.raises(ConfigError, match=r"was begun with quality = 90"):
-        prepare(pictures, prepared, PrepareConfig(rungs="64,128", max_side=300, shard_size=15, quality=80))
+        prepare(images, prepared, PrepareConfig(sizes="64,128", max_side=300, shard_size=15, quality=80))
     assert digests(prepared) == before
 
 
@@ -422,23 +422,21 @@ def test_a_shard_that_is_cut_or_gone_is_named(prepared: Path, tmp_path: Path) ->
     shard = target / "128" / "train-000001.tar"
     with shard.open("r+b") as file:
         file.truncate(3000)
-    with pytest.raises(
-        DataError, match=rf"shard {shard} ends at byte 3000, before its last picture; remove .*index.npz"
-    ):
-        open_data(target)
+    with pytest.raises(DataError, match=rf"shard {shard} ends at byte 3000, before its last image; remove .*index.npz"):
+        open_dataset(target)
     shard.unlink()
     with pytest.raises(DataError, match=rf"shard {shard} is missing"):
-        open_data(target)
+        open_dataset(target)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rungs": "256,160"}, "--rungs must be ascending"),
-        ({"rungs": "160,160"}, "--rungs must be ascending"),
-        ({"rungs": "16"}, "from 32 px"),
-        ({"rungs": "160,big"}, "--rungs must be whole numbers"),
-        ({"max_side": 384}, "--max-side must be above the largest rung, 384"),
+        ({"sizes": "256,160"}, "--sizes must be ascending"),
+        ({"sizes": "160,160"}, "--sizes must be ascending"),
+        ({"sizes": "16"}, "from 32 px"),
+        ({"sizes": "160,big"}, "--sizes must be whole numbers"),
+        ({"max_side": 384}, "--max-side must be above the largest resized copy, 384"),
         ({"quality": 96}, "--quality must be from 1 to 95"),
         ({"full": False, "layout": "folder"}, "--no-full needs --layout shards"),
     ],
@@ -454,7 +452,7 @@ def test_verify_and_index_know_the_copies(
 ) -> None:
     """A copy that is broken inside of its shard is found and named; `index` says how many copies there are."""
     target = Path(shutil.copytree(prepared, tmp_path / "set"))
-    copies = open_data(target).index.rungs[1]
+    copies = open_dataset(target).copies[1]
     row = 7
     with (copies.root / copies.shards[copies.shard_of[row]]).open("r+b") as file:
         file.seek(copies.offsets[row])
@@ -467,21 +465,21 @@ def test_verify_and_index_know_the_copies(
     assert "its copy of 128 px: not a JPEG" in found["unreadable"][0]
     capsys.readouterr()
     show_index(IndexConfig(data=target))
-    assert "copies of 64 px: 60 pictures" in capsys.readouterr().out
+    assert "copies of 64 px: 60 images" in capsys.readouterr().out
 
 
-def test_a_run_is_not_resumed_with_other_copies(pictures: Path, prepared: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_copies(images: Path, prepared: Path, tmp_path: Path) -> None:
     """The fingerprint of a data set covers its copies; what has changed is said."""
     other = tmp_path / "other"
-    prepare(pictures, other, PrepareConfig(rungs="96,128", max_side=300, shard_size=15))
+    prepare(images, other, PrepareConfig(sizes="96,128", max_side=300, shard_size=15))
     common: dict[str, Any] = {"model": "timm/test_resnet", "train_res": "32", "batch_size": 8, "out": tmp_path / "run"}
     train(TrainConfig(data=prepared, epochs=1, **common))
-    with pytest.raises(CheckpointError, match=r"has changed since .* \(its scaled-down copies are others\)"):
+    with pytest.raises(CheckpointError, match=r"has changed since .* \(its resized copies are others\)"):
         train(TrainConfig(data=other, epochs=2, resume=True, **common))
 
 
 def test_a_prepared_set_keeps_its_split(prepared: Path) -> None:
     """--val-fraction on data that were split when they were prepared is refused, not passed over."""
     with pytest.raises(DataError, match="has its own split; leave --val-fraction out"):
-        open_data(prepared, val_fraction=0.2)
-    assert len(open_data(prepared, val_fraction=1.0).index) == 60
+        open_dataset(prepared, val_fraction=0.2)
+    assert len(open_dataset(prepared, val_fraction=1.0)) == 60

@@ -1,4 +1,4 @@
-"""Several processes under torchrun, over gloo on the CPU: the same pictures, the same sums, one writer, one end."""
+"""Several processes under torchrun, over gloo on the CPU: the same images, the same sums, one writer, one end."""
 
 import json
 import os
@@ -22,17 +22,17 @@ from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.train import train
 from dali_fixres.config import EvaluateConfig, TrainConfig
 from dali_fixres.errors import Interrupted
-from dali_fixres.runs import RunFolder
+from dali_fixres.runtime.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
-def config(pictures: Path) -> TrainConfig:
-    """Return a training of 2 epochs of 5 steps, of a network in which pictures do not depend on one another.
+def config(images: Path) -> TrainConfig:
+    """Return a training of 2 epochs of 5 steps, of a network in which images do not depend on one another.
 
-    Batch norm would use the statistics of each process' own pictures.
+    Batch norm would use the statistics of each process' own images.
     """
     return TrainConfig(
-        data=pictures, model="timm/test_convnext", batch_size=8, train_res="64@0,96@1", epochs=2, lr=0.05, workers=1
+        data=images, model="timm/test_convnext", batch_size=8, train_res="64@0,96@1", epochs=2, lr=0.05, workers=1
     )
 
 
@@ -81,7 +81,7 @@ def losses(run: Path) -> list[float]:
 
 
 def counts(run: Path) -> list[tuple[int, int]]:
-    """Return pictures tested and unreadable, evaluation by evaluation."""
+    """Return images tested and unreadable, evaluation by evaluation."""
     rows = [record for record in RunFolder(run).records() if record["event"] == "evaluation"]
     return [(row["num_images"], row["num_unreadable"]) for row in rows]
 
@@ -122,9 +122,9 @@ def test_processes_resume_to_the_bit(config: TrainConfig, tmp_path: Path, num_pr
     assert all(torch.equal(tensor, other["state_dict"][name]) for name, tensor in one["state_dict"].items())
 
 
-def test_processes_count_what_one_counts(alone: Path, pictures: Path, tmp_path: Path) -> None:
-    """20 pictures, one of them unreadable, in batches of 3: the same answers from 1, 2, 3 and 4 processes."""
-    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+def test_processes_count_what_one_counts(alone: Path, images: Path, tmp_path: Path) -> None:
+    """20 images, one of them unreadable, in batches of 3: the same answers from 1, 2, 3 and 4 processes."""
+    data = Path(shutil.copytree(images, tmp_path / "data"))
     victim = data / "val" / "cat" / "02.jpg"
     victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
     found = []
@@ -143,10 +143,10 @@ def test_processes_count_what_one_counts(alone: Path, pictures: Path, tmp_path: 
 
 
 def test_an_error_on_one_rank_ends_all_with_its_message(
-    torchrun: Callable[..., Any], config: TrainConfig, pictures: Path, workplace: Path
+    torchrun: Callable[..., Any], config: TrainConfig, images: Path, workplace: Path
 ) -> None:
     """With --strict, the rank that meets a broken file ends the others, and its message is the one that is shown."""
-    data = Path(shutil.copytree(pictures, workplace / "broken"))
+    data = Path(shutil.copytree(images, workplace / "broken"))
     for victim in (data / "val" / "ant").iterdir():  # in the first round of the second rank too, and of it alone
         if int(victim.stem) % 2:
             victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
@@ -196,8 +196,8 @@ def test_a_killed_process_is_restarted_and_resumes(
     assert losses(workplace / "runs" / "elastic") == pytest.approx(losses(alone), rel=1e-4)
 
 
-def test_restarts_need_a_folder(torchrun: Callable[..., Any], pictures: Path) -> None:
+def test_restarts_need_a_folder(torchrun: Callable[..., Any], images: Path) -> None:
     """A run that torchrun may start again has to be found again."""
-    process = torchrun(1, "train", "--data", pictures, launcher=("--max-restarts=1",))
+    process = torchrun(1, "train", "--data", images, launcher=("--max-restarts=1",))
     _, said = process.communicate(timeout=60)
     assert "give it an --out" in said

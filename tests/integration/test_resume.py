@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawing import natural_picture
+from drawing import natural_image
 from steps import after_step
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -18,17 +18,17 @@ from dali_fixres.commands.finetune import finetune
 from dali_fixres.commands.train import train
 from dali_fixres.config import FinetuneConfig, TrainConfig
 from dali_fixres.errors import CheckpointError, ConfigError, Interrupted
-from dali_fixres.runs import RunFolder
+from dali_fixres.runtime.run_folder import RunFolder
 
 STEPS = 5
-"""Per epoch: 40 pictures in batches of 8."""
+"""Per epoch: 40 images in batches of 8."""
 
 
 @pytest.fixture(scope="module")
-def low(pictures: Path) -> TrainConfig:
-    """Return a training of 3 epochs with dropout and a change of resolution after step 5, of 8 pictures per step."""
+def low(images: Path) -> TrainConfig:
+    """Return a training of 3 epochs with dropout and a change of resolution after step 5, of 8 images per step."""
     return TrainConfig(
-        data=pictures,
+        data=images,
         model="timm/test_resnet",
         model_arg=("drop_rate=0.3",),
         batch_size=8,
@@ -81,7 +81,7 @@ def assert_same_runs(one: Path, other: Path) -> None:
     for name in ("last.pt", "best.pt"):
         first, second = load(one, name), load(other, name)
         for state in (first, second):
-            state.pop("tally")  # holds seconds; its sums are in the records
+            state.pop("statistics")  # holds seconds; its sums are in the records
         assert_same(first, second)
     assert facts(one) == facts(other)
 
@@ -150,10 +150,10 @@ def test_stopped_while_testing_training_ends_the_same(low: TrainConfig, whole: P
 
 
 @pytest.mark.parametrize("step", [2, 5, 9])
-def test_finetuning_cut_anywhere_ends_the_same(pictures: Path, whole: Path, tmp_path: Path, step: int) -> None:
+def test_finetuning_cut_anywhere_ends_the_same(images: Path, whole: Path, tmp_path: Path, step: int) -> None:
     """Fine-tuning is resumed like training; the evaluation before it is not made again."""
     config = FinetuneConfig(
-        checkpoint=whole, data=pictures, test_res=128, crop_ratio=0.875, epochs=2, batch_size=8, workers=2,
+        checkpoint=whole, data=images, test_res=128, crop_ratio=0.875, epochs=2, batch_size=8, workers=2,
         method="sgd", out=tmp_path / "one",
     )  # fmt: skip
     finetune(config)
@@ -177,18 +177,18 @@ def test_checkpoints_come_as_often_as_asked(low: TrainConfig, tmp_path: Path) ->
     assert load(tmp_path / "run")["step"] == 4
 
 
-def test_changed_data_is_refused_with_the_difference(low: TrainConfig, pictures: Path, tmp_path: Path) -> None:
+def test_changed_data_is_refused_with_the_difference(low: TrainConfig, images: Path, tmp_path: Path) -> None:
     """A resumed run names what was added, removed and changed, and goes on only if told to."""
     data = tmp_path / "data"
-    for source in pictures.rglob("*.jpg"):
-        target = data / source.relative_to(pictures)
+    for source in images.rglob("*.jpg"):
+        target = data / source.relative_to(images)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(source.read_bytes())
     config = replace(low, data=data, out=tmp_path / "run")
     stop(train, config, 7)
     (data / "train" / "ant" / "00.jpg").unlink()
-    natural_picture(np.random.default_rng(0), 200, 300).save(data / "train" / "bee" / "new.jpg")
-    natural_picture(np.random.default_rng(1), 210, 310).save(data / "val" / "cat" / "01.jpg")
+    natural_image(np.random.default_rng(0), 200, 300).save(data / "train" / "bee" / "new.jpg")
+    natural_image(np.random.default_rng(1), 210, 310).save(data / "val" / "cat" / "01.jpg")
     resumed = replace(config, resume=True)
     with pytest.raises(CheckpointError) as caught:
         train(resumed)
@@ -215,7 +215,7 @@ def test_fewer_epochs_than_are_done_are_refused(low: TrainConfig, tmp_path: Path
 
 
 def test_changed_settings_are_refused(low: TrainConfig, tmp_path: Path) -> None:
-    """What decides which pictures a run sees cannot change; the message says what it was."""
+    """What decides which images a run sees cannot change; the message says what it was."""
     config = replace(low, out=tmp_path / "run")
     stop(train, config, 2)
     with pytest.raises(ConfigError, match=r"was begun with seed = 0; a resumed run keeps that"):
@@ -232,7 +232,7 @@ def test_a_batch_too_large_for_the_rest_leaves_it(low: TrainConfig, tmp_path: Pa
     assert load(tmp_path / "run")["epoch"] == 3
 
 
-def test_another_batch_size_goes_on_at_the_same_picture(
+def test_another_batch_size_goes_on_at_the_same_image(
     low: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run may be resumed with another batch size: what is left of the epoch is cut anew, into 4 steps of 4."""

@@ -16,9 +16,9 @@ TINY = ("--model", "timm/test_resnet", "--batch-size", 8, "--train-res", "64@0,9
 
 
 @pytest.fixture(scope="module")
-def trained(cli: Any, pictures: Path, workplace: Path) -> Path:
+def trained(cli: Any, images: Path, workplace: Path) -> Path:
     """Return the run folder of a short training with one resolution switch."""
-    result = cli("train", "--data", pictures, *TINY, "--epochs", 2, "--out", "runs/low", "--json", "train.json")
+    result = cli("train", "--data", images, *TINY, "--epochs", 2, "--out", "runs/low", "--json", "train.json")
     assert result.returncode == 0, result.stderr
     assert "top-1" in result.stdout
     return workplace / "runs" / "low"
@@ -42,14 +42,14 @@ def records(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
 
 
-def test_train_leaves_a_whole_run_folder(trained: Path, pictures: Path) -> None:
+def test_train_leaves_a_whole_run_folder(trained: Path, images: Path) -> None:
     """Settings, records, checkpoints, results and plot are there and say what was asked for."""
     names = {path.name for path in trained.iterdir()}
     assert names == {
         ".lock", "best.pt", "config.toml", "curves.png", "data.npz", "last.pt", "records.jsonl", "results.json",
     }  # fmt: skip
     config = tomllib.loads((trained / "config.toml").read_text())
-    assert config["data"] == str(pictures)
+    assert config["data"] == str(images)
     assert (config["train_res"], config["test_res"], config["epochs"]) == ("64@0,96@1", 96, 2)
     epochs = [record for record in records(trained) if record["event"] == "epoch"]
     assert [(record["epoch"], record["step"], record["train_res"]) for record in epochs] == [(1, 5, 64), (2, 10, 96)]
@@ -101,11 +101,11 @@ def test_evaluate_sweeps_the_newest_run(cli: Any, finetuned: Path, workplace: Pa
     assert content["results"][2]["top1"] == after[1]["top1"]
 
 
-def test_evaluate_takes_weights_of_any_file(cli: Any, trained: Path, pictures: Path, workplace: Path) -> None:
+def test_evaluate_takes_weights_of_any_file(cli: Any, trained: Path, images: Path, workplace: Path) -> None:
     """The same tensors under --model and --weights, prefixed, give the same accuracy as the checkpoint."""
     state = torch.load(trained / "last.pt", weights_only=True)["state_dict"]
     torch.save({"model": {f"module.{name}": tensor for name, tensor in state.items()}}, workplace / "foreign.pth")
-    command = ("evaluate", "--data", pictures, "--test-res", 96, "--json", "foreign.json")
+    command = ("evaluate", "--data", images, "--test-res", 96, "--json", "foreign.json")
     result = cli(*command, "--model", "timm/test_resnet", "--weights", "foreign.pth", "--plot", "foreign.png")
     assert result.returncode == 0, result.stderr
     foreign = json.loads((workplace / "foreign.json").read_text())["results"][0]
@@ -113,9 +113,9 @@ def test_evaluate_takes_weights_of_any_file(cli: Any, trained: Path, pictures: P
     assert (foreign["top1"], foreign["top5"]) == (last["top1"], last["top5"])
 
 
-def test_a_preempted_run_says_how_to_go_on(cli: Any, pictures: Path, workplace: Path) -> None:
-    """SIGTERM ends a run with exit code 75 and the command that goes on with it; that command finishes the run."""
-    words = [sys.executable, "-m", "dali_fixres", "train", "--data", pictures, *TINY, "--epochs", 50]
+def test_a_preempted_run_says_how_to_go_on(cli: Any, images: Path, workplace: Path) -> None:
+    """SIGTERM ends a run with exit code 75 and the command that resumes it; that command finishes the run."""
+    words = [sys.executable, "-m", "dali_fixres", "train", "--data", images, *TINY, "--epochs", 50]
     with subprocess.Popen(
         [*map(str, words), "--out", "runs/part"], cwd=workplace, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
         text=True,
@@ -125,7 +125,7 @@ def test_a_preempted_run_says_how_to_go_on(cli: Any, pictures: Path, workplace: 
         process.send_signal(signal.SIGTERM)
         *_, last_line = process.stderr
     assert process.returncode == 75
-    said, _, command = last_line.strip().partition("; go on with: dali-fixres ")
+    said, _, command = last_line.strip().partition("; resume: dali-fixres ")
     assert said.startswith("stopped by SIGTERM after step ")
     step = torch.load(workplace / "runs" / "part" / "last.pt", weights_only=True)["step"]
     assert said.split()[-3] == f"{step},"
@@ -135,11 +135,11 @@ def test_a_preempted_run_says_how_to_go_on(cli: Any, pictures: Path, workplace: 
     assert torch.load(workplace / "runs" / "part" / "last.pt", weights_only=True)["epoch"] == 12
 
 
-def test_verify_has_an_exit_code(cli: Any, pictures: Path, tmp_path: Path) -> None:
+def test_verify_has_an_exit_code(cli: Any, images: Path, tmp_path: Path) -> None:
     """0 for good data; 1 and a list for data with broken files."""
-    good = cli("verify", pictures, folder=tmp_path)
+    good = cli("verify", images, folder=tmp_path)
     assert (good.returncode, good.stdout) == (0, "0 of 60 files cannot be read\n")
-    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    data = Path(shutil.copytree(images, tmp_path / "data"))
     victim = data / "val" / "ant" / "03.jpg"
     victim.write_bytes(victim.read_bytes()[:2000])
     bad = cli("verify", data, folder=tmp_path)
@@ -158,11 +158,11 @@ def test_demo_trains_without_any_flags_but_a_shorter_run(cli: Any, tmp_path: Pat
     assert tomllib.loads((run / "config.toml").read_text())["epochs"] == 1
 
 
-def test_preview_and_index_and_doctor_work(cli: Any, pictures: Path, workplace: Path) -> None:
+def test_preview_and_index_and_doctor_work(cli: Any, images: Path, workplace: Path) -> None:
     """The lesser commands do what their help says."""
-    assert cli("preview", "--data", pictures, "--num-images", 2, "--test-res", "64").returncode == 0
+    assert cli("preview", "--data", images, "--num-images", 2, "--test-res", "64").returncode == 0
     assert (workplace / "preview.png").stat().st_size > 10_000
-    result = cli("index", "--data", pictures, "--json", "index.json")
+    result = cli("index", "--data", images, "--json", "index.json")
     assert result.returncode == 0
     content = json.loads((workplace / "index.json").read_text())
     assert content["splits"]["train"]["num_images"] == 40

@@ -11,24 +11,22 @@ import pytest
 import torch
 from ranks import run_ranks
 
-from dali_fixres.checkpoint import load_checkpoint, rebuild
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.train import train
 from dali_fixres.config import EvaluateConfig, TrainConfig
 from dali_fixres.errors import CheckpointError, ConfigError, DataError, ModelError
-from dali_fixres.index import open_data
-from dali_fixres.plan import EvaluationPlan
-from dali_fixres.resolution import Resolution
+from dali_fixres.training.checkpoint import load_checkpoint, rebuild
 from pipelines import Loader
+from pipelines.dataset import open_dataset
+from pipelines.plan import EvalPlan
+from pipelines.resolution import Resolution
 
 
 @pytest.fixture(scope="module")
-def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of one epoch, of a network that knows four classes."""
     run = tmp_path_factory.mktemp("runs") / "trained"
-    train(
-        TrainConfig(data=pictures, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, lr=0.05, out=run)
-    )
+    train(TrainConfig(data=images, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, lr=0.05, out=run))
     return run
 
 
@@ -70,14 +68,14 @@ def test_all_settings_are_tested(config: EvaluateConfig, tmp_path: Path) -> None
 
 
 def test_looks_are_averaged_as_probabilities(
-    config: EvaluateConfig, trained: Path, pictures: Path, tmp_path: Path
+    config: EvaluateConfig, trained: Path, images: Path, tmp_path: Path
 ) -> None:
     """The network itself, run on the test crops and their mirror images, gives the saved outputs and the accuracy."""
     content = figures(replace(config, views="flip", save_outputs=tmp_path / "outputs"))
     built = rebuild(load_checkpoint(trained), trained)
-    index = open_data(pictures).index
-    with Loader(index, max_batch_size=20, normalisation=built.normalisation) as loader:
-        (batch,) = loader.run(EvaluationPlan(index, 20).batches(Resolution(64)))
+    dataset = open_dataset(images)
+    with Loader(dataset, max_batch_size=20, normalisation=built.normalisation) as loader:
+        (batch,) = loader.run(EvalPlan(dataset, 20).batches(Resolution(64)))
     network = built.network.eval()
     with torch.inference_mode():
         one, other = (network(images).softmax(dim=1) for images in (batch.images, batch.images.flip(3)))
@@ -103,22 +101,20 @@ def test_saved_outputs_are_the_networks(config: EvaluateConfig, trained: Path, t
     assert (array(folder, "logits").argmax(1) == array(folder, "labels")).sum() == content["results"][0]["num_top1"]
 
 
-def test_figures_of_saved_outputs_are_the_same(config: EvaluateConfig, pictures: Path, tmp_path: Path) -> None:
+def test_figures_of_saved_outputs_are_the_same(config: EvaluateConfig, images: Path, tmp_path: Path) -> None:
     """--from-outputs gives every figure again, throughput included, of all settings and without the run."""
     folder = tmp_path / "outputs"
     first = figures(replace(config, test_res="64,96", views="single,flip", save_outputs=folder))
     assert {path.name for path in folder.iterdir()} == {
         f"{side}px_0.875_{views}" for side in (64, 96) for views in ("single", "flip")
     }
-    again = EvaluateConfig(
-        from_outputs=folder, data=pictures, json=tmp_path / "again.json", plot=tmp_path / "again.png"
-    )
+    again = EvaluateConfig(from_outputs=folder, data=images, json=tmp_path / "again.json", plot=tmp_path / "again.png")
     assert figures(again) == first
 
 
-def test_processes_answer_what_one_answers(config: EvaluateConfig, pictures: Path, tmp_path: Path) -> None:
-    """Two processes, one unreadable picture and ten looks: the same counts and the same outputs as one process."""
-    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+def test_processes_answer_what_one_answers(config: EvaluateConfig, images: Path, tmp_path: Path) -> None:
+    """Two processes, one unreadable image and ten looks: the same counts and the same outputs as one process."""
+    data = Path(shutil.copytree(images, tmp_path / "data"))
     victim = data / "val" / "cat" / "02.jpg"
     victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
     found = {}
@@ -140,17 +136,17 @@ def test_processes_answer_what_one_answers(config: EvaluateConfig, pictures: Pat
             np.testing.assert_allclose(array(one, name), array(other, name), atol=1e-4)
 
 
-def subset(pictures: Path, root: Path, names: dict[str, str]) -> Path:
-    """Return a data set with some of the classes' test pictures, under other names."""
+def subset(images: Path, root: Path, names: dict[str, str]) -> Path:
+    """Return a data set with some of the classes' test images, under other names."""
     for name, other in names.items():
-        shutil.copytree(pictures / "val" / name, root / other)
+        shutil.copytree(images / "val" / name, root / other)
     return root
 
 
-def test_a_part_of_the_classes(config: EvaluateConfig, pictures: Path, tmp_path: Path) -> None:
+def test_a_part_of_the_classes(config: EvaluateConfig, images: Path, tmp_path: Path) -> None:
     """A checkpoint finds its classes by name; named by numbers with a map, they are the same; both ways to answer."""
-    by_name = subset(pictures, tmp_path / "by-name", {"bee": "bee", "dog": "dog"})
-    by_number = subset(pictures, tmp_path / "by-number", {"bee": "1", "dog": "3"})
+    by_name = subset(images, tmp_path / "by-name", {"bee": "bee", "dog": "dog"})
+    by_number = subset(images, tmp_path / "by-number", {"bee": "1", "dog": "3"})
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\ndog\n")
     folder = tmp_path / "outputs"
@@ -166,11 +162,9 @@ def test_a_part_of_the_classes(config: EvaluateConfig, pictures: Path, tmp_path:
     assert figures(saved)["results"][0]["num_top1"] == limited["num_top1"]
 
 
-def test_a_named_network_keeps_its_outputs(
-    config: EvaluateConfig, trained: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_a_named_network_keeps_its_outputs(config: EvaluateConfig, trained: Path, images: Path, tmp_path: Path) -> None:
     """With --class-map, weights of four outputs are loaded as they are to test on two classes."""
-    data = subset(pictures, tmp_path / "part", {"bee": "bee", "dog": "dog"})
+    data = subset(images, tmp_path / "part", {"bee": "bee", "dog": "dog"})
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\ndog\n")
     torch.save(load_checkpoint(trained).state_dict, tmp_path / "weights.pth")
@@ -182,11 +176,11 @@ def test_a_named_network_keeps_its_outputs(
         evaluate(replace(named, class_map=names))
 
 
-def test_real_labels(config: EvaluateConfig, trained: Path, pictures: Path, tmp_path: Path) -> None:
-    """A picture is right if its answer is among its labels, and left out if it has none; saved outputs agree."""
+def test_real_labels(config: EvaluateConfig, trained: Path, images: Path, tmp_path: Path) -> None:
+    """An image is right if its answer is among its labels, and left out if it has none; saved outputs agree."""
     data = tmp_path / "data"
     numbers = {}
-    for number, path in enumerate(sorted((pictures / "val").glob("*/*.jpg")), start=1):
+    for number, path in enumerate(sorted((images / "val").glob("*/*.jpg")), start=1):
         official = data / "val" / path.parent.name / f"ILSVRC2012_val_{number:08}.JPEG"
         official.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, official)
@@ -204,11 +198,11 @@ def test_real_labels(config: EvaluateConfig, trained: Path, pictures: Path, tmp_
     assert trained.is_dir()
 
 
-def test_before_is_of_the_same_data(config: EvaluateConfig, pictures: Path, tmp_path: Path) -> None:
+def test_before_is_of_the_same_data(config: EvaluateConfig, images: Path, tmp_path: Path) -> None:
     """An earlier result is drawn beside; one of other data, or a file of another kind, is refused."""
     figures(config)
     evaluate(replace(config, before=config.json, json=None))
-    other = subset(pictures, tmp_path / "part", {"bee": "bee", "dog": "dog"})
+    other = subset(images, tmp_path / "part", {"bee": "bee", "dog": "dog"})
     with pytest.raises(ConfigError, match=r"^--before .*figures\.json is of another data set"):
         evaluate(replace(config, before=config.json, data=other))
     (tmp_path / "other.json").write_text('{"results": [{"test_res": 64}]}')
@@ -216,15 +210,15 @@ def test_before_is_of_the_same_data(config: EvaluateConfig, pictures: Path, tmp_
         evaluate(replace(config, before=tmp_path / "other.json"))
 
 
-def test_what_cannot_be_saved_or_read(config: EvaluateConfig, pictures: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_saved_or_read(config: EvaluateConfig, images: Path, tmp_path: Path) -> None:
     """A folder with other things, one without outputs, and outputs of other data or of another length are refused."""
     folder = tmp_path / "outputs"
     evaluate(replace(config, save_outputs=folder))
     with pytest.raises(ConfigError, match=r"--save-outputs .*outputs is there already and not empty"):
         evaluate(replace(config, save_outputs=folder))
     with pytest.raises(DataError, match="holds no outputs"):
-        evaluate(EvaluateConfig(from_outputs=pictures))
-    other = subset(pictures, tmp_path / "part", {"bee": "bee", "dog": "dog"})
+        evaluate(EvaluateConfig(from_outputs=images))
+    other = subset(images, tmp_path / "part", {"bee": "bee", "dog": "dog"})
     with pytest.raises(DataError, match="holds outputs of another data set"):
         evaluate(EvaluateConfig(from_outputs=folder, data=other))
     np.save(folder / "labels.npy", array(folder, "labels")[:-1])
@@ -243,9 +237,9 @@ def test_outputs_of_two_networks(config: EvaluateConfig, trained: Path, tmp_path
         evaluate(EvaluateConfig(from_outputs=tmp_path / "outputs"))
 
 
-def test_classes_that_do_not_fit(config: EvaluateConfig, pictures: Path, tmp_path: Path) -> None:
+def test_classes_that_do_not_fit(config: EvaluateConfig, images: Path, tmp_path: Path) -> None:
     """A class that the checkpoint does not know, and a map of another network, are refused with numbers and names."""
-    data = subset(pictures, tmp_path / "part", {"bee": "bee", "dog": "wolf"})
+    data = subset(images, tmp_path / "part", {"bee": "bee", "dog": "wolf"})
     with pytest.raises(
         CheckpointError, match=r"knows the 4 classes ant, bee, cat …, and .* has the 2 classes bee, wolf"
     ):
@@ -255,9 +249,9 @@ def test_classes_that_do_not_fit(config: EvaluateConfig, pictures: Path, tmp_pat
         evaluate(replace(config, data=data, class_map=tmp_path / "names.txt"))
 
 
-def test_sizes_are_tried_before_the_first_picture(config: EvaluateConfig, pictures: Path, tmp_path: Path) -> None:
+def test_sizes_are_tried_before_the_first_image(config: EvaluateConfig, images: Path, tmp_path: Path) -> None:
     """One size of a sweep that the network cannot take stops it at once, with sizes that it takes."""
-    vit = replace(config, checkpoint=None, model="timm/test_vit", data=pictures, test_res="64,100")
-    with pytest.raises(ModelError, match=r"cannot take pictures of 100 px: .*; it takes .*96.* px"):
+    vit = replace(config, checkpoint=None, model="timm/test_vit", data=images, test_res="64,100")
+    with pytest.raises(ModelError, match=r"cannot take images of 100 px: .*; it takes .*96.* px"):
         evaluate(replace(vit, save_outputs=tmp_path / "outputs"))
     assert list(tmp_path.iterdir()) == []

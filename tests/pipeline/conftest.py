@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dali_fixres.index import Index, open_data
+from pipelines.dataset import Dataset, open_dataset
 
 
 @pytest.fixture
-def index(pictures: Path) -> Index:
-    """Return the index of the small data set: 40 training and 20 test pictures."""
-    return open_data(pictures).index
+def dataset(images: Path) -> Dataset:
+    """Return the index of the small data set: 40 training and 20 test images."""
+    return open_dataset(images)

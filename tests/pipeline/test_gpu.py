@@ -1,4 +1,4 @@
-"""The loader on a GPU: the same pictures, batches that nothing overwrites, no waiting of the host, damaged files."""
+"""The loader on a GPU: the same images, batches that nothing overwrites, no waiting of the host, damaged files."""
 
 import shutil
 from itertools import chain
@@ -9,22 +9,24 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from dali_fixres import training as loop
-from dali_fixres.batch import Batch, BatchPlan
-from dali_fixres.commands.decoding import trials_of
 from dali_fixres.errors import UnreadableError
-from dali_fixres.index import Index, open_data
-from dali_fixres.metrics import Tally
-from dali_fixres.optim import LearningRate, build_optimizer
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
-from dali_fixres.report.progress import Bar, Reporter
-from dali_fixres.resolution import Resolution, Schedule
-from pipelines import Decoding, Loader
+from dali_fixres.evaluation.metrics import EpochStatistics
+from dali_fixres.runtime.decoding import trials_of
+from dali_fixres.runtime.progress import Bar, Reporter
+from dali_fixres.training import loop
+from dali_fixres.training.optimizer import LearningRate, build_optimizer
+from pipelines import Loader
+from pipelines.batch import Batch
+from pipelines.dali.decoding import Decoding
+from pipelines.dataset import Dataset, open_dataset
+from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.resolution import Resolution, Schedule
 
 CUDA = "cuda"
 
 ONE_OF_255 = 1 / (255 * 0.225)
-"""In normalised pictures."""
+"""In normalised images."""
 
 pytestmark = pytest.mark.gpu
 
@@ -35,10 +37,10 @@ def decoding() -> Decoding:
     return trials_of(torch.device(CUDA), Reporter(quiet=True)).choice.decoding
 
 
-def training(index: Index, num_epochs: int) -> list[BatchPlan]:
+def training(dataset: Dataset, num_epochs: int) -> list[BatchPlan]:
     """Return training plans whose resolution changes with every epoch, and back."""
     schedule = Schedule.parse(",".join(f"{96 if epoch % 2 else 224}@{epoch}" for epoch in range(num_epochs)))
-    plan = TrainPlan(index, AUGMENTATIONS["train"], schedule, batch_size=8)
+    plan = TrainPlan(dataset, AUGMENTATIONS["train"], schedule, batch_size=8)
     return list(chain.from_iterable(plan.epoch(epoch) for epoch in range(num_epochs)))
 
 
@@ -54,29 +56,29 @@ def num_wrong(batch: Batch, expected: torch.Tensor) -> torch.Tensor:
     return (~((batch.images - expected).abs() <= 6 * ONE_OF_255)).sum()
 
 
-def on_cpu(index: Index, plans: list[BatchPlan]) -> list[torch.Tensor]:
-    """Return the CPU's pictures."""
-    with Loader(index, max_batch_size=20) as loader:
+def on_cpu(dataset: Dataset, plans: list[BatchPlan]) -> list[torch.Tensor]:
+    """Return the CPU's images."""
+    with Loader(dataset, max_batch_size=20) as loader:
         return [batch.images for batch in loader.run(plans)]
 
 
-def test_the_chosen_decoding_gives_the_cpus_pictures(index: Index, decoding: Decoding) -> None:
+def test_the_chosen_decoding_gives_the_cpus_images(dataset: Dataset, decoding: Decoding) -> None:
     """Training crops and test crops, decoded the way that was chosen, are the CPU's but for rounding."""
-    plans = [*training(index, 2), *EvaluationPlan(index, batch_size=8).batches(Resolution(320))]
-    with Loader(index, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
-        for expected, batch in zip(on_cpu(index, plans), loader.run(plans), strict=True):
+    plans = [*training(dataset, 2), *EvalPlan(dataset, batch_size=8).batches(Resolution(320))]
+    with Loader(dataset, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
+        for expected, batch in zip(on_cpu(dataset, plans), loader.run(plans), strict=True):
             assert (batch.images.float().cpu() - expected).abs().mean().item() <= ONE_OF_255
 
 
-def test_a_batch_is_never_overwritten_while_it_is_read(index: Index, decoding: Decoding) -> None:
+def test_a_batch_is_never_overwritten_while_it_is_read(dataset: Dataset, decoding: Decoding) -> None:
     """Batches read late on a busy stream, then poisoned and freed, are what they were; so is one held all along."""
-    plans = training(index, 8)
-    with Loader(index, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
+    plans = training(dataset, 8)
+    with Loader(dataset, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
         expected = []
         for batch in loader.run(plans):
             expected.append(batch.images.clone())
             torch.cuda.synchronize()
-    with Loader(index, max_batch_size=8, device=CUDA, decoding=decoding, prefetch=3) as loader:
+    with Loader(dataset, max_batch_size=8, device=CUDA, decoding=decoding, prefetch=3) as loader:
         held: Batch | None = None
         wrong = torch.zeros((), dtype=torch.int64, device=CUDA)
         for number, batch in enumerate(loader.run(plans)):
@@ -96,7 +98,7 @@ def test_a_batch_is_never_overwritten_while_it_is_read(index: Index, decoding: D
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_step_never_makes_the_host_wait_for_the_gpu(
-    index: Index, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the loader's batch to the optimiser's step, also where the resolution changes, torch never waits."""
     monkeypatch.setattr(loop, "LOOK_EVERY_S", 1e9)  # looks at the loss do wait, once a second
@@ -113,9 +115,9 @@ def test_a_step_never_makes_the_host_wait_for_the_gpu(
         label_smoothing=0.1,
         clip_grad=None,
     )
-    plans = training(index, 4)
-    with Loader(index, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
-        meter = loop.Meter(Bar("", 1, Console(quiet=True), live=None), Tally())
+    plans = training(dataset, 4)
+    with Loader(dataset, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
+        meter = loop.EpochMeter(Bar("", 1, Console(quiet=True), live=None), EpochStatistics())
         assert list(loop.train(learner, loader.run(plans[:5]), 0, meter)) == [1, 2, 3, 4, 5]
         batches = loader.run(plans)
         torch.cuda.set_sync_debug_mode("error")
@@ -125,34 +127,34 @@ def test_a_step_never_makes_the_host_wait_for_the_gpu(
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_damaged_file_spoils_no_other_picture(tmp_path: Path, pictures: Path, decoding: Decoding) -> None:
-    """A truncated file stops the batch, or passes for a picture; `unreadable` names it, and all others are right."""
-    index = copied(pictures, tmp_path / "damaged")
-    plan = EvaluationPlan(index, batch_size=20)
+def test_a_damaged_file_spoils_no_other_image(tmp_path: Path, images: Path, decoding: Decoding) -> None:
+    """A truncated file stops the batch, or passes for an image; `unreadable` names it, and all others are right."""
+    dataset = copied(images, tmp_path / "damaged")
+    plan = EvalPlan(dataset, batch_size=20)
     victim = int(plan.rows[7])
-    content = index.path(victim).read_bytes()
-    index.path(victim).write_bytes(content[: len(content) // 2])
+    content = dataset.path(victim).read_bytes()
+    dataset.path(victim).write_bytes(content[: len(content) // 2])
     plans = list(plan.batches(Resolution(128)))
-    with Loader(index, max_batch_size=20, device=CUDA, decoding=decoding) as loader:
+    with Loader(dataset, max_batch_size=20, device=CUDA, decoding=decoding) as loader:
         assert loader.unreadable(plans).keys() == {victim}
         stopped_by: set[int] = set()
         try:
             (batch,) = loader.run(plans)
         except UnreadableError as error:
-            stopped_by = set(error.pictures)
+            stopped_by = set(error.images)
         if stopped_by:
             assert stopped_by == {victim}
-            rest = EvaluationPlan(index, batch_size=20, unreadable=frozenset({victim}))
+            rest = EvalPlan(dataset, batch_size=20, unreadable=frozenset({victim}))
             (batch,) = loader.run(list(rest.batches(Resolution(128))))
-    whole = copied(pictures, tmp_path / "whole")
-    (expected,) = on_cpu(whole, list(EvaluationPlan(whole, batch_size=20).batches(Resolution(128))))
+    whole = copied(images, tmp_path / "whole")
+    (expected,) = on_cpu(whole, list(EvalPlan(whole, batch_size=20).batches(Resolution(128))))
     found = batch.images.float().cpu()[batch.ids != victim]
     difference = (found - expected[plan.rows != victim]).abs().mean(dim=(1, 2, 3))
     assert len(difference) == 19
     assert difference.max().item() <= ONE_OF_255
 
 
-def copied(pictures: Path, folder: Path) -> Index:
+def copied(images: Path, folder: Path) -> Dataset:
     """Return the index of a copy of the small data set."""
-    shutil.copytree(pictures, folder)
-    return open_data(folder).index
+    shutil.copytree(images, folder)
+    return open_dataset(folder)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from dali_fixres.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
-from dali_fixres.colour import Normalisation
 from dali_fixres.errors import CheckpointError, SaveError, TrainingDivergedError
-from dali_fixres.frechet import Frechet
-from dali_fixres.metrics import Tally
+from dali_fixres.evaluation.metrics import EpochStatistics
 from dali_fixres.models import ModelSpec, build_model, insert_mapping
+from dali_fixres.models.frechet_distribution import Frechet
+from dali_fixres.training.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
+from pipelines.plan.colour import Normalisation
 
 ARCHITECTURE = ModelSpec("timm/test_resnet", 3, ("drop_rate=0.1",))
 """A network of timm's for tests: half a million parameters."""
@@ -51,7 +51,7 @@ def checkpoint(network: torch.nn.Module) -> Checkpoint:
         epoch=3,
         global_batch=31,
         num_done=640,
-        tally=Tally(loss_sum=1234.5, num_images=640, seconds=12.25, waited_s=0.5),
+        statistics=EpochStatistics(loss_sum=1234.5, num_images=640, seconds=12.25, waited_s=0.5),
         step=93,
         optimizer=state,
         unreadable={17: "empty file", 2: "cut \u2014 off"},
@@ -188,7 +188,7 @@ NO_ROOM = """
 import resource, sys
 from dataclasses import replace
 from pathlib import Path
-from dali_fixres.checkpoint import load_checkpoint, save_checkpoint
+from dali_fixres.training.checkpoint import load_checkpoint, save_checkpoint
 from dali_fixres.errors import SaveError
 
 source, path = map(Path, sys.argv[1:])
@@ -276,7 +276,7 @@ def test_a_cut_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
             load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["classes", "model", "normalisation", "optimizer", "num_done", "tally"])
+@pytest.mark.parametrize("name", ["classes", "model", "normalisation", "optimizer", "num_done", "statistics"])
 def test_a_checkpoint_that_lacks_a_part(checkpoint: Checkpoint, name: str, tmp_path: Path) -> None:
     """A checkpoint without one of its parts is refused, and the part is named."""
     path = tmp_path / "last.pt"
@@ -294,12 +294,12 @@ def test_a_checkpoint_that_lacks_a_part(checkpoint: Checkpoint, name: str, tmp_p
     "part",
     [
         {"normalisation": [0.5, 0.5]},
-        {"tally": {"loss_sum": 1.0, "pictures": 3}},
-        {"tally": 3},
+        {"statistics": {"loss_sum": 1.0, "images": 3}},
+        {"statistics": 3},
         {"model": None},
         {"model": {"name": "resnet18", "num_classes": 3, "args": (), "frechet": 1}},
     ],
-    ids=["normalisation", "tally", "tally-number", "model", "model-mapping"],
+    ids=["normalisation", "statistics", "tally-number", "model", "model-mapping"],
 )
 def test_parts_of_another_form(checkpoint: Checkpoint, part: dict[str, Any], tmp_path: Path) -> None:
     """A part of another type than a checkpoint's is refused."""

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dali_fixres.classes import ClassMap, map_classes, read_names
 from dali_fixres.errors import ConfigError
+from dali_fixres.evaluation.class_map import ClassMap, map_classes, read_names
 
 NAMES = ("n01", "n02", "n03", "n04")
 
@@ -42,7 +42,7 @@ def test_an_unknown_class_is_named() -> None:
 
 
 def test_two_classes_of_one_output_are_refused() -> None:
-    """A name and a number may mean the same output, and pictures of one would count as the other's."""
+    """A name and a number may mean the same output, and images of one would count as the other's."""
     with pytest.raises(ConfigError, match=r"the classes n02 and 1 of the data are both output 1 by names.txt"):
         map_classes(NAMES, ("n02", "1"), "names.txt")
 

@@ -2,8 +2,8 @@ import time
 
 import pytest
 
-from dali_fixres.checkpoint import CheckpointClock
-from dali_fixres.processes import local_rank, num_local, num_processes, num_restarts
+from dali_fixres.training.checkpoint import CheckpointClock
+from pipelines.processes import local_rank, num_local, num_processes, num_restarts
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional as tv
 
-from dali_fixres.colour import IMAGENET, Normalisation, jitter_and_normalise
+from pipelines.plan.colour import IMAGENET, Normalisation, jitter_and_normalise
 
 Floats = NDArray[np.float64]
 
 PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-"""Leaves pictures in 0-1."""
+"""Leaves images in 0-1."""
 
 MID_TONES = np.random.default_rng(0).uniform(70, 150, (500, 3))
 """Colours that no jitter of 0.3 takes out of 0-255, so that torchvision clips nothing."""
@@ -23,9 +23,9 @@ def _apply(colours: Floats, jitter: tuple[float, float, float], normalisation: N
 
 
 def _torchvision(adjust: str, colours: Floats, factor: float) -> Floats:
-    """Adjust colours with torchvision on a picture of floats in 0-1."""
-    picture = torch.from_numpy(colours.T[:, :, None] / 255)
-    adjusted: torch.Tensor = getattr(tv, f"adjust_{adjust}")(picture, factor)
+    """Adjust colours with torchvision on an image of floats in 0-1."""
+    image = torch.from_numpy(colours.T[:, :, None] / 255)
+    adjusted: torch.Tensor = getattr(tv, f"adjust_{adjust}")(image, factor)
     assert adjusted.min() > 0
     assert adjusted.max() < 1
     numbers: Floats = adjusted[:, :, 0].numpy().T
@@ -46,7 +46,7 @@ def test_imagenet_literals() -> None:
 
 
 def test_form() -> None:
-    """There is one 3 by 4 map of float32 per picture, each from its own factors."""
+    """There is one 3 by 4 map of float32 per image, each from its own factors."""
     jitter = np.array([[1, 1, 1], [1.2, 0.9, 0.8], [0.7, 1.3, 1]])
     maps = jitter_and_normalise(jitter, IMAGENET)
     assert maps.shape == (3, 3, 4)
@@ -87,8 +87,8 @@ def test_contrast_turns_about_the_grey_of_the_mean(factor: float) -> None:
     np.testing.assert_allclose(_apply(MID_TONES, (1, factor, 1), IMAGENET), expected, atol=1e-5)
 
 
-def test_contrast_is_torchvisions_for_a_picture_of_that_grey() -> None:
-    """For a picture whose own mean grey is the normalisation's, contrast is torchvision's adjust_contrast."""
+def test_contrast_is_torchvisions_for_an_image_of_that_grey() -> None:
+    """For an image whose own mean grey is the normalisation's, contrast is torchvision's adjust_contrast."""
     grey = MID_TONES @ np.array([0.2989, 0.587, 0.114])
     level = float(grey.mean() / 255)
     normalisation = Normalisation(mean=(level, level, level), std=(1.0, 1.0, 1.0))

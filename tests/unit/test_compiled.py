@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dali_fixres.compiled import compiled
+from dali_fixres.training.compile import compiled
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dali_fixres.colour import IMAGENET, Normalisation
 from dali_fixres.config import (
     AnalyzeConfig,
     Config,
@@ -26,7 +25,8 @@ from dali_fixres.config import (
 )
 from dali_fixres.config.stages import Policy
 from dali_fixres.errors import ConfigError, UserError
-from dali_fixres.resolution import Resolution
+from pipelines.plan.colour import IMAGENET, Normalisation
+from pipelines.resolution import Resolution
 
 Build = Callable[..., Config]
 
@@ -69,7 +69,7 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.chdir(tmp_path)
     config = FinetuneConfig(
         test_res=160,
-        data=Path("pictures"),
+        data=Path("images"),
         checkpoint=Path("/runs/one"),
         mean=(0.1, 0.2, 0.3),
         model_arg=("a=1", "b=2"),
@@ -83,7 +83,7 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
     stored = config.stored()
     assert not {"out", "json", "config", "resume", "accept_changed_data"} & set(stored)
     assert not {"lr", "train_res", "std", "workers", "crop_ratio"} & set(stored)
-    assert stored["data"] == str(tmp_path / "pictures")
+    assert stored["data"] == str(tmp_path / "images")
     assert stored["checkpoint"] == "/runs/one"
     assert (stored["mean"], stored["model_arg"]) == ([0.1, 0.2, 0.3], ["a=1", "b=2"])
     assert (stored["test_res"], stored["policy"], stored["augmentation"]) == (160, "classifier", "v2")
@@ -228,7 +228,7 @@ def test_text_with_a_control_character_survives_toml() -> None:
 def test_config_files_take_dashes_or_underscores(tmp_path: Path) -> None:
     """A key is a flag without its leading dashes, written either way."""
     path = tmp_path / "mine.toml"
-    path.write_text('train-res = "128"\nbatch_size = 8  # pictures\n')
+    path.write_text('train-res = "128"\nbatch_size = 8  # images\n')
     assert read_toml(path, {"train_res", "batch_size", "lr"}) == {"train_res": "128", "batch_size": 8}
 
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from dali_fixres.demo import CLASS_NAMES, NUM_CLASSES, ensure_demo_data
-from dali_fixres.demo.draw import draw_picture
+from dali_fixres.demo.draw import draw_image
 
 
 class Made(NamedTuple):
-    """A finished set of 20 + 10 pictures of seed 3, and what its maker told of its progress."""
+    """A finished set of 20 + 10 images of seed 3, and what its maker told of its progress."""
 
     folder: Path
     progress: list[tuple[int, int]]
@@ -47,20 +47,20 @@ def test_layout_and_counts(made: Made) -> None:
     assert "version: 1\nseed: 3\n" in readme
 
 
-def test_progress_counts_up_to_all_pictures(made: Made) -> None:
-    """Progress is told picture counts that go up and end with all of them."""
+def test_progress_counts_up_to_all_images(made: Made) -> None:
+    """Progress is told image counts that go up and end with all of them."""
     assert made.progress in ([(16, 30), (30, 30)], [(14, 30), (30, 30)])  # either worker may be first
 
 
-def test_pictures_are_jpegs_of_natural_sizes(made: Made) -> None:
+def test_images_are_jpegs_of_natural_sizes(made: Made) -> None:
     """Every file decodes as an RGB JPEG with a shorter side of 260 to 420, and sizes vary."""
     sizes = set()
     for path in made.folder.rglob("*.jpg"):
-        with Image.open(path) as picture:
-            picture.load()
-            assert (picture.format, picture.mode) == ("JPEG", "RGB")
-            assert 260 <= min(picture.size) <= 420
-            sizes.add(picture.size)
+        with Image.open(path) as image:
+            image.load()
+            assert (image.format, image.mode) == ("JPEG", "RGB")
+            assert 260 <= min(image.size) <= 420
+            sizes.add(image.size)
     assert len(sizes) > 3
 
 
@@ -74,11 +74,11 @@ def test_default_folder_and_same_bytes_for_any_workers(
     assert digests(folder) == digests(made.folder)
 
 
-def test_seed_split_and_number_each_change_the_picture() -> None:
-    """A picture is the same for the same seed, split and number, and another if any of them is another."""
-    pictures = [draw_picture(*key).tobytes() for key in ((3, "train", 1), (4, "train", 1), (3, "val", 1))]
-    assert len({*pictures, draw_picture(3, "train", 11).tobytes()}) == 4
-    assert draw_picture(3, "train", 1).tobytes() == pictures[0]
+def test_seed_split_and_number_each_change_the_image() -> None:
+    """An image is the same for the same seed, split and number, and another if any of them is another."""
+    images = [draw_image(*key).tobytes() for key in ((3, "train", 1), (4, "train", 1), (3, "val", 1))]
+    assert len({*images, draw_image(3, "train", 11).tobytes()}) == 4
+    assert draw_image(3, "train", 1).tobytes() == images[0]
 
 
 def test_second_call_writes_nothing(made: Made) -> None:
@@ -117,7 +117,7 @@ def test_making_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 def test_unwritable_place_names_path_and_next_step(tmp_path: Path) -> None:
     """A place that cannot be written is an OSError that names it and the way out."""
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OSError, match=r"cannot write the demo pictures to .*file/set.*set DALI_FIXRES_CACHE"):
+    with pytest.raises(OSError, match=r"cannot write the demo images to .*file/set.*set DALI_FIXRES_CACHE"):
         ensure_demo_data(tmp_path / "file" / "set", num_train=20, num_val=10)
 
 
@@ -131,7 +131,7 @@ def test_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seed", "num_val"), [(-1, 10), (0, NUM_CLASSES - 1)])
 def test_values_out_of_range(tmp_path: Path, seed: int, num_val: int) -> None:
-    """A negative seed, or fewer pictures than classes, is refused before anything is made."""
+    """A negative seed, or fewer images than classes, is refused before anything is made."""
     with pytest.raises(ValueError, match=r"Found: "):
         ensure_demo_data(tmp_path / "set", seed=seed, num_train=20, num_val=num_val)
     assert list(tmp_path.iterdir()) == []

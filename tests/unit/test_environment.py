@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dali_fixres.report.environment import environment
+from dali_fixres.runtime.environment import environment
 
 
 def test_driver_is_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,14 +24,14 @@ def test_an_interruption_is_neither() -> None:
     assert not issubclass(Interrupted, UserError | RunError)
 
 
-def test_unreadable_pictures_are_named() -> None:
-    """The first picture is named with what is wrong with it, others are counted, and all are kept by row."""
+def test_unreadable_images_are_named() -> None:
+    """The first image is named with what is wrong with it, others are counted, and all are kept by row."""
     one = {7: (Path("/data/a.jpg"), "empty file")}
     error = UnreadableError(one)
     assert str(error) == "cannot decode /data/a.jpg: empty file; mend or remove it and run again"
     both = UnreadableError(one | {3: (Path("/data/b.jpg"), "cut")})
     assert str(both) == "cannot decode /data/a.jpg: empty file (and 1 more); mend or remove it and run again"
-    assert both.pictures == {7: (Path("/data/a.jpg"), "empty file"), 3: (Path("/data/b.jpg"), "cut")}
+    assert both.images == {7: (Path("/data/a.jpg"), "empty file"), 3: (Path("/data/b.jpg"), "cut")}
     assert isinstance(error, DataError)
 
 

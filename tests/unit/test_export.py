@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models as tv
 
-from dali_fixres.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dali_fixres.colour import Normalisation
 from dali_fixres.commands.export import export
 from dali_fixres.config import ExportConfig
 from dali_fixres.errors import CheckpointError, ConfigError, ModelError
-from dali_fixres.metrics import Accuracy, Tally
+from dali_fixres.evaluation.metrics import Accuracy, EpochStatistics
 from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.models.onnx import require_onnx, write_onnx
-from dali_fixres.resolution import Resolution
-from dali_fixres.runs import RunFolder
+from dali_fixres.runtime.run_folder import RunFolder
+from dali_fixres.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pipelines.plan.colour import Normalisation
+from pipelines.resolution import Resolution
 
 CLASSES = ("ant", "bee", "snow 雪")
 
@@ -35,8 +35,8 @@ def run(folder: Path, name: str, args: tuple[str, ...] = (), side: int = 64) -> 
     checkpoint = Checkpoint(
         command="finetune", model=ModelSpec(name, len(CLASSES), args), state_dict=network.state_dict(),
         normalisation=Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)), classes=CLASSES, fingerprint="f" * 64,
-        train_res=48, test_res=side, crop_ratio=0.9, config={"data": "/home/me/pictures", "epochs": 2, "policy": "all"},
-        epoch=2, global_batch=8, num_done=0, tally=Tally(), step=10, optimizer={}, unreadable={}, top1=50.0,
+        train_res=48, test_res=side, crop_ratio=0.9, config={"data": "/home/me/images", "epochs": 2, "policy": "all"},
+        epoch=2, global_batch=8, num_done=0, statistics=EpochStatistics(), step=10, optimizer={}, unreadable={}, top1=50.0,
         best_top1=50.0,
     )  # fmt: skip
     folder.mkdir()
@@ -48,10 +48,10 @@ def run(folder: Path, name: str, args: tuple[str, ...] = (), side: int = 64) -> 
 
 
 def answers(network: nn.Module, side: int = 64) -> torch.Tensor:
-    """Return what a network says of two random pictures."""
-    pictures = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(5))
+    """Return what a network says of two random images."""
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        out: torch.Tensor = network.eval()(pictures)
+        out: torch.Tensor = network.eval()(images)
     return out
 
 
@@ -119,8 +119,8 @@ def test_the_card(tmp_path: Path) -> None:
     for line in (
         "# timm/test_resnet, trained at 48 px, fixed for 64 px", "| trained at | 48 px |", "| fixed for | 64 px |",
         "| mean | 0.5, 0.4, 0.3 |", "| standard deviation | 0.2, 0.25, 0.3 |", f"| data fingerprint | `{'f' * 64}` |",
-        "| test pictures | shorter side 71 px (bilinear, antialiased), central 64 x 64 px (crop ratio 0.9) |",
-        'data = "pictures"', "epochs = 2",
+        "| test images | shorter side 71 px (bilinear, antialiased), central 64 x 64 px (crop ratio 0.9) |",
+        'data = "images"', "epochs = 2",
     ):  # fmt: skip
         assert line in card.splitlines()
     assert "| 48 | 40.00 | 100.00 | 40 |\n| 64 | 50.00 | 100.00 | 40 |\n" in card
@@ -150,7 +150,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_onnx_takes_any_batch(tmp_path: Path) -> None:
-    """Onnxruntime gives the network's answers for batches of one, three and five pictures."""
+    """Onnxruntime gives the network's answers for batches of one, three and five images."""
     from onnxruntime import InferenceSession  # noqa: PLC0415
 
     folder, network = run(tmp_path / "run", "timm/test_resnet")
@@ -162,11 +162,11 @@ def test_onnx_takes_any_batch(tmp_path: Path) -> None:
     assert (images.name, images.shape[1:]) == ("images", [3, 64, 64])
     assert not isinstance(images.shape[0], int)
     for number in (1, 3, 5):
-        pictures = torch.randn(number, 3, 64, 64, generator=torch.Generator().manual_seed(9))
-        (logits,) = session.run(None, {"images": pictures.numpy()})
+        images = torch.randn(number, 3, 64, 64, generator=torch.Generator().manual_seed(9))
+        (logits,) = session.run(None, {"images": images.numpy()})
         with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(logits), network(pictures), rtol=0, atol=1e-4)
-    assert "`model.onnx` takes normalised pictures" in (tmp_path / "out" / "README.md").read_text()
+            torch.testing.assert_close(torch.from_numpy(logits), network(images), rtol=0, atol=1e-4)
+    assert "`model.onnx` takes normalised images" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_onnx_of_a_transformer(tmp_path: Path) -> None:

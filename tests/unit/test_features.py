@@ -8,15 +8,15 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from dali_fixres.batch import Batch
 from dali_fixres.errors import ModelError
-from dali_fixres.features import FeatureEpoch, Rounds, _kept, collect_features
-from dali_fixres.report.progress import Bar
-from dali_fixres.resolution import Resolution
+from dali_fixres.finetuning.features import FeatureEpoch, Rounds, _kept, collect_features
+from dali_fixres.runtime.progress import Bar
+from pipelines.batch import Batch
+from pipelines.resolution import Resolution
 
 
 class Scaled(nn.Module):
-    """Pooled pictures, times a number, before a classifier."""
+    """Pooled images, times a number, before a classifier."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Scaled(nn.Module):
 
 
 def batches() -> Iterator[Batch]:
-    """Yield two batches of two pictures, all ones."""
+    """Yield two batches of two images, all ones."""
     for first in (0, 2):
         yield Batch(torch.ones(2, 3, 8, 8), torch.tensor([0, 1]), np.arange(first, first + 2), Resolution(32))
 
@@ -41,7 +41,7 @@ def rounds() -> Rounds:
 
 
 def test_features_are_found_by_row() -> None:
-    """Each picture's features and label lie where its row of the index says."""
+    """Each image's features and label lie where its row of the data set says."""
     network = Scaled(0.5)
     bank = collect_features(network, network.classifier, [batches()], (4, 4), rounds(), 1.0)
     features, labels, here = bank.find(0, torch.tensor([3, 0]))

@@ -60,34 +60,34 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) 
 
 def test_training_is_told_all_of_its_own_flags() -> None:
     """Every field of `train` is taken over, but for what belongs to one call, and for what it tests at."""
-    told: dict[str, Any] = {
+    given: dict[str, Any] = {
         "train_res": "96@0,128@2", "epochs": 7, "lr": 0.3, "batch_size": 5, "model": "resnet18", "repeats": 5,
         "jitter": 0.1, "seed": 3, "strict": True, "sync_bn": True, "accept_changed_data": True,
         "compile": True,
-        "data": Path("pictures"),
+        "data": Path("images"),
     }  # fmt: skip
-    config = FixresConfig(**told, test_res="192", json=Path("x.json"), config=Path("x.toml"), finetune_epochs=2)
-    assert config.training(HERE, resume=True) == TrainConfig(**told, out=HERE, resume=True)
+    config = FixresConfig(**given, test_res="192", json=Path("x.json"), config=Path("x.toml"), finetune_epochs=2)
+    assert config.training(HERE, resume=True) == TrainConfig(**given, out=HERE, resume=True)
 
 
 def test_tuning_has_its_own_epochs_and_rate() -> None:
     """Data, machine and batch are those of all stages; training's epochs, rate and decay are not tuning's."""
     config = FixresConfig(
-        data=Path("pictures"), model="resnet18", epochs=7, lr=0.3, weight_decay=0.5, batch_size=5, seed=3,
+        data=Path("images"), model="resnet18", epochs=7, lr=0.3, weight_decay=0.5, batch_size=5, seed=3,
         finetune_epochs=2, finetune_lr=0.01, method="one-pass", augmentation="v1", policy="classifier",
         checkpoint_every="3min",
     )  # fmt: skip
     assert config.tuning(HERE, 192, Path("out"), resume=False) == FinetuneConfig(
-        data=Path("pictures"), checkpoint=HERE, test_res=192, epochs=2, lr=0.01, method="one-pass", augmentation="v1",
+        data=Path("images"), checkpoint=HERE, test_res=192, epochs=2, lr=0.01, method="one-pass", augmentation="v1",
         policy="classifier", batch_size=5, seed=3, checkpoint_every="3min", out=Path("out"),
     )  # fmt: skip
 
 
 def test_sweeping_writes_beside_its_figures() -> None:
     """Figures and plot go where the story keeps them, not into the run that is tested."""
-    config = FixresConfig(data=Path("pictures"), model="resnet18", device="cpu", workers=2, val_fraction=0.5)
+    config = FixresConfig(data=Path("images"), model="resnet18", device="cpu", workers=2, val_fraction=0.5)
     assert config.sweeping(HERE, "64,96", Path("out/before.json")) == EvaluateConfig(
-        data=Path("pictures"), checkpoint=HERE, test_res="64,96", json=Path("out/before.json"),
+        data=Path("images"), checkpoint=HERE, test_res="64,96", json=Path("out/before.json"),
         plot=Path("out/before.png"), device="cpu", workers=2, val_fraction=0.5,
     )  # fmt: skip
 

@@ -49,7 +49,7 @@ OTHER = Against(
     trained_at=192,
     rows=(row(128, 60.0), row(160, 72.0), row(192, 76.8)),
     training=Cost(7800.0, 50_000, 50_000 * 192 * 192),
-    same_pictures=True,
+    same_images=True,
     same_machine=True,
 )
 
@@ -86,9 +86,9 @@ def said(story: Story) -> str:
 
 
 def test_a_success_is_said_with_its_error() -> None:
-    """From 73 to 77 % of 10,000 pictures: 0.61 points of standard error, and 3 above the best without tuning."""
+    """From 73 to 77 % of 10,000 images: 0.61 points of standard error, and 3 above the best without tuning."""
     text = said(STORY)
-    assert "was trained at 128 px (60.0 minutes, 50000 pictures forwarded)" in text
+    assert "was trained at 128 px (60.0 minutes, 50000 images forwarded)" in text
     assert "best at 160 px, with 74.0 %: +4.0 points (standard error 0.6)." in text
     assert "took it from 73.0 % to 77.0 % at 192 px: +4.0 points (standard error 0.6)." in text
     assert "Against just testing at 160 px, which costs no tuning, the fixed network is at +3.0 points" in text
@@ -100,7 +100,7 @@ def test_nothing_added_is_said() -> None:
     """A change within two standard errors is no gain, whichever its sign."""
     for top1 in (73.5, 72.5):
         text = said(replace(STORY, after=(row(128, 66.0), row(160, 75.0), row(192, top1))))
-        assert "Fine-tuning added nothing that 10000 test pictures could show." in text
+        assert "Fine-tuning added nothing that 10000 test images could show." in text
 
 
 def test_a_loss_against_just_testing_is_said() -> None:
@@ -122,13 +122,13 @@ def test_the_training_resolution_may_be_the_best() -> None:
 
 
 def test_what_limits_the_figures_is_said() -> None:
-    """Synthetic pictures, a resolution chosen on the test pictures, data that has changed, a checkpoint."""
+    """Synthetic images, a resolution chosen on the test images, data that has changed, a checkpoint."""
     story = replace(
         STORY, synthetic=True, chosen=True, checkpoint="runs/old", fingerprints={"training": "a", "tuning": "b"}
     )
     text = said(story)
-    assert text.startswith("These are synthetic demo pictures")
-    assert "192 px was chosen on the same test pictures" in text
+    assert text.startswith("These are synthetic demo images")
+    assert "192 px was chosen on the same test images" in text
     assert "began with runs/old, trained at 128 px" in text
     assert "The data changed between the stages" in text
     assert not any(part in said(STORY) for part in ("synthetic", "chosen", "began", "changed"))
@@ -141,7 +141,7 @@ def test_training_high_is_compared_with() -> None:
     assert "the fixed one is neither better nor worse for certain, +0.2 points (standard error 0.6)" in text
     assert "took 65.0 minutes here, and training 130.0 minutes there: 0.50 times as long" in text
     worse = replace(OTHER, rows=(row(128, 60.0), row(160, 72.0), row(192, 80.0)), same_machine=False, trained_at=160)
-    text = said(replace(STORY, against=replace(worse, same_pictures=False)))
+    text = said(replace(STORY, against=replace(worse, same_images=False)))
     assert "the fixed one is worse, -3.0 points" in text
     assert "That network was not trained at 192 px" in text
     assert "so accuracies do not compare" in text

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from dali_fixres.errors import ModelError
-from dali_fixres.frechet import Frechet, describe, fit_frechet, reduced
-from dali_fixres.models import FrechetMapping, dissect, insert_mapping
-from dali_fixres.resolution import Resolution
+from dali_fixres.models import FrechetMapping, find_head, insert_mapping
+from dali_fixres.models.frechet_distribution import Frechet, describe, fit_frechet, reduced
+from pipelines.resolution import Resolution
 
 HEAVY, BOUNDED, GUMBEL = Frechet(1.0, 0.5, 0.3), Frechet(0.2, 2.0, -0.2), Frechet(0.3, 0.1, 0.0)
 
@@ -111,7 +111,7 @@ def test_quantiles_go_to_quantiles(trained: Frechet, tested: Frechet) -> None:
 @pytest.mark.parametrize("trained", [HEAVY, BOUNDED, GUMBEL])
 @pytest.mark.parametrize("tested", [HEAVY, BOUNDED, GUMBEL])
 def test_the_mapping_is_finite_and_increases(trained: Frechet, tested: Frechet) -> None:
-    """Also far outside of what either distribution reaches, where it goes on with slope one."""
+    """Also far outside of what either distribution reaches, where it resumes slope one."""
     mapping = FrechetMapping()
     mapping.fill(trained, tested, rectified=False)
     features = torch.linspace(-200, 200, 4001, dtype=torch.float32)
@@ -140,15 +140,15 @@ def test_a_mapping_stands_before_the_classifier(name: str) -> None:
     network = nn.Sequential(*(body if name == "4" else [*body[:2], nn.Sequential(*body[2:])]))
     last = nn.Linear(4, 2)
     network.append(last)
-    classifier = dissect(network, Resolution(64)).classifier_name
-    pictures = torch.rand(2, 3, 32, 32)
-    before = network(pictures)
+    classifier = find_head(network, Resolution(64)).classifier_name
+    images = torch.rand(2, 3, 32, 32)
+    before = network(images)
     mapping = insert_mapping(network, classifier)
-    torch.testing.assert_close(network(pictures), before)
+    torch.testing.assert_close(network(images), before)
     mapping.fill(Frechet(5.0, 1.0, 0.0), Frechet(0.0, 1.0, 0.0), rectified=False)
-    torch.testing.assert_close(network(pictures), before + 5 * last.weight.sum(1))
-    anatomy = dissect(network, Resolution(64))
-    assert (anatomy.classifier_name, anatomy.norm_name) == (f"{classifier}.classifier", "1")
+    torch.testing.assert_close(network(images), before + 5 * last.weight.sum(1))
+    head = find_head(network, Resolution(64))
+    assert (head.classifier_name, head.norm_name) == (f"{classifier}.classifier", "1")
 
 
 def test_a_layer_that_is_not_there() -> None:

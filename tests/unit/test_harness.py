@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness import command_of, in_turns, times
 
-from dali_fixres.report.progress import Reporter
+from dali_fixres.runtime.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ def test_commands_can_be_typed_anywhere() -> None:
     """What is left at its default is left out, and so is where figures go; folders are called by their last name."""
     start = "uv run python bench/some.py"
     assert command_of("some", Flags(json=Path("/home/me/x.json"))) == start
-    given = Flags(Path("/home/me/pictures"), quick=True, sync=False, peers="", mean=(0.5, 0.25))
-    assert command_of("some", given) == f"{start} --data pictures --quick --no-sync --peers= --mean 0.5 0.25"
+    given = Flags(Path("/home/me/images"), quick=True, sync=False, peers="", mean=(0.5, 0.25))
+    assert command_of("some", given) == f"{start} --data images --quick --no-sync --peers= --mean 0.5 0.25"
     peers = Flags(peers="timm,ffcv=/home/me/ffcv/bin/python,ffcv-raw50=/home/me/ffcv/bin/python")
     assert command_of("some", peers).endswith("--peers timm,ffcv=FFCV_ENV/bin/python,ffcv-raw50=FFCV_ENV/bin/python")
 

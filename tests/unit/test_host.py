@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-PREPARED = "from dali_fixres.host import prepare_host; prepare_host(); "
+PREPARED = "from dali_fixres.runtime.system import prepare_host; prepare_host(); "
 
 TEN_BLOCKS = """
 import ctypes, resource

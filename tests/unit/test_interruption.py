@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from dali_fixres.distributed import World, joined
 from dali_fixres.errors import DataError, Interrupted
-from dali_fixres.evaluation import total
-from dali_fixres.index.table import make_index
-from dali_fixres.interruption import Agreement, Orders, obeying_signals
-from dali_fixres.plan import EvaluationPlan
-from dali_fixres.resolution import Resolution
+from dali_fixres.evaluation.evaluate import total
+from dali_fixres.runtime.distributed import World, joined
+from dali_fixres.runtime.signals import Agreement, StopSignals, obeying_signals
+from pipelines.dataset.table import make_dataset
+from pipelines.plan import EvalPlan
+from pipelines.resolution import Resolution
 
 # One process
 
@@ -57,13 +57,13 @@ def test_other_processes_do_not_write() -> None:
 
 def test_orders_of_one_process_count_at_once() -> None:
     """What a single process asks for is agreed on in the same step, and only in that step unless asked again."""
-    orders = Orders(World())
-    assert orders.agree() == Agreement(stop=0, save=False)
-    assert orders.agree(save=True) == Agreement(stop=0, save=True)
-    assert orders.agree() == Agreement(stop=0, save=False)
-    orders.received = signal.SIGTERM
-    assert orders.agree() == Agreement(stop=15, save=False)
-    assert orders.agree(save=True) == Agreement(stop=15, save=True)
+    stop_signals = StopSignals(World())
+    assert stop_signals.agree() == Agreement(stop=0, save=False)
+    assert stop_signals.agree(save=True) == Agreement(stop=0, save=True)
+    assert stop_signals.agree() == Agreement(stop=0, save=False)
+    stop_signals.received = signal.SIGTERM
+    assert stop_signals.agree() == Agreement(stop=15, save=False)
+    assert stop_signals.agree(save=True) == Agreement(stop=15, save=True)
 
 
 def test_an_agreement_to_stop_raises_the_signals_name() -> None:
@@ -77,19 +77,19 @@ def test_an_agreement_to_stop_raises_the_signals_name() -> None:
 def test_signals_are_noted(number: signal.Signals) -> None:
     """A signal asks to stop at the next point where all agree, and does not end the process."""
     before = signal.getsignal(number)
-    with obeying_signals(World()) as orders:
-        assert orders.agree().stop == 0
+    with obeying_signals(World()) as stop_signals:
+        assert stop_signals.agree().stop == 0
         signal.raise_signal(number)
-        assert orders.agree().signal_name == number.name
+        assert stop_signals.agree().signal_name == number.name
     assert signal.getsignal(number) is before
 
 
 def test_a_second_ctrl_c_ends_the_process() -> None:
     """The first Ctrl-C asks to stop, the second does not wait; afterwards Ctrl-C is as it was."""
     before = signal.getsignal(signal.SIGINT)
-    with obeying_signals(World()) as orders:
+    with obeying_signals(World()) as stop_signals:
         signal.raise_signal(signal.SIGINT)
-        assert orders.agree().signal_name == "SIGINT"
+        assert stop_signals.agree().signal_name == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -97,10 +97,10 @@ def test_a_second_ctrl_c_ends_the_process() -> None:
 
 def test_ctrl_c_of_several_processes_is_only_noted() -> None:
     """Under torchrun, which passes Ctrl-C on itself, two of them are no more than one."""
-    with obeying_signals(World(rank=1, size=2)) as orders:
+    with obeying_signals(World(rank=1, size=2)) as stop_signals:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-        assert orders.received == signal.SIGINT
+        assert stop_signals.received == signal.SIGINT
 
 
 def test_a_part_obeys_the_orders_of_the_whole() -> None:
@@ -116,12 +116,12 @@ def test_a_part_obeys_the_orders_of_the_whole() -> None:
 # The sum of an evaluation
 
 
-def _plan(unreadable: frozenset[int] = frozenset()) -> EvaluationPlan:
+def _plan(unreadable: frozenset[int] = frozenset()) -> EvalPlan:
     """Plan an evaluation of rows 2 to 6."""
     numbers = np.arange(7)
     columns = dict.fromkeys(("labels", "heights", "widths", "num_bytes", "mtimes_ns"), numbers)
-    index = make_index(Path("/data"), ("a",), [b"%d" % number for number in numbers], columns, numbers >= 2)
-    return EvaluationPlan(index, 2, unreadable=unreadable)
+    dataset = make_dataset(Path("/data"), ("a",), [b"%d" % number for number in numbers], columns, numbers >= 2)
+    return EvalPlan(dataset, 2, unreadable=unreadable)
 
 
 def test_total_literals() -> None:
@@ -133,8 +133,8 @@ def test_total_literals() -> None:
     assert accuracy.top1 == pytest.approx(20)
 
 
-def test_total_leaves_unreadable_pictures_out() -> None:
-    """Unreadable test pictures are counted apart, and those of training not at all."""
+def test_total_leaves_unreadable_images_out() -> None:
+    """Unreadable test images are counted apart, and those of training not at all."""
     plan = _plan(frozenset({0, 3, 6}))
     accuracy = total(torch.tensor([1, 2, 3]), plan, Resolution(96), World(), time.perf_counter())
     assert (accuracy.num_images, accuracy.num_unreadable) == (3, 2)
@@ -143,13 +143,13 @@ def test_total_leaves_unreadable_pictures_out() -> None:
 
 @pytest.mark.parametrize("num_images", [4, 6])
 def test_total_of_too_many_or_too_few(num_images: int) -> None:
-    """A picture that is missing, or counted twice, is a defect of the program and no result."""
-    with pytest.raises(RuntimeError, match=rf"^tested {num_images} pictures and 0 unreadable ones of 5$"):
+    """An image that is missing, or counted twice, is a defect of the program and no result."""
+    with pytest.raises(RuntimeError, match=rf"^tested {num_images} images and 0 unreadable ones of 5$"):
         total(torch.tensor([1, 2, num_images]), _plan(), Resolution(96), World(), 0.0)
 
 
 def test_total_of_nothing() -> None:
-    """Where no test picture can be read there is no accuracy."""
+    """Where no test image can be read there is no accuracy."""
     plan = _plan(frozenset(range(7)))
-    with pytest.raises(DataError, match=r"^none of the 5 test pictures of /data can be read$"):
+    with pytest.raises(DataError, match=r"^none of the 5 test images of /data can be read$"):
         total(torch.tensor([0, 0, 0]), plan, Resolution(96), World(), 0.0)

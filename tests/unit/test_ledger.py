@@ -6,7 +6,7 @@ from dali_fixres.report.ledger import Cost, Gain, evaluation_cost, gain, learnin
 
 
 def epoch(number: int, side: int, num_images: int | None, seconds: float) -> dict[str, Any]:
-    """Return the record of an epoch; without its number of pictures as older runs have it."""
+    """Return the record of an epoch; without its number of images as older runs have it."""
     counted = {} if num_images is None else {"num_images": num_images}
     return {"event": "epoch", "epoch": number, "train_res": side, "seconds": seconds, "images_per_s": 9.0, **counted}
 
@@ -16,7 +16,7 @@ def row(side: int, top1: float, num_images: int = 100, seconds: float = 2.0) -> 
     return {"test_res": side, "top1": top1, "num_images": num_images, "seconds": seconds}
 
 
-def test_epochs_cost_their_pictures_at_their_resolutions() -> None:
+def test_epochs_cost_their_images_at_their_resolutions() -> None:
     """Two epochs at two sizes add up; tests among the records are not training's."""
     records = [epoch(1, 64, 1000, 20.0), {"event": "evaluation", **row(64, 50.0)}, epoch(2, 128, 500, 25.5)]
     cost = learning_cost(records)
@@ -25,15 +25,15 @@ def test_epochs_cost_their_pictures_at_their_resolutions() -> None:
     assert cost.images_at(64) == 1000 + 2000
 
 
-def test_one_pass_forwards_its_pictures_once() -> None:
-    """Epochs on features take time, and put no picture through the network."""
+def test_one_pass_forwards_its_images_once() -> None:
+    """Epochs on features take time, and put no image through the network."""
     collected = {"event": "pass", "test_res": 192, "num_images": 1200, "seconds": 30.0}
     cost = learning_cost([collected, epoch(1, 192, 1000, 0.5), epoch(2, 192, 1000, 0.25)])
     assert cost == Cost(30.75, 1200, 1200 * 192 * 192)
 
 
 def test_what_is_not_recorded_is_not_made_up() -> None:
-    """No epochs cost nothing known; an epoch without its number of pictures leaves the sum unknown, not its time."""
+    """No epochs cost nothing known; an epoch without its number of images leaves the sum unknown, not its time."""
     assert learning_cost([]) is None
     assert learning_cost([{"event": "evaluation", **row(64, 50.0)}]) is None
     cost = learning_cost([epoch(1, 64, 1000, 20.0), epoch(2, 64, None, 20.0)])
@@ -44,7 +44,7 @@ def test_what_is_not_recorded_is_not_made_up() -> None:
 
 
 def test_tests_cost_their_seconds() -> None:
-    """100 pictures in 2 seconds, and 100 in 5."""
+    """100 images in 2 seconds, and 100 in 5."""
     assert evaluation_cost([row(64, 1.0), row(128, 1.0, seconds=5.0)]) == Cost(
         7.0, 200, 100 * 64 * 64 + 100 * 128 * 128
     )

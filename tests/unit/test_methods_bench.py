@@ -48,7 +48,7 @@ def test_runs_of_other_settings_are_refused(tmp_path: Path) -> None:
     """The same settings go on in a folder; others are named and refused."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("epochs = 1\n")
-    bench = Bench(data=tmp_path / "pictures", recipe=recipe, folder=tmp_path / "runs")
+    bench = Bench(data=tmp_path / "images", recipe=recipe, folder=tmp_path / "runs")
     check_settings(bench)
     check_settings(bench)
     recipe.write_text("epochs = 2\n")

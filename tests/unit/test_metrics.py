@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dali_fixres.metrics import Accuracy, best_of, count_correct, recommended_of, wilson_interval
-from dali_fixres.resolution import Resolution
+from dali_fixres.evaluation.metrics import Accuracy, best_of, count_correct, recommended_of, wilson_interval
+from pipelines.resolution import Resolution
 
 
 def test_top1_and_top5_literals() -> None:
-    """Of four pictures one is right at once, two more among five answers, one not at all."""
+    """Of four images one is right at once, two more among five answers, one not at all."""
     logits = torch.tensor(
         [
             [9.0, 1, 2, 3, 4, 5, 6],  # class 0 is first
@@ -26,7 +26,7 @@ def test_top1_and_top5_literals() -> None:
 
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 4, 5])
 def test_few_classes(num_classes: int) -> None:
-    """With five classes or fewer every picture is right among five answers."""
+    """With five classes or fewer every image is right among five answers."""
     logits = torch.arange(num_classes, dtype=torch.float32).repeat(num_classes, 1)
     assert count_correct(logits, torch.arange(num_classes)).tolist() == [1, num_classes]
 
@@ -52,7 +52,7 @@ def test_json_literals() -> None:
         "test_res": 160,
         "crop_ratio": 0.9,
         "views": "single",
-        "num_looks": 1,
+        "num_views": 1,
         "top1": 33.3333,
         "top1_low": 6.1492,
         "top1_high": 79.2340,
@@ -70,11 +70,11 @@ def test_json_literals() -> None:
 
 
 def test_json_with_real_labels() -> None:
-    """ReaL's figures are over the pictures that have any of its labels."""
+    """ReaL's figures are over the images that have any of its labels."""
     accuracy = replace(_accuracy(), num_real_top1=1, num_real_images=2, views="flip", gmacs=3.5)
     row = accuracy.as_json()
     assert (row["real_top1"], row["num_real_top1"], row["num_real_images"]) == (50.0, 1, 2)
-    assert (row["views"], row["num_looks"], row["gmacs"]) == ("flip", 2, 3.5)
+    assert (row["views"], row["num_views"], row["gmacs"]) == ("flip", 2, 3.5)
     assert Accuracy.from_json(json.loads(json.dumps(row))) == accuracy
 
 
@@ -117,6 +117,6 @@ def test_recommendation() -> None:
     [(0, 0, 1), (1, 2, 3), (38_271, 46_480, 50_000), (33_333, 49_999, 50_000), (7, 7, 7), (123_456, 499_999, 500_000)],
 )
 def test_json_round_trip(num_top1: int, num_top5: int, num_images: int) -> None:
-    """Counts are kept as they are, through text, up to half a million pictures."""
+    """Counts are kept as they are, through text, up to half a million images."""
     accuracy = Accuracy(Resolution(224), num_top1, num_top5, num_images, num_unreadable=5, seconds=num_images / 64)
     assert Accuracy.from_json(json.loads(json.dumps(accuracy.as_json()))) == accuracy

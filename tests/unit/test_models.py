@@ -9,25 +9,25 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dali_fixres.colour import IMAGENET
 from dali_fixres.config import Policy
 from dali_fixres.errors import CheckpointError, ModelError
-from dali_fixres.models import BuiltModel, ModelSpec, build_model, dissect, load_into, read_weights
-from dali_fixres.models.anatomy import count_gmacs, run_once
+from dali_fixres.finetuning.trainable import freeze_for_tuning
+from dali_fixres.models import Model, ModelSpec, build_model, find_head, load_into, read_weights
 from dali_fixres.models.build import num_parameters
+from dali_fixres.models.head import count_gmacs, run_once
 from dali_fixres.models.weights import strip_prefixes
-from dali_fixres.resolution import Resolution
-from dali_fixres.tuning import freeze_for_tuning
+from pipelines.plan.colour import IMAGENET
+from pipelines.resolution import Resolution
 
 SMALL = Resolution(64)
 """The smallest size at which both networks still have four positions before their pooling."""
 
 
-def _resnet18(num_classes: int = 10) -> BuiltModel:
+def _resnet18(num_classes: int = 10) -> Model:
     return build_model(ModelSpec("resnet18", num_classes))
 
 
-def _mobilenet() -> BuiltModel:
+def _mobilenet() -> Model:
     return build_model(ModelSpec("timm/mobilenetv2_100", 7, ("pad_type=same",)))
 
 
@@ -313,35 +313,35 @@ def test_files_without_tensors(tmp_path: Path, content: object) -> None:
 def test_anatomy_of_resnet18() -> None:
     """ResNet-18's last norm is its last block's second, its classifier is fc."""
     network: Any = _resnet18().network
-    anatomy = dissect(network, SMALL)
-    assert (anatomy.norm_name, anatomy.classifier_name) == ("layer4.1.bn2", "fc")
-    assert anatomy.norm is network.layer4[1].bn2
-    assert anatomy.classifier is network.fc
+    head = find_head(network, SMALL)
+    assert (head.norm_name, head.classifier_name) == ("layer4.1.bn2", "fc")
+    assert head.norm is network.layer4[1].bn2
+    assert head.classifier is network.fc
 
 
 def test_anatomy_of_mobilenet() -> None:
     """MobileNetV2's last norm before the pooling is bn2, its classifier is classifier."""
     network: Any = _mobilenet().network
-    anatomy = dissect(network, SMALL)
-    assert (anatomy.norm_name, anatomy.classifier_name) == ("bn2", "classifier")
-    assert anatomy.norm is network.bn2
-    assert anatomy.classifier is network.classifier
+    head = find_head(network, SMALL)
+    assert (head.norm_name, head.classifier_name) == ("bn2", "classifier")
+    assert head.norm is network.bn2
+    assert head.classifier is network.classifier
 
 
 @pytest.mark.parametrize("build", [_resnet18, _mobilenet])
-def test_anatomy_does_not_depend_on_the_resolution(build: Callable[[], BuiltModel]) -> None:
-    """Pictures so small that one position is left before the pooling find the same parts as large ones."""
+def test_anatomy_does_not_depend_on_the_resolution(build: Callable[[], Model]) -> None:
+    """Images so small that one position is left before the pooling find the same parts as large ones."""
     network = build().network
-    parts = [dissect(network, Resolution(side)) for side in (32, 64, 128)]
-    assert len({(anatomy.norm_name, anatomy.classifier_name) for anatomy in parts}) == 1
+    parts = [find_head(network, Resolution(side)) for side in (32, 64, 128)]
+    assert len({(head.norm_name, head.classifier_name) for head in parts}) == 1
     assert parts[0].norm_name in {"layer4.1.bn2", "bn2"}
 
 
 def test_anatomy_of_a_transformer() -> None:
     """A transformer's last norm over all its tokens counts, its classifier is its head."""
     arguments = ("embed_dim=12", "depth=1", "num_heads=1", "img_size=32")
-    anatomy = dissect(build_model(ModelSpec("timm/vit_tiny_patch16_224", 3, arguments)).network, Resolution(32))
-    assert (anatomy.norm_name, anatomy.classifier_name) == ("norm", "head")
+    head = find_head(build_model(ModelSpec("timm/vit_tiny_patch16_224", 3, arguments)).network, Resolution(32))
+    assert (head.norm_name, head.classifier_name) == ("norm", "head")
 
 
 def test_cost_of_resnet18() -> None:
@@ -370,9 +370,9 @@ class _Transposed(nn.Module):
 
 def test_norms_behind_the_pooling_do_not_count() -> None:
     """A norm of pooled features is not the last norm before the pooling; the order is that of running."""
-    anatomy = dissect(_Tiny(), Resolution(32))
-    assert (anatomy.norm_name, anatomy.classifier_name) == ("norm", "fc")
-    assert dissect(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), Resolution(32)).norm is None
+    head = find_head(_Tiny(), Resolution(32))
+    assert (head.norm_name, head.classifier_name) == ("norm", "fc")
+    assert find_head(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), Resolution(32)).norm is None
 
 
 class _Residual(nn.Module):
@@ -397,16 +397,16 @@ class _Residual(nn.Module):
 @pytest.mark.parametrize("short_runs_last", [True, False])
 def test_norm_of_a_residual_block_is_the_deep_branchs(short_runs_last: bool) -> None:
     """Where a block ends in two norms, the one behind more norms counts, whichever ran first."""
-    anatomy = dissect(_Residual(short_runs_last=short_runs_last), Resolution(32))
-    assert (anatomy.norm_name, anatomy.classifier_name) == ("norm2", "fc")
+    head = find_head(_Residual(short_runs_last=short_runs_last), Resolution(32))
+    assert (head.norm_name, head.classifier_name) == ("norm2", "fc")
 
 
 def test_frozen_networks_have_an_anatomy_too() -> None:
     """Where nothing learns the parts are found all the same, and looking leaves no gradients."""
     network = _Residual(short_runs_last=True).requires_grad_(False)
-    assert dissect(network, Resolution(32)).norm_name == "norm2"
+    assert find_head(network, Resolution(32)).norm_name == "norm2"
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    dissect(network.requires_grad_(True), Resolution(32))
+    find_head(network.requires_grad_(True), Resolution(32))
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
@@ -414,14 +414,14 @@ def test_networks_without_a_classifier() -> None:
     """A network without a linear or convolutional layer has nothing to tune."""
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1))
     with pytest.raises(ModelError, match=r"Sequential has no linear or convolutional classifier to tune"):
-        dissect(network, Resolution(32))
+        find_head(network, Resolution(32))
 
 
 def test_networks_of_one_size() -> None:
-    """A network that cannot take pictures of a size is refused with size, reason and what it takes, in one line."""
+    """A network that cannot take images of a size is refused with size, reason and what it takes, in one line."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     assert run_once(network, Resolution(32)).shape == (1, 2)
-    with pytest.raises(ModelError, match=r"^Sequential cannot take pictures of 64 px: [^\n]+; it takes 32 px$"):
+    with pytest.raises(ModelError, match=r"^Sequential cannot take images of 64 px: [^\n]+; it takes 32 px$"):
         run_once(network, Resolution(64))
 
 
@@ -430,11 +430,11 @@ def test_transformers_take_multiples_of_their_patches() -> None:
     arguments = ("embed_dim=12", "depth=1", "num_heads=1")
     network = build_model(ModelSpec("timm/vit_tiny_patch16_224", 3, arguments)).network
     assert run_once(network, Resolution(96)).shape == (1, 3)
-    with pytest.raises(ModelError, match=r"cannot take pictures of 100 px: [^\n]+; it takes 80, 96, 112 px$"):
+    with pytest.raises(ModelError, match=r"cannot take images of 100 px: [^\n]+; it takes 80, 96, 112 px$"):
         run_once(network, Resolution(100))
 
 
-@pytest.mark.parametrize("function", [run_once, dissect, count_gmacs])
+@pytest.mark.parametrize("function", [run_once, find_head, count_gmacs])
 @pytest.mark.parametrize("training", [True, False])
 def test_looking_leaves_mode_and_statistics(function: Callable[..., object], training: bool) -> None:
     """Neither weights nor statistics nor the mode change, and no hook stays behind."""
@@ -458,7 +458,7 @@ def test_looking_in_vain_leaves_the_mode_too() -> None:
     """After an error the network is in its mode again, and without hooks."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)).train()
     with pytest.raises(ModelError):
-        dissect(network, Resolution(64))
+        find_head(network, Resolution(64))
     assert network.training
     assert not any(module._forward_hooks for module in network.modules())
 
@@ -493,12 +493,10 @@ STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 @pytest.mark.parametrize(
     ("build", "norm", "classifier"), [(_resnet18, "layer4.1.bn2", "fc"), (_mobilenet, "bn2", "classifier")]
 )
-def test_policies(
-    build: Callable[[], BuiltModel], norm: str, classifier: str, policy: Policy, norm_parts: set[str]
-) -> None:
+def test_policies(build: Callable[[], Model], norm: str, classifier: str, policy: Policy, norm_parts: set[str]) -> None:
     """Exactly the policy's parameters learn, and after a step exactly they and the policy's statistics differ."""
     network = build().network
-    tuned = freeze_for_tuning(network, dissect(network, SMALL), policy)
+    tuned = freeze_for_tuning(network, find_head(network, SMALL), policy)
     head = {f"{classifier}.weight", f"{classifier}.bias"}
     learning = head | {f"{norm}.{part}" for part in norm_parts - STATISTICS}
     assert set(tuned.names) == learning
@@ -511,16 +509,16 @@ def test_policies(
 def test_number_of_tuned_parameters() -> None:
     """ResNet-18 with ten classes tunes 512 * 10 weights, 10 biases and two times 512 numbers of its norm."""
     network = _resnet18().network
-    anatomy = dissect(network, SMALL)
-    assert freeze_for_tuning(network, anatomy, "classifier+norm").num_parameters == 5120 + 10 + 1024
-    assert freeze_for_tuning(network, anatomy, "classifier").num_parameters == 5120 + 10
+    head = find_head(network, SMALL)
+    assert freeze_for_tuning(network, head, "classifier+norm").num_parameters == 5120 + 10 + 1024
+    assert freeze_for_tuning(network, head, "classifier").num_parameters == 5120 + 10
 
 
 @pytest.mark.parametrize("policy", ["classifier", "classifier+norm-stats", "classifier+norm"])
 def test_mode_of_the_stage(policy: Policy) -> None:
     """Everything evaluates but the tuned norm, also after an evaluation in between."""
     network = _Tiny()
-    tuned = freeze_for_tuning(network, dissect(network, Resolution(32)), policy)
+    tuned = freeze_for_tuning(network, find_head(network, Resolution(32)), policy)
     for _ in range(2):
         network.train()
         tuned.set_mode()
@@ -532,8 +530,8 @@ def test_mode_of_the_stage(policy: Policy) -> None:
 def test_networks_without_a_norm(policy: Policy) -> None:
     """A policy with a norm is refused where there is none, with the policy that works."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
-    anatomy = dissect(network, Resolution(32))
+    head = find_head(network, Resolution(32))
     with pytest.raises(ModelError, match=rf"no norm before its pooling, which --policy {policy.replace('+', '.')} tun"):
-        freeze_for_tuning(network, anatomy, policy)
-    tuned = freeze_for_tuning(network, anatomy, "classifier")
+        freeze_for_tuning(network, head, policy)
+    tuned = freeze_for_tuning(network, head, "classifier")
     assert _step(network, tuned.set_mode, side_px=32) == {"1.weight", "1.bias"}

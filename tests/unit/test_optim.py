@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dali_fixres.optim import LearningRate, build_optimizer, load_optimizer, scaled_lr
+from dali_fixres.training.optimizer import LearningRate, build_optimizer, load_optimizer, scaled_lr
 
 
 def test_warm_up_literals() -> None:
@@ -72,7 +72,7 @@ def test_a_phase_begins_within_the_warm_up() -> None:
 
 
 def test_scaled_lr_literals() -> None:
-    """The base rate is for 256 pictures and scales in proportion."""
+    """The base rate is for 256 images and scales in proportion."""
     assert [scaled_lr(0.1, batch) for batch in (256, 512, 64, 32)] == pytest.approx([0.1, 0.2, 0.025, 0.0125])
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_fixres.classes import ClassMap
 from dali_fixres.errors import ConfigError
-from dali_fixres.outputs import Outputs, merge, new_folder
-from dali_fixres.real import RealLabels
+from dali_fixres.evaluation.class_map import ClassMap
+from dali_fixres.evaluation.predictions import Outputs, merge, new_folder
+from dali_fixres.evaluation.real import RealLabels
 
 
 def _outputs(rows: list[int], logits: list[list[float]], labels: list[int]) -> Outputs:
@@ -37,13 +37,13 @@ def test_counts() -> None:
 
 
 def test_counts_of_mapped_outputs() -> None:
-    """Where no other output may answer, the second picture is right as well: 3 > 1; the third is not: 1 < 3."""
+    """Where no other output may answer, the second image is right as well: 3 > 1; the third is not: 1 < 3."""
     counts = OUTPUTS.counts(ClassMap((0, 2), 7), only_mapped=True, real=None)
     assert counts.tolist() == [2, 3, 3, 0, 0]
 
 
 def test_counts_by_several_labels() -> None:
-    """Any label of a picture is right; a picture without any is not counted there."""
+    """Any label of an image is right; an image without any is not counted there."""
     real = RealLabels((frozenset({0, 3}), frozenset(), frozenset({1, 2})))
     counts = OUTPUTS.counts(ClassMap((0, 2), 7), only_mapped=False, real=real)
     assert counts.tolist() == [1, 2, 3, 1, 2]

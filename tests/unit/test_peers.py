@@ -9,10 +9,10 @@ import pytest
 from peer_protocol import repeat_of
 from peers import settings_of, started
 
-from dali_fixres.index import open_data
-from dali_fixres.plan import AUGMENTATIONS, TrainPlan
-from dali_fixres.report.progress import Reporter
-from dali_fixres.resolution import Phase, Schedule
+from dali_fixres.runtime.progress import Reporter
+from pipelines.dataset import open_dataset
+from pipelines.plan import AUGMENTATIONS, TrainPlan
+from pipelines.resolution import Phase, Schedule
 
 BENCH = Path(peers.__file__).parent
 SETTINGS = {"files": [["a.jpg", 0]] * 60, "batch_size": 2, "num_batches": 4, "workers": [2, 3], "res": 32}
@@ -46,15 +46,15 @@ def test_a_repeat_is_longer_than_what_workers_make_ahead(workers: int) -> None:
     assert repeat.num_batches == repeat.timed + 2 * repeat.ahead
 
 
-def test_files_last_for_a_repeat_of_any_number_of_workers(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures come again where there are too few for many workers."""
+def test_files_last_for_a_repeat_of_any_number_of_workers(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images come again where there are too few for many workers."""
     monkeypatch.setattr(peers, "usable_cores", lambda: 8)
     monkeypatch.setattr(peers, "loader_threads", lambda: 9)
-    index = open_data(pictures).index
-    plan = TrainPlan(index, AUGMENTATIONS["train"], Schedule((Phase(0, 32),)), batch_size=4)
+    dataset = open_dataset(images)
+    plan = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule((Phase(0, 32),)), batch_size=4)
     settings = settings_of(plan, num_batches=4, max_side=500, quality=90)
     assert (settings["workers"], settings["res"]) == ((8, 9), 32)
-    assert len(settings["files"]) == 4 * repeat_of(9, 4).num_batches > index.num_train
+    assert len(settings["files"]) == 4 * repeat_of(9, 4).num_batches > dataset.num_train
 
 
 def script(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, trouble: str) -> dict[str, Path]:
@@ -76,7 +76,7 @@ def test_a_peer_has_the_workers_that_it_is_faster_with(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
-        ("if res == 64: raise OSError('no such picture')", "OSError: no such picture"),
+        ("if res == 64: raise OSError('no such image')", "OSError: no such image"),
         ("if res == 64: time.sleep(60)", "no answer within 2 s"),
     ],
     ids=["dies", "hangs"],

@@ -7,23 +7,29 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from imageless import imageless_index
 from numpy.typing import NDArray
-from pictureless import pictureless_index
 
-from dali_fixres.batch import BatchPlan
 from dali_fixres.errors import ConfigError, DataError
-from dali_fixres.index import TRAIN, VAL, Index
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan, step_seed
-from dali_fixres.plan.random import uniforms_of
-from dali_fixres.resolution import Resolution, Schedule
+from pipelines.dataset import TRAIN, VAL, Dataset
+from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan, step_seed
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.plan.random import uniforms_of
+from pipelines.resolution import Resolution, Schedule
 
 CONSTANT = Schedule.parse("128")
 
 
 def _plan(
-    index: Index, batch_size: int = 8, *, augmentation: str = "train", seed: int = 0, rank: int = 0, world_size: int = 1
+    dataset: Dataset,
+    batch_size: int = 8,
+    *,
+    augmentation: str = "train",
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> TrainPlan:
-    return TrainPlan(index, AUGMENTATIONS[augmentation], CONSTANT, batch_size, seed, rank, world_size)
+    return TrainPlan(dataset, AUGMENTATIONS[augmentation], CONSTANT, batch_size, seed, rank, world_size)
 
 
 def _columns(plans: list[BatchPlan]) -> dict[str, NDArray[np.float64]]:
@@ -31,7 +37,7 @@ def _columns(plans: list[BatchPlan]) -> dict[str, NDArray[np.float64]]:
     jitter = [plan.jitter for plan in plans if plan.jitter is not None]
     return {
         "ids": np.concatenate([plan.ids for plan in plans]).astype(np.float64),
-        "windows": np.concatenate([plan.windows for plan in plans]),
+        "windows": np.concatenate([plan.crop_boxes for plan in plans]),
         "flip": np.concatenate([plan.flip for plan in plans]).astype(np.float64),
         "jitter": np.concatenate(jitter) if jitter else np.empty((0, 3)),
     }
@@ -46,9 +52,9 @@ def _assert_same(one: list[BatchPlan], other: list[BatchPlan]) -> None:
 
 
 def test_an_epoch_is_a_permutation() -> None:
-    """If batches divide the training pictures, each is seen exactly once per epoch, in an order of its own."""
-    index = pictureless_index(num_train=96, num_val=10)
-    plan = _plan(index, 8)
+    """If batches divide the training images, each is seen exactly once per epoch, in an order of its own."""
+    dataset = imageless_index(num_train=96, num_val=10)
+    plan = _plan(dataset, 8)
     epochs = [np.concatenate([batch.ids for batch in plan.epoch(epoch)]) for epoch in range(3)]
     for ids in epochs:
         assert sorted(ids.tolist()) == list(range(96))
@@ -59,27 +65,27 @@ def test_an_epoch_is_a_permutation() -> None:
 def test_shapes_of_a_stage_are_those_of_its_phases() -> None:
     """Each pair of batch size and resolution once, in order; a phase without a batch size has the stage's."""
     schedule = Schedule.parse("96@0:batch=16,128@2,96@4:batch=16,128@5:batch=4")
-    plan = TrainPlan(pictureless_index(num_train=96, num_val=10), AUGMENTATIONS["train"], schedule, 8)
+    plan = TrainPlan(imageless_index(num_train=96, num_val=10), AUGMENTATIONS["train"], schedule, 8)
     assert plan.shapes == ((16, 96), (8, 128), (4, 128))
 
 
-def test_an_epoch_has_no_picture_twice_and_no_test_picture() -> None:
-    """If batches do not divide the training pictures, the rest is left out, another rest each epoch."""
-    index = pictureless_index(num_train=100, num_val=30)
-    plan = _plan(index, 16)
+def test_an_epoch_has_no_image_twice_and_no_test_image() -> None:
+    """If batches do not divide the training images, the rest is left out, another rest each epoch."""
+    dataset = imageless_index(num_train=100, num_val=30)
+    plan = _plan(dataset, 16)
     assert plan.num_steps(0) == 6
     left_out = []
     for epoch in range(4):
         ids = np.concatenate([batch.ids for batch in plan.epoch(epoch)]).tolist()
         assert len(ids) == len(set(ids)) == 96
-        assert set(ids) <= set(index.rows(TRAIN).tolist())
+        assert set(ids) <= set(dataset.rows(TRAIN).tolist())
         left_out.append(frozenset(range(100)) - frozenset(ids))
     assert len(set(left_out)) == 4
 
 
-def test_every_picture_is_as_likely_at_every_place() -> None:
-    """Over 2000 epochs each picture comes first equally often (within five standard deviations)."""
-    plan = _plan(pictureless_index(num_train=10, num_val=1), 5)
+def test_every_image_is_as_likely_at_every_place() -> None:
+    """Over 2000 epochs each image comes first equally often (within five standard deviations)."""
+    plan = _plan(imageless_index(num_train=10, num_val=1), 5)
     firsts = np.bincount([plan.at(epoch, 0).ids[0] for epoch in range(2000)], minlength=10)
     assert np.abs(firsts - 200).max() < 5 * 200**0.5
 
@@ -88,11 +94,11 @@ def test_every_picture_is_as_likely_at_every_place() -> None:
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_global_sequence_does_not_depend_on_the_world_size(augmentation: str, world_size: int) -> None:
     """One, two or four processes see the same global batches in the same order, to the bit."""
-    index = pictureless_index(num_train=70, num_val=3)
-    alone = list(_plan(index, 16, augmentation=augmentation).epoch(1))
+    dataset = imageless_index(num_train=70, num_val=3)
+    alone = list(_plan(dataset, 16, augmentation=augmentation).epoch(1))
     size = 16 // world_size
     ranks = [
-        _plan(index, size, augmentation=augmentation, rank=rank, world_size=world_size) for rank in range(world_size)
+        _plan(dataset, size, augmentation=augmentation, rank=rank, world_size=world_size) for rank in range(world_size)
     ]
     assert {plan.num_steps(0) for plan in ranks} == {len(alone)} == {4}
     for step, batch in enumerate(alone):
@@ -103,10 +109,10 @@ def test_the_global_sequence_does_not_depend_on_the_world_size(augmentation: str
 
 def test_a_batch_is_a_function_of_epoch_and_step() -> None:
     """Asked twice, backwards or by another plan object, a step's batch is the same to the bit."""
-    index = pictureless_index(num_train=50, num_val=3)
-    plan = _plan(index, 8)
+    dataset = imageless_index(num_train=50, num_val=3)
+    plan = _plan(dataset, 8)
     forwards = [plan.at(epoch, step) for epoch in (0, 1, 2) for step in range(6)]
-    backwards = [_plan(index, 8).at(epoch, step) for epoch in (2, 1, 0) for step in reversed(range(6))]
+    backwards = [_plan(dataset, 8).at(epoch, step) for epoch in (2, 1, 0) for step in reversed(range(6))]
     for one, other in zip(forwards, reversed(backwards), strict=True):
         _assert_same([one], [other])
     _assert_same(forwards[6:12], list(plan.epoch(1)))
@@ -114,9 +120,9 @@ def test_a_batch_is_a_function_of_epoch_and_step() -> None:
 
 
 def test_steps_epochs_and_seeds_differ() -> None:
-    """No two of several steps, epochs and seeds share their windows."""
-    index = pictureless_index(num_train=64, num_val=3)
-    plans = [_plan(index, 8, seed=seed).at(epoch, step) for seed in (0, 1) for epoch in (0, 1) for step in (0, 1)]
+    """No two of several steps, epochs and seeds share their crop boxes."""
+    dataset = imageless_index(num_train=64, num_val=3)
+    plans = [_plan(dataset, 8, seed=seed).at(epoch, step) for seed in (0, 1) for epoch in (0, 1) for step in (0, 1)]
     jitters = [tuple(plan.jitter.ravel()) for plan in plans if plan.jitter is not None]
     assert len(set(jitters)) == len(plans) == 8
 
@@ -132,11 +138,11 @@ GOLDEN: dict[str, object] = {
 
 def _golden_batch() -> dict[str, object]:
     """Return seed 0, epoch 3, step 17 in plain types, jitter rounded to six places."""
-    batch = _plan(pictureless_index(num_train=1000, num_val=10), 4).at(3, 17)
+    batch = _plan(imageless_index(num_train=1000, num_val=10), 4).at(3, 17)
     assert batch.jitter is not None
     return {
         "ids": batch.ids.tolist(),
-        "windows": batch.windows.tolist(),
+        "windows": batch.crop_boxes.tolist(),
         "flip": batch.flip.tolist(),
         "jitter": batch.jitter.round(6).tolist(),
     }
@@ -157,18 +163,18 @@ def test_another_process_plans_the_same() -> None:
 
 def test_resolution_changes_exactly_at_its_epoch() -> None:
     """All batches of an epoch have its phase's resolution; the order and the flips do not depend on it."""
-    index = pictureless_index(num_train=20, num_val=3)
-    phases = TrainPlan(index, AUGMENTATIONS["train"], Schedule.parse("96@0,128@2,160@3"), 8)
+    dataset = imageless_index(num_train=20, num_val=3)
+    phases = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse("96@0,128@2,160@3"), 8)
     sides = [[batch.resolution.crop_px for batch in phases.epoch(epoch)] for epoch in range(5)]
     assert sides == [[96, 96], [96, 96], [128, 128], [160, 160], [160, 160]]
-    np.testing.assert_array_equal(phases.at(3, 1).ids, _plan(index, 8).at(3, 1).ids)
-    np.testing.assert_array_equal(phases.at(3, 1).windows, _plan(index, 8).at(3, 1).windows)
+    np.testing.assert_array_equal(phases.at(3, 1).ids, _plan(dataset, 8).at(3, 1).ids)
+    np.testing.assert_array_equal(phases.at(3, 1).crop_boxes, _plan(dataset, 8).at(3, 1).crop_boxes)
 
 
 def test_a_phase_has_its_own_batch_size() -> None:
     """A phase's batch size is its own or else the stage's, and the steps of the stage add up over both."""
     plan = TrainPlan(
-        pictureless_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0:batch=16,128@2"), 8, world_size=2
+        imageless_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0:batch=16,128@2"), 8, world_size=2
     )
     assert [plan.global_batch(epoch) for epoch in range(4)] == [32, 32, 16, 16]
     assert [plan.num_steps(epoch) for epoch in range(4)] == [1, 1, 3, 3]
@@ -179,42 +185,42 @@ def test_a_phase_has_its_own_batch_size() -> None:
 
 
 def test_a_batch_larger_than_the_data_in_a_later_phase() -> None:
-    """A batch that the training pictures cannot fill is refused in any phase before anything is trained."""
-    with pytest.raises(ConfigError, match=r"^a batch of 64 pictures is larger than the 50 "):
-        TrainPlan(pictureless_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0,128@2:batch=64"), 8)
+    """A batch that the training images cannot fill is refused in any phase before anything is trained."""
+    with pytest.raises(ConfigError, match=r"^a batch of 64 images is larger than the 50 "):
+        TrainPlan(imageless_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0,128@2:batch=64"), 8)
 
 
 def test_repeats_literals() -> None:
-    """With two repeats a global batch of four is two pictures and the same two again, on the other rank."""
-    index, look = pictureless_index(num_train=10, num_val=3), AUGMENTATIONS["train"]
-    ranks = [TrainPlan(index, look, CONSTANT, 2, rank=rank, world_size=2, repeats=2) for rank in (0, 1)]
-    once = _plan(index, 2)
+    """With two repeats a global batch of four is two images and the same two again, on the other rank."""
+    dataset, view = imageless_index(num_train=10, num_val=3), AUGMENTATIONS["train"]
+    ranks = [TrainPlan(dataset, view, CONSTANT, 2, rank=rank, world_size=2, repeats=2) for rank in (0, 1)]
+    once = _plan(dataset, 2)
     for step in range(2):
         assert ranks[0].at(0, step).ids.tolist() == once.at(0, step).ids.tolist()
         assert ranks[1].at(0, step).ids.tolist() == once.at(0, step).ids.tolist()
-        assert ranks[0].at(0, step).windows.tolist() != ranks[1].at(0, step).windows.tolist()
+        assert ranks[0].at(0, step).crop_boxes.tolist() != ranks[1].at(0, step).crop_boxes.tolist()
 
 
 def test_repeats_divide_the_global_batch() -> None:
     """Repeats that do not divide a phase's global batch are refused with all numbers and the way out."""
-    index = pictureless_index(num_train=64, num_val=3)
+    dataset = imageless_index(num_train=64, num_val=3)
     schedule = Schedule.parse("96@0:batch=6,128@2:batch=4")
-    assert TrainPlan(index, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=6).num_steps(0) == 3
+    assert TrainPlan(dataset, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=6).num_steps(0) == 3
     expected = (
-        r"^the global batch of 12 pictures \(4 on each of 3 process\(es\)\) is no multiple of --repeats 9; "
+        r"^the global batch of 12 images \(4 on each of 3 process\(es\)\) is no multiple of --repeats 9; "
         r"--batch-size 6 is$"
     )
     with pytest.raises(ConfigError, match=expected):
-        TrainPlan(index, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=9)
+        TrainPlan(dataset, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=9)
 
 
-def test_unreadable_pictures_literals() -> None:
-    """Ten pictures in batches of four: the others move up, the two spare ones follow, then the first come again."""
-    index, look = pictureless_index(num_train=10, num_val=3), AUGMENTATIONS["train"]
-    order = [int(row) for batch in _plan(index, 1).epoch(0) for row in batch.ids]
+def test_unreadable_images_literals() -> None:
+    """Ten images in batches of four: the others move up, the two spare ones follow, then the first come again."""
+    dataset, view = imageless_index(num_train=10, num_val=3), AUGMENTATIONS["train"]
+    order = [int(row) for batch in _plan(dataset, 1).epoch(0) for row in batch.ids]
 
     def shown(*places: int) -> list[int]:
-        plan = TrainPlan(index, look, CONSTANT, 4, unreadable=frozenset(order[place] for place in places))
+        plan = TrainPlan(dataset, view, CONSTANT, 4, unreadable=frozenset(order[place] for place in places))
         return [order.index(row) for batch in plan.epoch(0) for row in batch.ids]
 
     assert shown() == [0, 1, 2, 3, 4, 5, 6, 7]
@@ -224,11 +230,11 @@ def test_unreadable_pictures_literals() -> None:
     assert shown(0, 1, 2, 3, 4, 5, 6, 7) == [8, 9, 8, 9, 8, 9, 8, 9]
 
 
-def test_no_readable_picture_on_a_rank() -> None:
-    """A rank that can read none of its pictures says so."""
-    index = pictureless_index(num_train=10, num_val=3)
-    plan = TrainPlan(index, AUGMENTATIONS["train"], CONSTANT, 4, unreadable=frozenset(range(10)))
-    with pytest.raises(DataError, match=r"^none of the 10 training pictures of rank 0 can be read$"):
+def test_no_readable_image_on_a_rank() -> None:
+    """A rank that can read none of its images says so."""
+    dataset = imageless_index(num_train=10, num_val=3)
+    plan = TrainPlan(dataset, AUGMENTATIONS["train"], CONSTANT, 4, unreadable=frozenset(range(10)))
+    with pytest.raises(DataError, match=r"^none of the 10 training images of rank 0 can be read$"):
         plan.at(0, 0)
 
 
@@ -252,7 +258,7 @@ def test_step_seeds() -> None:
 @pytest.mark.parametrize(("augmentation", "strength"), [("train", 0.3), ("v2", 0.05)])
 def test_jitter_is_uniform_around_one(augmentation: str, strength: float) -> None:
     """Brightness, contrast and saturation are scaled by independent factors, uniform within 1 ± the strength."""
-    plan = _plan(pictureless_index(num_train=4000, num_val=3), 4000, augmentation=augmentation)
+    plan = _plan(imageless_index(num_train=4000, num_val=3), 4000, augmentation=augmentation)
     jitter = plan.at(0, 0).jitter
     assert jitter is not None
     assert jitter.shape == (4000, 3)
@@ -267,105 +273,105 @@ def test_jitter_is_uniform_around_one(augmentation: str, strength: float) -> Non
 
 def test_no_jitter_is_none() -> None:
     """An augmentation without jitter leaves colours alone altogether."""
-    batch = _plan(pictureless_index(num_train=20, num_val=3), augmentation="v1").at(0, 0)
+    batch = _plan(imageless_index(num_train=20, num_val=3), augmentation="v1").at(0, 0)
     assert batch.jitter is None
 
 
 @pytest.mark.parametrize(("augmentation", "share"), [("train", 0.5), ("v1", 0.0), ("v2", 0.5)])
 def test_share_of_flips(augmentation: str, share: float) -> None:
-    """Half of the pictures are mirrored, or none, whatever their window and jitter are."""
-    batch = _plan(pictureless_index(num_train=4000, num_val=3), 4000, augmentation=augmentation).at(0, 0)
+    """Half of the images are mirrored, or none, whatever their crop box and jitter are."""
+    batch = _plan(imageless_index(num_train=4000, num_val=3), 4000, augmentation=augmentation).at(0, 0)
     assert batch.flip.dtype == np.bool_
     # Five standard deviations of a share of 4000 coins are 0.04.
     assert batch.flip.mean() == pytest.approx(share, abs=0.04 if share else 0)
     if share and batch.jitter is not None:
-        together = np.stack([batch.flip, batch.jitter[:, 0], batch.windows[:, 1]])
+        together = np.stack([batch.flip, batch.jitter[:, 0], batch.crop_boxes[:, 1]])
         assert np.abs(np.asarray(np.corrcoef(together))[0, 1:]).max() < 0.08
 
 
-def test_windows_belong_to_their_pictures() -> None:
-    """Windows lie in the picture of the same row, and v1 looks at the test crop."""
-    index = pictureless_index(num_train=60, num_val=3)
+def test_windows_belong_to_their_images() -> None:
+    """Windows lie in the image of the same row, and v1 looks at the test crop."""
+    dataset = imageless_index(num_train=60, num_val=3)
     for augmentation in ("train", "v1", "v2"):
-        batch = _plan(index, 60, augmentation=augmentation).at(0, 0)
+        batch = _plan(dataset, 60, augmentation=augmentation).at(0, 0)
         assert sorted(batch.ids.tolist()) == list(range(60))
-        y0, x0, y1, x1 = batch.windows.T
+        y0, x0, y1, x1 = batch.crop_boxes.T
         assert (y0 >= 0).all()
         assert (x0 >= 0).all()
-        assert (y1 <= index.heights[batch.ids] + 1e-9).all()
-        assert (x1 <= index.widths[batch.ids] + 1e-9).all()
-        assert len({tuple(window) for window in batch.windows.tolist()}) > 30
-    test_batch = _plan(index, 60, augmentation="v1").at(0, 0)
+        assert (y1 <= dataset.heights[batch.ids] + 1e-9).all()
+        assert (x1 <= dataset.widths[batch.ids] + 1e-9).all()
+        assert len({tuple(crop) for crop in batch.crop_boxes.tolist()}) > 30
+    test_batch = _plan(dataset, 60, augmentation="v1").at(0, 0)
     (row,) = np.flatnonzero(test_batch.ids == 5)
-    # Picture 5 is 335 by 355 pixels; resized to 146 by 154, the crop begins at (9, 13).
+    # Image 5 is 335 by 355 pixels; resized to 146 by 154, the crop begins at (9, 13).
     expected = [9 * 335 / 146, 13 * 355 / 154, 137 * 335 / 146, 141 * 355 / 154]
-    np.testing.assert_allclose(test_batch.windows[row], expected, rtol=1e-12)
+    np.testing.assert_allclose(test_batch.crop_boxes[row], expected, rtol=1e-12)
 
 
 def test_batch_larger_than_the_data() -> None:
-    """A global batch that the training pictures cannot fill is refused with both numbers and the way out."""
-    index = pictureless_index(num_train=31, num_val=3)
-    assert _plan(index, 31).num_steps(0) == 1
+    """A global batch that the training images cannot fill is refused with both numbers and the way out."""
+    dataset = imageless_index(num_train=31, num_val=3)
+    assert _plan(dataset, 31).num_steps(0) == 1
     expected = (
-        r"batch of 16 pictures on each of 2 processes is larger than the 31 training pictures of /data; lower the batch"
+        r"batch of 16 images on each of 2 processes is larger than the 31 training images of /data; lower the batch"
     )
     with pytest.raises(ConfigError, match=expected):
-        _plan(index, 16, world_size=2)
+        _plan(dataset, 16, world_size=2)
 
 
-def test_training_needs_training_pictures() -> None:
-    """A data set without training pictures is refused with the folder expected."""
-    with pytest.raises(DataError, match=r"^/data has no training pictures; expected /data/train/<class>"):
-        _plan(pictureless_index(num_train=0, num_val=3), 1)
+def test_training_needs_training_images() -> None:
+    """A data set without training images is refused with the folder expected."""
+    with pytest.raises(DataError, match=r"^/data has no training images; expected /data/train/<class>"):
+        _plan(imageless_index(num_train=0, num_val=3), 1)
 
 
 @pytest.mark.parametrize("batch_size", [0, -4])
 def test_batch_size_is_at_least_one(batch_size: int) -> None:
     """A batch of nothing is refused, for training and for evaluation."""
-    index = pictureless_index(num_train=10, num_val=3)
+    dataset = imageless_index(num_train=10, num_val=3)
     with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
-        _plan(index, batch_size)
+        _plan(dataset, batch_size)
     with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
-        EvaluationPlan(index, batch_size)
+        EvalPlan(dataset, batch_size)
 
 
 @pytest.mark.parametrize("step", [-1, 6])
 def test_steps_out_of_the_epoch(step: int) -> None:
     """A step that the epoch does not have is an IndexError, not a wrong batch."""
     with pytest.raises(IndexError, match=rf"^step {step} of 6$"):
-        _plan(pictureless_index(num_train=50, num_val=3), 8).at(0, step)
+        _plan(imageless_index(num_train=50, num_val=3), 8).at(0, step)
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 9))
-def test_evaluation_covers_every_test_picture_once(num_val: int, batch_size: int, world_size: int) -> None:
-    """Over all ranks each test picture comes exactly once, for any number of pictures, batch and world size."""
-    index = pictureless_index(num_train=5, num_val=num_val)
-    plans = [EvaluationPlan(index, batch_size, rank, world_size) for rank in range(world_size)]
+def test_evaluation_covers_every_test_image_once(num_val: int, batch_size: int, world_size: int) -> None:
+    """Over all ranks each test image comes exactly once, for any number of images, batch and world size."""
+    dataset = imageless_index(num_train=5, num_val=num_val)
+    plans = [EvalPlan(dataset, batch_size, rank, world_size) for rank in range(world_size)]
     batches = [list(plan.batches(Resolution(160))) for plan in plans]
     assert [len(some) for some in batches] == [plan.num_batches for plan in plans]
     sizes = [len(batch) for some in batches for batch in some]
     assert all(1 <= size <= batch_size for size in sizes)
     ids = [int(row) for some in batches for batch in some for row in batch.ids]
-    assert sorted(ids) == index.rows(VAL).tolist()
+    assert sorted(ids) == dataset.rows(VAL).tolist()
     counts = [sum(len(batch) for batch in some) for some in batches]
     assert max(counts) - min(counts) <= 1
 
 
 def test_evaluation_batches_are_plain_test_crops() -> None:
     """An evaluation looks at centre crops in index order, unmirrored and with their own colours."""
-    index = pictureless_index(num_train=5, num_val=11)
-    batches = list(EvaluationPlan(index, 4).batches(Resolution(128)))
+    dataset = imageless_index(num_train=5, num_val=11)
+    batches = list(EvalPlan(dataset, 4).batches(Resolution(128)))
     assert [batch.ids.tolist() for batch in batches] == [[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15]]
     for batch in batches:
         assert not batch.flip.any()
         assert batch.jitter is None
         assert batch.resolution == Resolution(128)
     expected = [9 * 335 / 146, 13 * 355 / 154, 137 * 335 / 146, 141 * 355 / 154]
-    np.testing.assert_allclose(batches[0].windows[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(batches[0].crop_boxes[0], expected, rtol=1e-12)
 
 
-def test_evaluation_needs_test_pictures() -> None:
-    """A data set without test pictures is refused with its folder."""
-    with pytest.raises(DataError, match=r"^/data has no pictures to test on"):
-        EvaluationPlan(pictureless_index(num_train=5, num_val=0), 4)
+def test_evaluation_needs_test_images() -> None:
+    """A data set without test images is refused with its folder."""
+    with pytest.raises(DataError, match=r"^/data has no images to test on"):
+        EvalPlan(imageless_index(num_train=5, num_val=0), 4)

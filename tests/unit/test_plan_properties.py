@@ -1,4 +1,4 @@
-"""What holds for any number of pictures, batch size, number of processes, repeats, phases and unreadable pictures."""
+"""What holds for any number of images, batch size, number of processes, repeats, phases and unreadable images."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictureless import pictureless_index
+from imageless import imageless_index
 
-from dali_fixres.batch import BatchPlan
 from dali_fixres.errors import DataError
-from dali_fixres.plan import AUGMENTATIONS, EvaluationPlan, TrainPlan
-from dali_fixres.resolution import Phase, Resolution, Schedule
+from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.resolution import Phase, Resolution, Schedule
 
 Sample = tuple[int, tuple[float, ...], bool, tuple[float, ...]]
-"""What a network sees of a picture: row, window, flip, jitter."""
+"""What a network sees of an image: row, crop box, flip, jitter."""
 
 any_case = settings(derandomize=True, deadline=None, max_examples=80)
 
 
-_index = lru_cache(maxsize=64)(pictureless_index)
+_dataset = lru_cache(maxsize=64)(imageless_index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Case:
 
     @property
     def global_batch(self) -> int:
-        """Pictures per step over all processes."""
+        """Images per step over all processes."""
         return self.batch_sizes[self.epoch >= 2] * self.world_size
 
     @property
@@ -49,7 +49,7 @@ class Case:
 
     @property
     def permutation(self) -> list[int]:
-        """The order of the epoch's pictures, from NumPy alone."""
+        """The order of the epoch's images, from NumPy alone."""
         philox = np.random.Philox(np.random.SeedSequence([self.seed, 0, self.epoch]))
         return [int(row) for row in np.random.Generator(philox).permutation(self.num_train)]
 
@@ -57,7 +57,7 @@ class Case:
         """Return the plan of a rank."""
         first, second = self.batch_sizes
         return TrainPlan(
-            _index(self.num_train),
+            _dataset(self.num_train),
             AUGMENTATIONS["train"],
             Schedule((Phase(0, 96, batch_size=first), Phase(2, 128, batch_size=second))),
             batch_size=1,
@@ -96,8 +96,8 @@ def cases(draw: st.DrawFn, max_repeats: int = 99) -> Case:
 
 def _samples(batch: BatchPlan) -> list[Sample]:
     assert batch.jitter is not None
-    columns = (batch.ids.tolist(), batch.windows.tolist(), batch.flip.tolist(), batch.jitter.tolist())
-    return [(row, tuple(window), flip, tuple(jitter)) for row, window, flip, jitter in zip(*columns, strict=True)]
+    columns = (batch.ids.tolist(), batch.crop_boxes.tolist(), batch.flip.tolist(), batch.jitter.tolist())
+    return [(row, tuple(crop), flip, tuple(jitter)) for row, crop, flip, jitter in zip(*columns, strict=True)]
 
 
 def _rows(batch: BatchPlan) -> list[int]:
@@ -109,8 +109,8 @@ def _rows(batch: BatchPlan) -> list[int]:
 
 @any_case
 @given(cases())
-def test_an_epoch_covers_its_pictures(case: Case) -> None:
-    """Over ranks and steps the first pictures of the permutation come exactly `repeats` times, the others never."""
+def test_an_epoch_covers_its_images(case: Case) -> None:
+    """Over ranks and steps the first images of the permutation come exactly `repeats` times, the others never."""
     assert case.plan().num_steps(case.epoch) == case.num_steps
     assert case.plan().global_batch(case.epoch) == case.global_batch
     ranks = [list(case.plan(rank).epoch(case.epoch)) for rank in range(case.world_size)]
@@ -122,8 +122,8 @@ def test_an_epoch_covers_its_pictures(case: Case) -> None:
 
 @any_case
 @given(cases())
-def test_a_global_batch_has_the_next_pictures_varied_each_on_its_own(case: Case) -> None:
-    """Each step takes the next pictures of the permutation, and no two copies of one look alike."""
+def test_a_global_batch_has_the_next_images_varied_each_on_its_own(case: Case) -> None:
+    """Each step takes the next images of the permutation, and no two copies of one look alike."""
     share = case.global_batch // case.repeats
     for step in range(case.num_steps):
         samples = case.step(step)
@@ -134,8 +134,8 @@ def test_a_global_batch_has_the_next_pictures_varied_each_on_its_own(case: Case)
 
 @any_case
 @given(cases())
-def test_copies_of_a_picture_lie_on_different_ranks(case: Case) -> None:
-    """A rank has two copies of a picture in a batch only where there are more copies than ranks."""
+def test_copies_of_an_image_lie_on_different_ranks(case: Case) -> None:
+    """A rank has two copies of an image in a batch only where there are more copies than ranks."""
     for rank in range(case.world_size):
         for batch in case.plan(rank).epoch(case.epoch):
             copies = Counter(_rows(batch))
@@ -185,7 +185,7 @@ def test_the_same_batch_goes_on_to_the_bit(case: Case, data: st.DataObject) -> N
 @any_case
 @given(cases(), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(0, 3)), max_size=3))
 def test_another_global_batch_goes_on_where_the_last_one_ended(case: Case, changes: list[tuple[int, int, int]]) -> None:
-    """However often the global batch changes, pictures follow on in the permutation up to the last full batch."""
+    """However often the global batch changes, images follow on in the permutation up to the last full batch."""
     # Batches that are multiples of the repeats, as they must be; each goes on for some steps, the last to the end.
     parts = [(case.world_size, case.batch_sizes[0], 2), *((w, size * case.repeats, n) for w, size, n in changes)]
     parts = [part for part in parts if part[0] * part[1] <= case.num_train]
@@ -207,7 +207,7 @@ def test_another_global_batch_goes_on_where_the_last_one_ended(case: Case, chang
 @any_case
 @given(cases(max_repeats=1), st.data())
 def test_another_global_batch_changes_no_sample(case: Case, data: st.DataObject) -> None:
-    """What a picture looks like belongs to its place in the epoch, whichever batch it falls into after a change."""
+    """What an image looks like belongs to its place in the epoch, whichever batch it falls into after a change."""
     alone = replace(case, world_size=1, batch_sizes=(1, 1))
     whole = [sample for step in range(case.num_train) for sample in alone.step(step)]
     num_done = data.draw(st.integers(0, case.num_steps)) * case.global_batch
@@ -221,7 +221,7 @@ def test_another_global_batch_changes_no_sample(case: Case, data: st.DataObject)
     assert rest == whole[num_done : num_done + num_steps * world_size * size]
 
 
-# Unreadable pictures
+# Unreadable images
 
 
 @st.composite
@@ -243,18 +243,16 @@ def _places(case: Case, rank: int) -> tuple[list[int], list[int]]:
 
 @any_case
 @given(broken_cases())
-def test_the_next_pictures_of_the_rank_take_the_place_of_unreadable_ones(
+def test_the_next_images_of_the_rank_take_the_place_of_unreadable_ones(
     broken: tuple[Case, int, frozenset[int]],
 ) -> None:
-    """Every batch is full and readable: pictures move up, then come spare ones, then the rank's first ones again."""
+    """Every batch is full and readable: images move up, then come spare ones, then the rank's first ones again."""
     case, rank, unreadable = broken
     dealt, spare = _places(case, rank)
     readable = [row for row in chain(dealt, spare) if row not in unreadable]
     plan = case.plan(rank, unreadable)
     if not readable:
-        with pytest.raises(
-            DataError, match=rf"^none of the {len(dealt) + len(spare)} training pictures of rank {rank}"
-        ):
+        with pytest.raises(DataError, match=rf"^none of the {len(dealt) + len(spare)} training images of rank {rank}"):
             plan.at(case.epoch, 0)
         return
     batches = [_rows(batch) for batch in plan.epoch(case.epoch)]
@@ -265,8 +263,8 @@ def test_the_next_pictures_of_the_rank_take_the_place_of_unreadable_ones(
 
 @any_case
 @given(broken_cases())
-def test_batches_before_the_first_unreadable_picture_do_not_change(broken: tuple[Case, int, frozenset[int]]) -> None:
-    """Up to the first unreadable picture of the rank its batches are those of the whole data set, to the bit."""
+def test_batches_before_the_first_unreadable_image_do_not_change(broken: tuple[Case, int, frozenset[int]]) -> None:
+    """Up to the first unreadable image of the rank its batches are those of the whole data set, to the bit."""
     case, rank, unreadable = broken
     dealt, spare = _places(case, rank)
     if unreadable.issuperset(dealt + spare):
@@ -283,7 +281,7 @@ def test_batches_before_the_first_unreadable_picture_do_not_change(broken: tuple
 def test_found_out_one_by_one_is_as_known_from_the_start(
     broken: tuple[Case, int, frozenset[int]], data: st.DataObject
 ) -> None:
-    """Whether pictures are found out batch by batch, over a resumption even, or are known: batches are the same."""
+    """Whether images are found out batch by batch, over a resumption even, or are known: batches are the same."""
     case, rank, unreadable = broken
     dealt, spare = _places(case, rank)
     if unreadable.issuperset(dealt + spare):
@@ -304,8 +302,8 @@ def test_found_out_one_by_one_is_as_known_from_the_start(
 
 @any_case
 @given(broken_cases(max_repeats=1))
-def test_spare_pictures_stand_in_for_unreadable_ones(broken: tuple[Case, int, frozenset[int]]) -> None:
-    """A rank that has no more unreadable pictures than spare ones sees none twice; no two ranks see the same."""
+def test_spare_images_stand_in_for_unreadable_ones(broken: tuple[Case, int, frozenset[int]]) -> None:
+    """A rank that has no more unreadable images than spare ones sees none twice; no two ranks see the same."""
     case, _, unreadable = broken
     seen: Counter[int] = Counter()
     for rank in range(case.world_size):
@@ -324,38 +322,38 @@ def test_spare_pictures_stand_in_for_unreadable_ones(broken: tuple[Case, int, fr
 
 
 @st.composite
-def evaluations(draw: st.DrawFn) -> tuple[list[EvaluationPlan], frozenset[int]]:
-    """Draw the plans of all ranks and the unreadable pictures, training ones among them."""
+def evaluations(draw: st.DrawFn) -> tuple[list[EvalPlan], frozenset[int]]:
+    """Draw the plans of all ranks and the unreadable images, training ones among them."""
     num_val, world_size, batch_size = draw(st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 20)))
-    index = _index(5, num_val)
-    rows = st.integers(0, len(index) - 1)
-    unreadable = draw(st.frozensets(rows) | st.just(frozenset()) | st.just(frozenset(range(len(index)))))
-    plans = [EvaluationPlan(index, batch_size, rank, world_size, unreadable) for rank in range(world_size)]
+    dataset = _dataset(5, num_val)
+    rows = st.integers(0, len(dataset) - 1)
+    unreadable = draw(st.frozensets(rows) | st.just(frozenset()) | st.just(frozenset(range(len(dataset)))))
+    plans = [EvalPlan(dataset, batch_size, rank, world_size, unreadable) for rank in range(world_size)]
     return plans, unreadable
 
 
 @any_case
 @given(evaluations())
-def test_evaluation_has_each_readable_picture_once(drawn: tuple[list[EvaluationPlan], frozenset[int]]) -> None:
-    """Over all ranks each readable test picture comes exactly once; ranks without any have no batch."""
+def test_evaluation_has_each_readable_image_once(drawn: tuple[list[EvalPlan], frozenset[int]]) -> None:
+    """Over all ranks each readable test image comes exactly once; ranks without any have no batch."""
     plans, unreadable = drawn
-    num_pictures = plans[0].num_pictures
+    num_images = plans[0].num_images
     ranks = [[_rows(batch) for batch in plan.batches(Resolution(96))] for plan in plans]
     assert sorted(row for batches in ranks for batch in batches for row in batch) == sorted(
-        set(range(5, 5 + num_pictures)) - unreadable
+        set(range(5, 5 + num_images)) - unreadable
     )
     assert [len(batches) for batches in ranks] == [plan.num_batches for plan in plans]
     for batches in ranks:
         assert all(len(batch) == plans[0].batch_size for batch in batches[:-1])
         assert all(1 <= len(batch) <= plans[0].batch_size for batch in batches[-1:])
-    assert sum(plan.num_dealt for plan in plans) == num_pictures
+    assert sum(plan.num_dealt for plan in plans) == num_images
     num_unreadable = sum(plan.num_dealt - len(plan.rows) for plan in plans)
     assert num_unreadable == len(unreadable - set(range(5)))
 
 
 @any_case
 @given(evaluations())
-def test_rounds_are_the_most_batches_of_any_rank(drawn: tuple[list[EvaluationPlan], frozenset[int]]) -> None:
+def test_rounds_are_the_most_batches_of_any_rank(drawn: tuple[list[EvalPlan], frozenset[int]]) -> None:
     """All ranks count the same rounds; none has more batches, and if all can be read none is two behind."""
     plans, _ = drawn
     (num_rounds,) = {plan.num_rounds for plan in plans}
@@ -367,9 +365,7 @@ def test_rounds_are_the_most_batches_of_any_rank(drawn: tuple[list[EvaluationPla
 
 @any_case
 @given(evaluations(), st.integers(0, 25))
-def test_an_evaluation_goes_on_from_any_batch(
-    drawn: tuple[list[EvaluationPlan], frozenset[int]], first_batch: int
-) -> None:
+def test_an_evaluation_goes_on_from_any_batch(drawn: tuple[list[EvalPlan], frozenset[int]], first_batch: int) -> None:
     """From a batch on, an evaluation is the tail of the whole one; past the end there is nothing."""
     for plan in drawn[0]:
         whole = [_rows(batch) for batch in plan.batches(Resolution(96))]
@@ -378,10 +374,10 @@ def test_an_evaluation_goes_on_from_any_batch(
 
 @any_case
 @given(evaluations())
-def test_an_evaluation_finds_unreadable_pictures_as_it_goes(
-    drawn: tuple[list[EvaluationPlan], frozenset[int]],
+def test_an_evaluation_finds_unreadable_images_as_it_goes(
+    drawn: tuple[list[EvalPlan], frozenset[int]],
 ) -> None:
-    """Found out batch by batch, unreadable pictures leave the same batches as if they were known before."""
+    """Found out batch by batch, unreadable images leave the same batches as if they were known before."""
     for plan in drawn[0]:
         known: frozenset[int] = frozenset()
         batches: list[list[int]] = []

@@ -17,7 +17,7 @@ TEXT = " ".join(README.split())
 COPIES_AGAINST = (
     ("torchvision", "torchvision's DataLoader"),
     ("ffcv", "FFCV"),
-    ("ffcv-raw50", "FFCV with half of its pictures uncompressed"),
+    ("ffcv-raw50", "FFCV with half of its images uncompressed"),
 )
 
 
@@ -120,11 +120,11 @@ def test_copies_are_as_measured() -> None:
 
     def compared(other: str) -> list[str]:
         """Tell in which order both are, at each resolution; where rounds differ about that, in none."""
-        orders = []
+        stop_signals = []
         for res in sides:
             ahead = {ours > theirs for ours, theirs in zip(repeats["prepared", res], repeats[other, res], strict=True)}
-            orders.append("tie" if len(ahead) == 2 else "ahead" if True in ahead else "behind")
-        return orders
+            stop_signals.append("tie" if len(ahead) == 2 else "ahead" if True in ahead else "behind")
+        return stop_signals
 
     assert sides == [128, 160, 224, 288, 320]
     assert compared("ffcv") == ["ahead", "ahead", "behind", "behind", "behind"]

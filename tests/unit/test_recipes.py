@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from drawing import natural_picture
+from drawing import natural_image
 
 from dali_fixres.cli import app
 from dali_fixres.config import recipe_header, recipes
@@ -46,12 +46,12 @@ PROCESSES = {"fixres-rnx101-32x48d": 32}
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a manifest with as many training pictures as a global batch of the recipes and some: two files."""
+    """Return a manifest with as many training images as a global batch of the recipes and some: two files."""
     folder = tmp_path_factory.mktemp("many")
     rng = np.random.default_rng(0)
     lines = ["path,label,split"]
     for label in ("ant", "bee"):
-        natural_picture(rng, 40, 50).save(folder / f"{label}.jpg")
+        natural_image(rng, 40, 50).save(folder / f"{label}.jpg")
         (folder / label).mkdir()
         for number in range(600):
             (folder / label / f"{number}.jpg").hardlink_to(folder / f"{label}.jpg")
@@ -76,8 +76,8 @@ def test_recipes_say_what_the_authors_say(
     monkeypatch.setenv("RANK", "0")
     command, *rest = words(name)
     assert rest[:4] == ["--config", name, "--data", "IMAGENET"]
-    told = ["--config", name, "--data", str(many), "--dry-run", "--json", str(tmp_path / "dry.json")]
-    app([command, *told], exit_on_error=False, result_action="return_value")
+    given = ["--config", name, "--data", str(many), "--dry-run", "--json", str(tmp_path / "dry.json")]
+    app([command, *given], exit_on_error=False, result_action="return_value")
     content = json.loads((tmp_path / "dry.json").read_text())
     expected, phases = EXPECTED[name], content["phases"]
     assert content["processes"] == processes
@@ -120,11 +120,11 @@ def test_an_unknown_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_dry_runs_of_methods_that_run_the_network_once(many: Path, tmp_path: Path) -> None:
     """Passes without learning are told, and that in the epochs after them the classifier runs alone, or none come."""
-    told = ["--data", str(many), "--dry-run", "--json", str(tmp_path / "dry.json"), "--model", "resnet18"]
+    given = ["--data", str(many), "--dry-run", "--json", str(tmp_path / "dry.json"), "--model", "resnet18"]
     sizes = ["--train-res", "64", "--test-res", "96", "--batch-size", "16"]
 
     def dry(*more: str) -> Any:
-        app(["finetune", *told, *sizes, *more], exit_on_error=False, result_action="return_value")
+        app(["finetune", *given, *sizes, *more], exit_on_error=False, result_action="return_value")
         return json.loads((tmp_path / "dry.json").read_text())
 
     content = dry("--views", "2", "--epochs", "4", "--statistics-images", "590")
@@ -147,17 +147,17 @@ def test_activations_are_not_mapped_for_a_classifier_that_knows_nothing(
 ) -> None:
     """Weights with other classes leave a new head, which frechet would never train; a dry run says so, too."""
     torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), tmp_path / "seven.pth")
-    told = ["finetune", "--data", str(many), "--model", "resnet18", "--weights", str(tmp_path / "seven.pth"), *dry]
+    given = ["finetune", "--data", str(many), "--model", "resnet18", "--weights", str(tmp_path / "seven.pth"), *dry]
     wanted = ["--method", "frechet", "--test-res", "96", "--out", str(tmp_path / "run")]
     with pytest.raises(ConfigError, match="frechet learns nothing, and resnet18 has a new classifier"):
-        app([*told, *wanted], exit_on_error=False, result_action="return_value")
+        app([*given, *wanted], exit_on_error=False, result_action="return_value")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_without_a_network(many: Path, tmp_path: Path) -> None:
     """It is of the network that `train` would take."""
-    told = ["train", "--data", str(many), "--dry-run", "--train-res", "64", "--json", str(tmp_path / "dry.json")]
-    app(told, exit_on_error=False, result_action="return_value")
+    given = ["train", "--data", str(many), "--dry-run", "--train-res", "64", "--json", str(tmp_path / "dry.json")]
+    app(given, exit_on_error=False, result_action="return_value")
     assert json.loads((tmp_path / "dry.json").read_text())["model"] == "resnet50"
 
 
@@ -177,7 +177,7 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_flags_win_over_recipes(many: Path, tmp_path: Path) -> None:
     """What depends on a flag that the command line changes does not stay behind from the recipe."""
-    told = ["--config", "fixres-pnasnet5", "--data", str(many), "--dry-run", "--json", str(tmp_path / "dry.json")]
+    given = ["--config", "fixres-pnasnet5", "--data", str(many), "--dry-run", "--json", str(tmp_path / "dry.json")]
     flags = [
         "--model",
         "resnet18",
@@ -190,7 +190,7 @@ def test_flags_win_over_recipes(many: Path, tmp_path: Path) -> None:
         "--train-res",
         "64",
     ]
-    app(["finetune", *told, *flags], exit_on_error=False, result_action="return_value")
+    app(["finetune", *given, *flags], exit_on_error=False, result_action="return_value")
     content = json.loads((tmp_path / "dry.json").read_text())
     assert content["what_learns"] == "tuning fc: 1026 parameters"
     (phase,) = content["phases"]

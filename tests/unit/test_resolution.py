@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dali_fixres.errors import ConfigError
-from dali_fixres.resolution import MAX_RESOLUTION_PX, MIN_RESOLUTION_PX, Phase, Resolution, Schedule, parse_resolutions
+from pipelines.resolution import MAX_RESOLUTION_PX, MIN_RESOLUTION_PX, Phase, Resolution, Schedule, parse_resolutions
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_ratio_of_pixel_counts_gives_them_back() -> None:
 @settings(derandomize=True, deadline=None)
 @given(st.integers(32, 4096), st.floats(0.01, 1.0))
 def test_resize_is_never_below_the_crop(crop_px: int, crop_ratio: float) -> None:
-    """A crop always fits into the resized picture."""
+    """A crop always fits into the resized image."""
     assert Resolution(crop_px, crop_ratio).resize_px >= crop_px
 
 

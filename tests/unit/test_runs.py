@@ -10,16 +10,8 @@ import pytest
 
 from dali_fixres.config import TrainConfig, read_toml
 from dali_fixres.errors import CheckpointError, ConfigError, SaveError
-from dali_fixres.runs import (
-    RunFolder,
-    create_run,
-    newest_run,
-    open_run,
-    reopen_run,
-    run_to_resume,
-    write_json,
-    write_text,
-)
+from dali_fixres.runtime.run_folder import RunFolder, create_run, newest_run, open_run, reopen_run, run_to_resume
+from pipelines.storage.files import write_json, write_text
 
 Make = Callable[..., RunFolder]
 
@@ -176,7 +168,7 @@ def _refused_elsewhere(call: str, folder: Path) -> str:
     """Return what another process is told that wants a run folder, or an empty string if it gets it."""
     code = (
         "import sys; from pathlib import Path; from dali_fixres.errors import ConfigError\n"
-        "from dali_fixres.runs import create_run, reopen_run\n"
+        "from dali_fixres.runtime.run_folder import create_run, reopen_run\n"
         f"try: {call}.release()\nexcept ConfigError as error: print(error, end='')"
     )
     command = [sys.executable, "-c", code, str(folder)]
@@ -214,7 +206,7 @@ def test_a_refused_run_is_not_locked(workplace: Path, make: Make) -> None:
     run.release()
     code = (
         "import sys; from pathlib import Path; from dali_fixres.errors import ConfigError\n"
-        "from dali_fixres.runs import create_run, reopen_run\n"
+        "from dali_fixres.runtime.run_folder import create_run, reopen_run\n"
         "try: create_run(Path(sys.argv[1]), 'train', {})\n"
         "except ConfigError: reopen_run(Path(sys.argv[1])).release()"
     )
@@ -232,7 +224,7 @@ def test_a_run_under_way_can_be_read(workplace: Path, make: Make) -> None:
 def test_the_lock_of_a_process_that_has_died_holds_nobody_up(workplace: Path) -> None:
     """The lock goes with its process, and what it has left in the file does not matter."""
     code = (
-        "import os, sys; from pathlib import Path; from dali_fixres.runs import create_run\n"
+        "import os, sys; from pathlib import Path; from dali_fixres.runtime.run_folder import create_run\n"
         "run = create_run(Path(sys.argv[1]), 'train', {}); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, "one"], check=False, timeout=120).returncode == 9
@@ -294,7 +286,7 @@ def test_a_record_that_cannot_be_written(workplace: Path, make: Make) -> None:
     with pytest.raises(SaveError) as caught:
         run.record("epoch")
     assert str(caught.value) == (
-        f"cannot write {workplace}/one/records.jsonl: Is a directory; make room, then go on with --resume"
+        f"cannot write {workplace}/one/records.jsonl: Is a directory; make room, then resume --resume"
     )
 
 
@@ -303,7 +295,7 @@ def test_a_record_that_cannot_be_written(workplace: Path, make: Make) -> None:
 
 @pytest.mark.usefixtures("workplace")
 def test_run_to_resume() -> None:
-    """--resume goes on with the run in --out, or with the newest one of the command."""
+    """--resume resumes the run in --out, or with the newest one of the command."""
     _finished("a", "train", 2_000_000_000)
     _finished("b", "finetune", 3_000_000_000)
     _finished("c", "train", 1_000_000_000)
@@ -313,7 +305,7 @@ def test_run_to_resume() -> None:
 
 
 def test_run_to_resume_that_is_not_there(workplace: Path, make: Make) -> None:
-    """--resume without a run to go on with, or with one that has no checkpoint yet, is an error."""
+    """--resume without a run to resume, or with one that has no checkpoint yet, is an error."""
     with pytest.raises(CheckpointError, match=rf"^{workplace}/none holds no run"):
         run_to_resume("train", workplace / "none")
     with pytest.raises(CheckpointError, match=r"^no train run with a checkpoint under "):
@@ -340,7 +332,7 @@ def test_write_text_keeps_what_it_cannot_replace(workplace: Path) -> None:
     write_text(path, "before\n")
     code = (
         "import resource, sys; from pathlib import Path; from dali_fixres.errors import SaveError\n"
-        "from dali_fixres.runs import write_text\n"
+        "from dali_fixres.runtime.run_folder import write_text\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: write_text(Path(sys.argv[1]), 'after ' * 1000)\nexcept SaveError as error: print(error, end='')"
     )

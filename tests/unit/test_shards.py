@@ -11,8 +11,8 @@ from PIL import Image
 from tars import add_member, tar_of_folders
 
 from dali_fixres.errors import DataError
-from dali_fixres.index import TRAIN, VAL, open_data
-from dali_fixres.index.shards import read_shard
+from pipelines.dataset import TRAIN, VAL, open_dataset
+from pipelines.dataset.formats.shards import read_shard
 
 
 def jpeg(height: int = 40, width: int = 60) -> bytes:
@@ -31,10 +31,10 @@ def write(path: Path, members: dict[str, bytes], **options: int) -> Path:
     return path
 
 
-def test_shards_are_the_same_data_as_folders(pictures: Path, tmp_path: Path) -> None:
-    """Row by row in the order of their names, shards have the pictures, labels, sizes and bytes of class folders."""
-    tar_of_folders(pictures, tmp_path / "shards", num_shards=1)
-    folders, shards = open_data(pictures).index, open_data(tmp_path / "shards").index
+def test_shards_are_the_same_data_as_folders(images: Path, tmp_path: Path) -> None:
+    """Row by row in the order of their names, shards have the images, labels, sizes and bytes of class folders."""
+    tar_of_folders(images, tmp_path / "shards", num_shards=1)
+    folders, shards = open_dataset(images), open_dataset(tmp_path / "shards")
     assert (len(shards), shards.num_train) == (60, 40)
     assert shards.classes == ("0", "1", "2", "3")
     np.testing.assert_array_equal(shards.labels, folders.labels)
@@ -52,11 +52,11 @@ def test_splits_by_folder_and_by_name(tmp_path: Path) -> None:
     for name in ("train-000.tar", "val_000.tar"):
         write(tmp_path / "names" / name, sample)
     for folder in ("folders", "names"):
-        index = open_data(tmp_path / folder).index
-        assert (len(index.rows(TRAIN)), len(index.rows(VAL)), index.classes) == (1, 1, ("3",))
+        dataset = open_dataset(tmp_path / folder)
+        assert (len(dataset.rows(TRAIN)), len(dataset.rows(VAL)), dataset.classes) == (1, 1, ("3",))
     write(tmp_path / "both" / "cifar-test-train-0.tar", sample)
     with pytest.raises(DataError, match=r"cifar-test-train-0.tar says test and train; rename it"):
-        open_data(tmp_path / "both")
+        open_dataset(tmp_path / "both")
 
 
 def test_shards_win_over_other_folders_beside_them(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_shards_win_over_other_folders_beside_them(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write(tmp_path / split / "0.tar", {"a.jpg": jpeg(), "a.cls": b"3"})
     (tmp_path / "train" / "logs").mkdir()
-    assert len(open_data(tmp_path).index) == 2
+    assert len(open_dataset(tmp_path)) == 2
 
 
 def test_shards_that_were_put_together(tmp_path: Path) -> None:
@@ -79,21 +79,21 @@ def test_shards_without_a_split_are_asked_for_one(tmp_path: Path) -> None:
     """Shards of other names, or a single one, need --val-fraction."""
     members = {f"{number}.{kind}": jpeg() if kind == "jpg" else b"1" for number in range(4) for kind in ("jpg", "cls")}
     path = write(tmp_path / "set" / "imagenet-000.tar", members)
-    with pytest.raises(DataError, match="does not say which pictures to test on"):
-        open_data(path.parent)
+    with pytest.raises(DataError, match="does not say which images to test on"):
+        open_dataset(path.parent)
     for data in (path, path.parent):
-        index = open_data(data, val_fraction=0.5).index
-        assert (len(index.rows(TRAIN)), len(index.rows(VAL))) == (2, 2)
+        dataset = open_dataset(data, val_fraction=0.5)
+        assert (len(dataset.rows(TRAIN)), len(dataset.rows(VAL))) == (2, 2)
 
 
 def test_training_shards_alone_can_be_divided(tmp_path: Path) -> None:
-    """A set of train shards only is like a train/ folder only: --val-fraction takes its test pictures from them."""
+    """A set of train shards only is like a train/ folder only: --val-fraction takes its test images from them."""
     samples = {name: content for n in range(10) for name, content in ((f"{n}.jpg", jpeg()), (f"{n}.cls", b"0"))}
     write(tmp_path / "train-0000.tar", samples)
-    index = open_data(tmp_path, val_fraction=0.2).index
-    assert (index.num_train, len(index)) == (8, 10)
-    with pytest.raises(DataError, match=r"does not say which pictures to test on; .* give --val-fraction"):
-        open_data(tmp_path)
+    dataset = open_dataset(tmp_path, val_fraction=0.2)
+    assert (dataset.num_train, len(dataset)) == (8, 10)
+    with pytest.raises(DataError, match=r"does not say which images to test on; .* give --val-fraction"):
+        open_dataset(tmp_path)
 
 
 def test_labels_of_json_members(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_labels_of_json_members(tmp_path: Path) -> None:
     members: dict[str, bytes] = {}
     for key, content in (("a", {"label": 7}), ("b", {"cls": 10, "more": 1}), ("c", {"label": 9})):
         members |= {f"{key}.jpg": jpeg(), f"{key}.json": json.dumps(content).encode()}
-    index = open_data(write(tmp_path / "x.tar", members), val_fraction=1.0).index
-    assert index.classes == ("7", "9", "10")
-    assert index.labels.tolist() == [0, 2, 1]
+    dataset = open_dataset(write(tmp_path / "x.tar", members), val_fraction=1.0)
+    assert dataset.classes == ("7", "9", "10")
+    assert dataset.labels.tolist() == [0, 2, 1]
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
@@ -118,7 +118,7 @@ def test_long_names(tmp_path: Path, form: int) -> None:
 
 def test_dots_end_the_key(tmp_path: Path) -> None:
     """As the webdataset library has it, a key ends at the first dot of the file's name, not of its folder's."""
-    path = write(tmp_path / "x.tar", {"a.b/k.jpg": jpeg(), "a.b/k.cls": b"2", "a.b/k.seg.png": b"no picture of ours"})
+    path = write(tmp_path / "x.tar", {"a.b/k.jpg": jpeg(), "a.b/k.cls": b"2", "a.b/k.seg.png": b"no image of ours"})
     (member,) = read_shard(path)
     assert (member.name, member.label) == ("a.b/k.jpg", "2")
 
@@ -128,24 +128,24 @@ def test_dots_end_the_key(tmp_path: Path) -> None:
     [
         ({"a.jpg": b"x"}, r"a.jpg has no label; expected a.cls or a.json with a label"),
         ({"a.jpg": b"x", "a.cls": b"dog"}, r"a.cls is no number; a .cls file holds the class's number"),
-        ({"a.jpg": b"x", "a.png": b"x", "a.cls": b"1"}, r"two pictures named 'a'"),
-        ({"a.txt": b"x"}, r"hold no pictures; expected samples of .jpg and .cls"),
+        ({"a.jpg": b"x", "a.png": b"x", "a.cls": b"1"}, r"two images named 'a'"),
+        ({"a.txt": b"x"}, r"hold no images; expected samples of .jpg and .cls"),
     ],
 )
 def test_shards_that_cannot_be_used(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
     """What is wrong with a shard is said, with the member's name."""
     path = write(tmp_path / "x.tar", members)
     with pytest.raises(DataError, match=message):
-        open_data(path, val_fraction=1.0)
+        open_dataset(path, val_fraction=1.0)
 
 
-def test_a_shard_cut_in_the_middle(pictures: Path, tmp_path: Path) -> None:
+def test_a_shard_cut_in_the_middle(images: Path, tmp_path: Path) -> None:
     """A shard that ends within a member is refused with its name."""
-    tar_of_folders(pictures, tmp_path)
+    tar_of_folders(images, tmp_path)
     shard = tmp_path / "train-0001.tar"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size * 2 // 3])
     with pytest.raises(DataError, match=rf"cannot read shard {shard}: unexpected end of data; make or fetch it again"):
-        open_data(tmp_path)
+        open_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [1024, 1500, 1536])
@@ -158,10 +158,10 @@ def test_a_shard_cut_between_members(tmp_path: Path, kept: int) -> None:
         read_shard(path)
 
 
-def test_a_label_without_a_picture(tmp_path: Path) -> None:
-    """A sample whose picture is of a kind that cannot be read is named, not passed over."""
+def test_a_label_without_an_image(tmp_path: Path) -> None:
+    """A sample whose image is of a kind that cannot be read is named, not passed over."""
     path = write(tmp_path / "x.tar", {"a.jpg": jpeg(), "a.cls": b"1", "b.avif": b"x", "b.cls": b"1"})
-    with pytest.raises(DataError, match=r"'b' has a label and no picture; a sample's picture is one of \.jpg"):
+    with pytest.raises(DataError, match=r"'b' has a label and no image; a sample's image is one of \.jpg"):
         read_shard(path)
 
 
@@ -171,20 +171,20 @@ def test_a_json_before_its_cls(tmp_path: Path) -> None:
     assert [member.label for member in read_shard(path)] == ["ant"]
 
 
-def test_names_that_say_the_split(pictures: Path, tmp_path: Path) -> None:
+def test_names_that_say_the_split(images: Path, tmp_path: Path) -> None:
     """The word may stand anywhere in a shard's name, as in those of the hub."""
-    tar_of_folders(pictures, tmp_path)
+    tar_of_folders(images, tmp_path)
     for path in sorted(tmp_path.iterdir()):
         path.rename(tmp_path / f"imagenet1k-{path.name}")
-    index = open_data(tmp_path).index
-    assert (index.num_train, len(index)) == (40, 60)
+    dataset = open_dataset(tmp_path)
+    assert (dataset.num_train, len(dataset)) == (40, 60)
 
 
-def test_an_archive_beside_class_folders(pictures: Path, tmp_path: Path) -> None:
+def test_an_archive_beside_class_folders(images: Path, tmp_path: Path) -> None:
     """Class folders are read, not the .tar file they were unpacked from."""
-    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    data = Path(shutil.copytree(images, tmp_path / "data"))
     write(data / "train.tar", {"ant/a.jpg": jpeg()})
-    assert len(open_data(data).index) == 60
+    assert len(open_dataset(data)) == 60
 
 
 def test_a_shard_is_scanned_once(tmp_path: Path) -> None:

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_fixres.errors import CheckpointError
-from dali_fixres.index import Index
-from dali_fixres.index.snapshot import compare, load_snapshot, save_snapshot
-from dali_fixres.index.table import make_index
+from dali_fixres.errors import DataError
+from pipelines.dataset import Dataset
+from pipelines.dataset.snapshot import compare, load_snapshot, save_snapshot
+from pipelines.dataset.table import make_dataset
 
-Picture = tuple[bytes, str, bool, int]
+Image = tuple[bytes, str, bool, int]
 """Path, class, whether it is tested on, height."""
 
-PICTURES: tuple[Picture, ...] = (
+IMAGES: tuple[Image, ...] = (
     (b"train/ant/a.jpg", "ant", False, 100),
     (b"train/b\xe4r/\xff.jpg", "b\udce4r", False, 200),
     (b"train/cat/c.jpg", "cat", False, 300),
@@ -21,44 +21,44 @@ PICTURES: tuple[Picture, ...] = (
 )
 
 
-def _index(pictures: Sequence[Picture], classes: Sequence[str] = ("ant", "b\udce4r", "cat"), root: str = "/a") -> Index:
-    """Lay out an index of pictures that need not exist."""
-    pictures = sorted(pictures, key=lambda picture: (picture[2], picture[0]))
-    heights = np.array([height for *_, height in pictures], dtype=np.int64)
+def _dataset(images: Sequence[Image], classes: Sequence[str] = ("ant", "b\udce4r", "cat"), root: str = "/a") -> Dataset:
+    """Lay out an index of images that need not exist."""
+    images = sorted(images, key=lambda image: (image[2], image[0]))
+    heights = np.array([height for *_, height in images], dtype=np.int64)
     columns = {
-        "labels": np.array([classes.index(name) for _, name, *_ in pictures], dtype=np.int64),
+        "labels": np.array([classes.index(name) for _, name, *_ in images], dtype=np.int64),
         "heights": heights,
         "widths": heights + 7,
         "num_bytes": heights * 11,
         "mtimes_ns": heights * 1000,
     }
-    is_val = np.array([tested for *_, tested, _ in pictures], dtype=np.bool_)
-    return make_index(Path(root), classes, [path for path, *_ in pictures], columns, is_val)
+    is_val = np.array([tested for *_, tested, _ in images], dtype=np.bool_)
+    return make_dataset(Path(root), classes, [path for path, *_ in images], columns, is_val)
 
 
 def _saved(path: Path) -> Path:
-    save_snapshot(path, _index(PICTURES))
+    save_snapshot(path, _dataset(IMAGES))
     return path
 
 
 def test_round_trip(tmp_path: Path) -> None:
     """All that the fingerprint covers comes back, whatever bytes names have, below the root that is given."""
-    index = load_snapshot(_saved(tmp_path / "data.npz"), Path("/elsewhere"))
-    assert index.root == Path("/elsewhere")
-    assert index.classes == ("ant", "b\udce4r", "cat")
-    assert [index.relative_path(row) for row in range(4)] == [path for path, *_ in PICTURES]
-    assert index.path(1) == Path(os.fsdecode(b"/elsewhere/train/b\xe4r/\xff.jpg"))
-    assert (index.labels.tolist(), index.num_train) == ([0, 1, 2, 0], 3)
-    assert index.heights.tolist() == [100, 200, 300, 400]
-    assert index.widths.tolist() == [107, 207, 307, 407]
-    assert index.num_bytes.tolist() == [1100, 2200, 3300, 4400]
-    assert index.fingerprint == _index(PICTURES).fingerprint
-    assert str(compare(index, _index(PICTURES))) == ""
+    dataset = load_snapshot(_saved(tmp_path / "data.npz"), Path("/elsewhere"))
+    assert dataset.root == Path("/elsewhere")
+    assert dataset.classes == ("ant", "b\udce4r", "cat")
+    assert [dataset.relative_path(row) for row in range(4)] == [path for path, *_ in IMAGES]
+    assert dataset.path(1) == Path(os.fsdecode(b"/elsewhere/train/b\xe4r/\xff.jpg"))
+    assert (dataset.labels.tolist(), dataset.num_train) == ([0, 1, 2, 0], 3)
+    assert dataset.heights.tolist() == [100, 200, 300, 400]
+    assert dataset.widths.tolist() == [107, 207, 307, 407]
+    assert dataset.num_bytes.tolist() == [1100, 2200, 3300, 4400]
+    assert dataset.fingerprint == _dataset(IMAGES).fingerprint
+    assert str(compare(dataset, _dataset(IMAGES))) == ""
 
 
 def test_saving_replaces(tmp_path: Path) -> None:
     """A second snapshot takes the first one's place and leaves no other file."""
-    save_snapshot(tmp_path / "data.npz", _index(PICTURES[1:]))
+    save_snapshot(tmp_path / "data.npz", _dataset(IMAGES[1:]))
     _saved(tmp_path / "data.npz")
     assert len(load_snapshot(tmp_path / "data.npz", Path("/a"))) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
@@ -66,9 +66,7 @@ def test_saving_replaces(tmp_path: Path) -> None:
 
 def test_a_missing_snapshot(tmp_path: Path) -> None:
     """A snapshot that is not there is named with the system's reason."""
-    with pytest.raises(
-        CheckpointError, match=rf"^cannot read {tmp_path}/data.npz, which lists the data .*No such file"
-    ):
+    with pytest.raises(DataError, match=rf"^cannot read {tmp_path}/data.npz, which lists the data .*No such file"):
         load_snapshot(tmp_path / "data.npz", Path("/a"))
 
 
@@ -77,7 +75,7 @@ def test_files_that_are_no_snapshot(content: bytes, tmp_path: Path) -> None:
     """A file of another kind is refused in one line that names it."""
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"^cannot read {path}, which lists the data of the run: "):
+    with pytest.raises(DataError, match=rf"^cannot read {path}, which lists the data of the run: "):
         load_snapshot(path, Path("/a"))
 
 
@@ -85,7 +83,7 @@ def test_another_archive(tmp_path: Path) -> None:
     """An archive that lacks a part is refused."""
     path = tmp_path / "data.npz"
     np.savez(path, paths=np.zeros(3, np.uint8))
-    with pytest.raises(CheckpointError, match=rf"^cannot read {path}, which lists the data of the run: "):
+    with pytest.raises(DataError, match=rf"^cannot read {path}, which lists the data of the run: "):
         load_snapshot(path, Path("/a"))
 
 
@@ -95,31 +93,31 @@ def test_a_cut_snapshot(tmp_path: Path) -> None:
     content = path.read_bytes()
     for length in range(0, len(content), 50):
         path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match=rf"^cannot read {path}, "):
+        with pytest.raises(DataError, match=rf"^cannot read {path}, "):
             load_snapshot(path, Path("/a"))
 
 
 def test_a_damaged_snapshot(tmp_path: Path) -> None:
     """A snapshot with damaged bytes is read as it was, if they do not matter, or refused."""
     path = _saved(tmp_path / "data.npz")
-    content, fingerprint = path.read_bytes(), _index(PICTURES).fingerprint
+    content, fingerprint = path.read_bytes(), _dataset(IMAGES).fingerprint
     num_refused = 0
     for place in range(0, len(content), 7):
         path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
         try:
             assert load_snapshot(path, Path("/a")).fingerprint == fingerprint
-        except CheckpointError:
+        except DataError:
             num_refused += 1
     assert num_refused > 50
 
 
 def test_differences_are_counted_and_named() -> None:
-    """Classes and pictures that were added, removed or changed are counted and named."""
-    new = _index(
-        [(b"train/ant/a.jpg", "ant", False, 101), (b"train/ant/b.jpg", "ant", False, 1), *PICTURES[2:]],
+    """Classes and images that were added, removed or changed are counted and named."""
+    new = _dataset(
+        [(b"train/ant/a.jpg", "ant", False, 101), (b"train/ant/b.jpg", "ant", False, 1), *IMAGES[2:]],
         classes=("ant", "cat", "dog"),
     )
-    difference = compare(_index(PICTURES), new)
+    difference = compare(_dataset(IMAGES), new)
     assert difference.classes_added == frozenset({"dog"})
     assert difference.classes_removed == frozenset({"b\udce4r"})
     assert difference.added == {b"train/ant/b.jpg"}
@@ -132,18 +130,18 @@ def test_differences_are_counted_and_named() -> None:
 
 
 def test_only_the_first_differences_are_named() -> None:
-    """Of more than three pictures the first three by path are named."""
+    """Of more than three images the first three by path are named."""
     more = [(b"train/ant/%02d.jpg" % number, "ant", False, 50) for number in reversed(range(12))]
-    assert str(compare(_index(PICTURES), _index([*PICTURES, *more]))) == (
+    assert str(compare(_dataset(IMAGES), _dataset([*IMAGES, *more]))) == (
         "12 added: train/ant/00.jpg, train/ant/01.jpg, train/ant/02.jpg …"
     )
-    assert str(compare(_index([*PICTURES, *more[9:]]), _index(PICTURES))) == (
+    assert str(compare(_dataset([*IMAGES, *more[9:]]), _dataset(IMAGES))) == (
         "3 removed: train/ant/00.jpg, train/ant/01.jpg, train/ant/02.jpg"
     )
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         (b"train/ant/a.jpg", "ant", True, 100),
         (b"train/ant/a.jpg", "cat", False, 100),
@@ -151,27 +149,27 @@ def test_only_the_first_differences_are_named() -> None:
     ],
     ids=["split", "label", "size"],
 )
-def test_pictures_that_have_changed(picture: Picture) -> None:
-    """A picture has changed if it has another size or length, class, or is tested on instead of trained on."""
-    assert str(compare(_index(PICTURES), _index([picture, *PICTURES[1:]]))) == "1 changed: train/ant/a.jpg"
+def test_images_that_have_changed(image: Image) -> None:
+    """An image has changed if it has another size or length, class, or is tested on instead of trained on."""
+    assert str(compare(_dataset(IMAGES), _dataset([image, *IMAGES[1:]]))) == "1 changed: train/ant/a.jpg"
 
 
-def test_a_picture_keeps_its_class_if_labels_move() -> None:
-    """A class that comes in between gives others another label, but does not change their pictures."""
-    new = _index(PICTURES, classes=("ant", "apple", "b\udce4r", "cat"))
-    difference = compare(_index(PICTURES), new)
+def test_an_image_keeps_its_class_if_labels_move() -> None:
+    """A class that comes in between gives others another label, but does not change their images."""
+    new = _dataset(IMAGES, classes=("ant", "apple", "b\udce4r", "cat"))
+    difference = compare(_dataset(IMAGES), new)
     assert difference.classes_added == frozenset({"apple"})
     assert not difference.changed
 
 
-def test_differences_within_some_pictures() -> None:
-    """A difference lies within pictures if these have gone or changed, and nothing else has, nor been added."""
-    old = _index(PICTURES)
+def test_differences_within_some_images() -> None:
+    """A difference lies within images if these have gone or changed, and nothing else has, nor been added."""
+    old = _dataset(IMAGES)
     a, c = b"train/ant/a.jpg", b"train/cat/c.jpg"
-    without = compare(old, _index([PICTURES[0], PICTURES[1], PICTURES[3]]))
+    without = compare(old, _dataset([IMAGES[0], IMAGES[1], IMAGES[3]]))
     assert (without.within([a, c]), without.within([c]), without.within([a])) == (True, True, False)
-    changed = compare(old, _index([(a, "ant", False, 7), *PICTURES[1:]]))
+    changed = compare(old, _dataset([(a, "ant", False, 7), *IMAGES[1:]]))
     assert (changed.within([a]), changed.within([])) == (True, False)
-    assert not compare(_index(PICTURES[:-1]), old).within([PICTURES[-1][0]])
-    assert not compare(old, _index(PICTURES, classes=("ant", "b\udce4r", "cat", "dog"))).within([a])
+    assert not compare(_dataset(IMAGES[:-1]), old).within([IMAGES[-1][0]])
+    assert not compare(old, _dataset(IMAGES, classes=("ant", "b\udce4r", "cat", "dog"))).within([a])
     assert compare(old, old).within([])

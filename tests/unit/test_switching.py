@@ -1,4 +1,4 @@
-"""What the benches of switching and scaling count and vary, with a loader that makes no pictures."""
+"""What the benches of switching and scaling count and vary, with a loader that makes no images."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,17 +14,18 @@ import visits
 from scaling import num_batches, training_settings
 from visits import Batches, first_times, in_one_stream, rises
 
-from dali_fixres.batch import Batch, BatchPlan
 from dali_fixres.errors import RunError
-from dali_fixres.index import open_data
-from dali_fixres.resolution import parse_resolutions
+from pipelines.batch import Batch
+from pipelines.dataset import open_dataset
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.resolution import parse_resolutions
 
 WRONG_PX = 64
-"""Where the loader makes pictures of another size."""
+"""Where the loader makes images of another size."""
 
 
 class FakeLoader:
-    """Makes empty pictures, one pixel too high at one resolution; keeps the plans of every loader."""
+    """Makes empty images, one pixel too high at one resolution; keeps the plans of every loader."""
 
     ran: list[list[BatchPlan]]
 
@@ -58,13 +59,13 @@ def loaders(monkeypatch: pytest.MonkeyPatch) -> list[list[BatchPlan]]:
 
 
 @pytest.fixture
-def batches(pictures: Path) -> Batches:
-    """Return visits to four batches of ten pictures."""
-    return Batches(open_data(pictures).index, torch.device("cpu"), size=10, number=4)
+def batches(images: Path) -> Batches:
+    """Return visits to four batches of ten images."""
+    return Batches(open_dataset(images), torch.device("cpu"), size=10, number=4)
 
 
 def test_a_stream_has_been_everywhere_before(batches: Batches, loaders: list[list[BatchPlan]]) -> None:
-    """One loader goes to each resolution untimed, and then the route, with other pictures in each visit."""
+    """One loader goes to each resolution untimed, and then the route, with other images in each visit."""
     low, high = parse_resolutions("32,48")
     found = in_one_stream(batches, [low, high, low])
     assert [(visit.before, visit.res, len(visit.batch_ms)) for visit in found] == [
@@ -88,13 +89,13 @@ def test_a_first_time_has_a_loader_of_its_own(batches: Batches, loaders: list[li
 
 
 def test_a_wrong_size_is_an_error_after_the_figures(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches of our streams that have another size than was ordered are counted and written; then the bench fails."""
     monkeypatch.setattr(switching, "worker_pool", ThreadPoolExecutor)
     monkeypatch.setattr(switching, "new_dataloaders", visits.rebuilt)
     out = tmp_path / "out.json"
-    bench = switching.Bench(data=pictures, res=f"32,{WRONG_PX}", batch_size=10, quick=True, json=out, device="cpu")
+    bench = switching.Bench(data=images, res=f"32,{WRONG_PX}", batch_size=10, quick=True, json=out, device="cpu")
     with pytest.raises(RunError, match="24 of 44 batches had another size than was ordered"):
         switching.main(bench)
     content = json.loads(out.read_text())
@@ -105,8 +106,8 @@ def test_a_wrong_size_is_an_error_after_the_figures(
     )
 
 
-def test_batches_of_any_size_hold_as_many_pictures() -> None:
-    """A measure of training has half of the loader's pictures, and none has fewer than two batches."""
+def test_batches_of_any_size_hold_as_many_images() -> None:
+    """A measure of training has half of the loader's images, and none has fewer than two batches."""
     bench = scaling.Bench(batch_size=64, num_batches=16)
     assert [num_batches(bench, "loader", size) for size in (16, 64, 256, 1024)] == [64, 16, 4, 2]
     assert [num_batches(bench, "training", size) for size in (16, 64)] == [32, 8]

@@ -15,7 +15,7 @@ SLOW_LOADER = {
     "train step": [2000.0],
     "together": [450.0],
 }
-"""In ms per picture: reading 0.05, of new pictures 0.1, decoding 0.95 more, resizing 1 more; the step 0.5."""
+"""In ms per image: reading 0.05, of new images 0.1, decoding 0.95 more, resizing 1 more; the step 0.5."""
 
 
 ALL_OF_TWO = Sharing(2, [2.0], [2.0])
@@ -45,8 +45,8 @@ def test_the_first_part_that_takes_all_of_the_time_is_the_limit(read: float, dec
 
 
 @pytest.mark.parametrize("sharing", [ONE_EACH, None])
-def test_storage_is_the_limit_where_new_pictures_come_slower_than_all_else(sharing: Sharing | None) -> None:
-    """The loader's own speed is that of pictures that the system remembers, so it does not show this."""
+def test_storage_is_the_limit_where_new_images_come_slower_than_all_else(sharing: Sharing | None) -> None:
+    """The loader's own speed is that of images that the system remembers, so it does not show this."""
     assert judge({**SLOW_LOADER, "storage": [400.0]}, sharing).limit == "storage"
 
 
@@ -57,7 +57,7 @@ def test_network_is_the_limit_where_the_step_is_slower() -> None:
 
 
 def test_shared_cores_are_the_limit_where_both_want_more_than_either() -> None:
-    """Loader 2 ms and step 0.5 ms of both cores, 2.5 ms for a picture; a step beside which the loader is little."""
+    """Loader 2 ms and step 0.5 ms of both cores, 2.5 ms for an image; a step beside which the loader is little."""
     verdict = judge(SLOW_LOADER, ALL_OF_TWO)
     assert (verdict.limit, verdict.ms_per_image["cores"]) == ("cores", 2.5)
     assert judge({**SLOW_LOADER, "train step": [10.0]}, Sharing(2, [2.0], [1.9])).limit == "network"
@@ -85,7 +85,7 @@ def test_overlap_is_against_the_slower_of_the_two_in_the_same_round() -> None:
     ("loader", "step", "efficiency"),
     [
         (1.0, 1.0, 0.8),  # each has a core of its own, so no slower than by itself: 400 of 500
-        (2.0, 1.0, 0.9),  # 4 and 0.5 ms of a core for a picture: 444 a second on two, but not more than 500
+        (2.0, 1.0, 0.9),  # 4 and 0.5 ms of a core for an image: 444 a second on two, but not more than 500
         (2.0, 2.0, 1.0),
     ],
 )

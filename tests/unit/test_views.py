@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from pictureless import pictureless_index
+from imageless import imageless_index
 
 from dali_fixres.errors import ConfigError
-from dali_fixres.plan import EvaluationPlan, looks_of
-from dali_fixres.resolution import Resolution
-from dali_fixres.views import Setting, Views, parse_views
-from dali_fixres.windows import corner_window
+from pipelines.plan import EvalPlan, views_of
+from pipelines.plan.crops import corner_crop
+from pipelines.plan.views import Setting, Views, parse_views
+from pipelines.resolution import Resolution
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_unknown_views(text: str, found: str) -> None:
 def test_settings() -> None:
     """A setting knows how often the network runs, and names a folder."""
     settings = [Setting(Resolution(128, 0.9), views) for views in parse_views("single,flip,ten-crop")]
-    assert [setting.num_looks for setting in settings] == [1, 2, 10]
+    assert [setting.num_views for setting in settings] == [1, 2, 10]
     assert [setting.name for setting in settings] == ["128px_0.9_single", "128px_0.9_flip", "128px_0.9_ten-crop"]
 
 
@@ -39,7 +39,7 @@ def test_corners_in_the_source() -> None:
     sizes, none = (np.array([300]), np.array([600])), np.zeros((1, 0))
     resolution = Resolution(100, crop_ratio=2 / 3)
     corners = [
-        corner_window(*sizes, resolution, none, bottom=bottom, right=right).tolist()[0]
+        corner_crop(*sizes, resolution, none, bottom=bottom, right=right).tolist()[0]
         for bottom in (False, True)
         for right in (False, True)
     ]
@@ -47,16 +47,16 @@ def test_corners_in_the_source() -> None:
 
 
 def test_looks_are_fixed_plans() -> None:
-    """The ten looks are five windows and their mirror images, without chance; the fifth window is the test crop."""
-    plan = EvaluationPlan(pictureless_index(num_train=5, num_val=3), batch_size=3)
-    looks = looks_of("ten-crop")
-    assert not any(look.is_random for look in looks)
-    (single,) = looks_of("single")
-    batches = [next(EvaluationPlan(plan.index, 3, augmentation=look).batches(Resolution(96))) for look in looks]
+    """The ten looks are five crop boxes and their mirror images, without chance; the fifth crop box is the test crop."""
+    plan = EvalPlan(imageless_index(num_train=5, num_val=3), batch_size=3)
+    views = views_of("ten-crop")
+    assert not any(view.is_random for view in views)
+    (single,) = views_of("single")
+    batches = [next(EvalPlan(plan.dataset, 3, augmentation=view).batches(Resolution(96))) for view in views]
     assert [batch.flip.tolist() for batch in batches] == [[False] * 3] * 5 + [[True] * 3] * 5
-    assert len({batch.windows.tobytes() for batch in batches[:5]}) == 5
+    assert len({batch.crop_boxes.tobytes() for batch in batches[:5]}) == 5
     for plain, mirrored in zip(batches[:5], batches[5:], strict=True):
-        np.testing.assert_array_equal(plain.windows, mirrored.windows)
-    (crop,) = EvaluationPlan(plan.index, 3, augmentation=single).batches(Resolution(96))
-    np.testing.assert_array_equal(batches[4].windows, crop.windows)
-    assert looks_of("flip")[1].flip == 1.0
+        np.testing.assert_array_equal(plain.crop_boxes, mirrored.crop_boxes)
+    (crop,) = EvalPlan(plan.dataset, 3, augmentation=single).batches(Resolution(96))
+    np.testing.assert_array_equal(batches[4].crop_boxes, crop.crop_boxes)
+    assert views_of("flip")[1].flip == 1.0

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from dali_fixres.errors import CheckpointError
-from dali_fixres.models import ModelSpec, WeightsFile, build_model, load_into, outline, read_weights, recognise
+from dali_fixres.models import ModelSpec, WeightsFile, build_model, build_on_meta, load_into, read_weights, recognise
 
 State = dict[str, torch.Tensor]
 
@@ -134,7 +134,7 @@ def test_safetensors_may_name_their_network(tmp_path: Path) -> None:
 
 def _weights(name: str, num_classes: int = 7, arch: str | None = None, args: tuple[str, ...] = ()) -> WeightsFile:
     """Return a weights file of a network, without numbers."""
-    network = outline(ModelSpec(name, num_classes, args)).network
+    network = build_on_meta(ModelSpec(name, num_classes, args)).network
     return WeightsFile(Path("some.pth"), network.state_dict(), "", arch)
 
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from dali_fixres.config import Policy
 from dali_fixres.errors import ModelError
-from dali_fixres.models import ModelSpec, build_model, dissect, last_blocks
-from dali_fixres.resolution import Resolution
-from dali_fixres.tuning import freeze_for_tuning
+from dali_fixres.finetuning.trainable import freeze_for_tuning
+from dali_fixres.models import ModelSpec, build_model, find_head, last_blocks
+from pipelines.resolution import Resolution
 
 METHOD = Path(__file__).parents[2] / "docs" / "method.md"
 POLICIES: tuple[Policy, ...] = ("classifier", "classifier+norm", "last-block", "all")
@@ -30,13 +30,13 @@ def row(name: str, args: tuple[str, ...]) -> str:
     torch.manual_seed(0)
     network = build_model(ModelSpec(name, 1000, args)).network
     side = Resolution(96)
-    anatomy = dissect(network, side)
-    blocks = last_blocks(network, side, anatomy.classifier_name, 1)
+    head = find_head(network, side)
+    blocks = last_blocks(network, side, head.classifier_name, 1)
     counts = [
-        freeze_for_tuning(network, anatomy, policy, blocks if policy == "last-block" else ()).num_parameters
+        freeze_for_tuning(network, head, policy, blocks if policy == "last-block" else ()).num_parameters
         for policy in POLICIES
     ]
-    cells = [anatomy.classifier_name, anatomy.norm_name, ", ".join(blocks)]
+    cells = [head.classifier_name, head.norm_name, ", ".join(blocks)]
     return " | ".join([f"`{name}`", *(f"`{cell}`" for cell in cells), *(f"{count:,}" for count in counts)])
 
 
@@ -110,9 +110,9 @@ def test_more_blocks_than_there_are() -> None:
 def test_what_learns_and_what_follows(policy: Policy, following: set[str] | None) -> None:
     """Parameters that learn are those of the modules in training mode, and the classifier's."""
     network = _Staged()
-    anatomy = dissect(network, Resolution(32))
-    blocks = last_blocks(network, Resolution(32), anatomy.classifier_name, 1) if following else ()
-    tuned = freeze_for_tuning(network, anatomy, policy, blocks)
+    head = find_head(network, Resolution(32))
+    blocks = last_blocks(network, Resolution(32), head.classifier_name, 1) if following else ()
+    tuned = freeze_for_tuning(network, head, policy, blocks)
     tuned.set_mode()
     names = {name for name, _ in network.named_parameters()}
     inside = {name for name in names if following is None or any(name.startswith(f"{part}.") for part in following)}

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dali_fixres.processes import worker_pool
+from pipelines.processes import worker_pool
 
 PARENT = """
 import os, signal, sys, time
 from pathlib import Path
-from dali_fixres.processes import worker_pool
+from pipelines.processes import worker_pool
 
 def work(folder):
     (folder / str(os.getpid())).touch()

@@ -1,0 +1,1 @@
+"""FixRes: what is trained at the test resolution, and how."""

@@ -1,1 +1,0 @@
-"""Pre-scaled copies of a data set: encoded, and written as tar shards or class folders."""

@@ -1,0 +1,237 @@
+"""`--dry-run` of `train` and `finetune`: what they would do, from the same plans, on a network without numbers."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.table import Table
+from torch import nn
+
+from dali_fixres.config import FinetuneConfig, TrainConfig
+from dali_fixres.finetuning.cached_features import passes_for_features
+from dali_fixres.finetuning.frechet import views_to_fit
+from dali_fixres.models import Head, ModelSpec, build_on_meta, fit_or_fail
+from dali_fixres.models.build import num_parameters
+from dali_fixres.models.head import count_gmacs
+from dali_fixres.report.tables import print_table
+from dali_fixres.runtime.data import Data, open_data
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.training.model_source import (
+    check_classes,
+    find_source,
+    find_start,
+    refuse_second_mapping,
+    refuse_untrained_head,
+    trained_at,
+    with_checkpoint_settings,
+)
+from dali_fixres.training.optimizer import LearningRate
+from dali_fixres.training.setup import freeze_network, learning_rate, training_plan, tuning_plan
+from dali_fixres.training.stream import Test
+from pipelines.dataset import VAL, Dataset
+from pipelines.plan import EvalPlan, TrainPlan
+from pipelines.processes import num_processes
+from pipelines.resolution import Resolution
+from pipelines.storage.files import write_json
+
+__all__ = ["dry_run_of_finetune", "dry_run_of_train"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """What a stage would run.
+
+    Attributes:
+        spec: Its network.
+        network: The same, without numbers.
+        what_learns: In words.
+        num_learning: Parameters that learn.
+        tests: The resolution of each test.
+        passes: What runs through the network once, without learning, before the first epoch.
+        num_epochs: Of learning.
+        classifier: What alone runs in the epochs; None if the whole network does.
+    """
+
+    spec: ModelSpec
+    network: nn.Module
+    what_learns: str
+    num_learning: int
+    tests: tuple[Resolution, ...]
+    num_epochs: int
+    passes: tuple[Test, ...] = ()
+    classifier: nn.Module | None = None
+
+
+def dry_run_of_train(config: TrainConfig) -> None:
+    """Say what `train` would do.
+
+    Raises:
+        UserError: If something the user gave cannot be used.
+    """
+    reporter, world = _surroundings()
+    data = open_data(config.data, config.val_fraction, reporter)
+    spec, network = _named(config, data.dataset, reporter)
+    plan = training_plan(config, data, "train", config.schedule, world, config.repeats)
+    num_learning = num_parameters(network)
+    tests = (config.test_resolution,) * config.epochs
+    if config.schedule.last != config.test_resolution:
+        tests += (config.schedule.last,)
+    what_learns = f"training all layers: {num_learning} parameters"
+    _report(config, data, plan, _Outline(spec, network, what_learns, num_learning, tests, config.epochs), reporter)
+
+
+def dry_run_of_finetune(config: FinetuneConfig) -> None:
+    """Say what `finetune` would do.
+
+    Raises:
+        UserError: If something the user gave cannot be used.
+    """
+    reporter, world = _surroundings()
+    config = replace(config, method=config.chosen)
+    start = find_start(config, "train", reporter)
+    if start is not None:
+        config = with_checkpoint_settings(config, start)
+    data = open_data(config.data, config.val_fraction, reporter)
+    if start is not None:
+        check_classes(start, data.dataset)
+        refuse_second_mapping(config, start)
+        spec = start.checkpoint.model
+        network = build_on_meta(spec).network
+    else:
+        spec, network = _named(config, data.dataset, reporter)
+    plan = tuning_plan(config, data, world)
+    head, tuned, what_learns = freeze_network(config, network)
+    train_res = trained_at(config, start)
+    tests = sorted({Resolution(train_res, config.ratio), config.test_resolution})
+    learns = config.method != "frechet"
+    stage = _Outline(
+        spec,
+        network,
+        what_learns,
+        num_learning=tuned.num_parameters if learns else 0,
+        tests=(*tests, *tests),
+        num_epochs=config.epochs if learns else 0,
+        passes=_passes(config, plan, head, train_res),
+        classifier=head.classifier if config.method == "one-pass" else None,
+    )
+    _report(config, data, plan, stage, reporter)
+
+
+def _passes(config: FinetuneConfig, plan: TrainPlan, head: Head, train_res: int) -> tuple[Test, ...]:
+    """Return what runs through the network once, as the method says."""
+    evaluation = EvalPlan(plan.dataset, config.batch_size)
+    if config.method == "frechet":
+        return tuple(views_to_fit(config, evaluation, train_res))
+    if config.method == "one-pass":
+        statistics, views = passes_for_features(config, evaluation, plan.augmentation, head)
+        plans = views if statistics is None else [statistics, *views]
+        return tuple(Test(one, config.test_resolution) for one in plans)
+    return ()
+
+
+def _surroundings() -> tuple[Reporter, World]:
+    """Return who reports, and how many processes there would be; they need not meet for this."""
+    rank = int(os.environ.get("RANK", "0"))
+    return Reporter(quiet=rank > 0), World(rank, num_processes())
+
+
+def _named(config: TrainConfig | FinetuneConfig, dataset: Dataset, reporter: Reporter) -> tuple[ModelSpec, nn.Module]:
+    """Build a network by name, without numbers, and make sure that the weights file fits it."""
+    named = find_source(config, reporter)
+    spec = ModelSpec(named.name, len(dataset.classes), config.model_arg)
+    network = build_on_meta(spec).network
+    start = "pretrained weights" if config.pretrained else "random weights"
+    if named.weights is not None:
+        fit = fit_or_fail(network.state_dict(), named.weights.state, str(named.weights.path))
+        if isinstance(config, FinetuneConfig):
+            refuse_untrained_head(config, named.name, fit.head)
+        start = f"weights of {named.weights}"
+    reporter.line(f"network: {named.name}, {num_parameters(network) / 1e6:.2f} M parameters, {start}")
+    return spec, network
+
+
+def _report(
+    config: TrainConfig | FinetuneConfig, data: Data, plan: TrainPlan, stage: _Outline, reporter: Reporter
+) -> None:
+    """Print what a stage would do, and write it as JSON if that is asked for."""
+    if plan.rank > 0:
+        return
+    trained = {plan.schedule.at(epoch) for epoch in range(stage.num_epochs)}
+    seen = trained.union(stage.tests, (one.resolution for one in stage.passes))
+    gmacs = {one.crop_px: count_gmacs(stage.network, one) for one in seen}
+    passes = [
+        {"res": side, "images": one.plan.num_images, "gmacs": gmacs[side]}
+        for one in stage.passes
+        for side in (one.resolution.crop_px,)
+    ]
+    learning = gmacs
+    if stage.classifier is not None:  # it multiplies once by each of its parameters
+        learning = dict.fromkeys(gmacs, num_parameters(stage.classifier) / 1e9)
+    phases = _phases(stage.num_epochs, plan, learning_rate(config, plan), learning) if stage.num_epochs else []
+    num_tested = len(data.dataset.rows(VAL)) * len(stage.tests)
+    reporter.line(stage.what_learns)
+    print_table(f"{stage.spec.name} on {data.title}: what would be done", _table(passes, phases))
+    sides = ", ".join(f"{side} px" for side in sorted({one.crop_px for one in stage.tests}))
+    reporter.line(f"tests: {len(stage.tests)}, at {sides}, of {num_tested} images in all")
+    if config.json is not None:
+        content = {
+            "model": stage.spec.name,
+            "num_classes": stage.spec.num_classes,
+            "parameters": num_parameters(stage.network),
+            "learning_parameters": stage.num_learning,
+            "what_learns": stage.what_learns,
+            "processes": plan.world_size,
+            "passes": passes,
+            "phases": phases,
+            "tests": [{"test_res": one.crop_px, "gmacs": gmacs[one.crop_px]} for one in sorted(set(stage.tests))],
+            "test_images": num_tested,
+        }
+        write_json(config.json, content)
+
+
+def _phases(num_epochs: int, plan: TrainPlan, rate: LearningRate, gmacs: dict[int, float]) -> list[dict[str, Any]]:
+    """Describe runs of epochs with one resolution and batch size, between two falls of the rate where it has steps."""
+    falls = {epoch for epoch in range(1, num_epochs) if plan.steps_before(epoch) in (rate.drops or ())}
+    firsts = sorted(falls.union(phase.first_epoch for phase in plan.schedule.phases))
+    phases = []
+    for first, end in zip(firsts, [*firsts[1:], num_epochs], strict=True):
+        first_step, end_step = plan.steps_before(first), plan.steps_before(end)
+        side, batch = plan.schedule.at(first).crop_px, plan.global_batch(first)
+        phases.append(
+            {
+                "epochs": [first + 1, end],
+                "res": side,
+                "global_batch": batch,
+                "steps": end_step - first_step,
+                "first_lr": rate.at(first_step),
+                "last_lr": rate.at(end_step - 1),
+                "images": (end_step - first_step) * batch,
+                "gmacs": gmacs[side],
+            }
+        )
+    return phases
+
+
+def _table(passes: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]]) -> Table:
+    table = Table()
+    headings = (
+        "epochs",
+        "px",
+        "global batch",
+        "steps",
+        "lr, first step",
+        "lr, last step",
+        "images",
+        "GMACs an image",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for one in passes:
+        table.add_row("once", str(one["res"]), "", "", "", "", str(one["images"]), f"{one['gmacs']:.4g}")
+    for phase in phases:
+        first, last = phase["epochs"]
+        values = {**phase, "epochs": f"{first}-{last}"}
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values.values()))
+    return table

@@ -1,0 +1,1 @@
+"""What a run needs from its surroundings: devices, processes, folders, progress, data."""

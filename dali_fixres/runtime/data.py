@@ -1,0 +1,133 @@
+"""The data set a command works on: the user's, or the demo made on the spot."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dali_fixres.config import NetworkConfig
+from dali_fixres.demo import ensure_demo_data
+from dali_fixres.errors import DataError
+from dali_fixres.report.tables import SYNTHETIC
+from dali_fixres.runtime.decoding import decoding_for
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.progress import Bar, Reporter
+from pipelines import Loader
+from pipelines.dataset import TRAIN, VAL, Dataset, LeftOut, open_dataset
+from pipelines.plan.colour import Normalisation
+from pipelines.plan.crops import Ints
+from pipelines.processes import loader_threads
+
+__all__ = ["NUM_NAMED", "Data", "advice_on_memory", "open_data", "open_loader"]
+
+NUM_NAMED = 5
+"""Unreadable files that warnings name; the run folder lists all."""
+
+NUM_DECODED = 3
+"""Batches of whole images that a GPU holds at once: those made ahead, and the one that is being resized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """An index and how to speak of it.
+
+    Attributes:
+        index: The samples.
+        place: The folder or file that was given, or the demo's.
+        synthetic: Whether it is the demo data set, whose figures say nothing about real images.
+    """
+
+    dataset: Dataset
+    place: Path
+    synthetic: bool
+
+    @property
+    def title(self) -> str:
+        """Name for tables and plots."""
+        return SYNTHETIC if self.synthetic else str(self.place)
+
+
+def open_data(data: Path | None, val_fraction: float | None, reporter: Reporter, world: World | None = None) -> Data:
+    """Index `data` (or make and index the demo), with progress, a summary line and warnings.
+
+    Of several processes on a node the first does the work, and the others find it in the cache.
+
+    Raises:
+        DataError: If the data set cannot be used.
+    """
+    folder = data
+    with (world or World()).one_by_one_on_a_node():
+        if folder is None:
+            with reporter.bar("making the synthetic demo data", total=1) as bar:
+                folder = _demo_data(bar)
+        with reporter.bar("reading image sizes", total=1) as bar:
+            dataset = open_dataset(folder, val_fraction=val_fraction, on_progress=bar.update_of)
+    what = f"{SYNTHETIC} in {folder}" if data is None else f"{folder}"
+    reporter.line(
+        f"data: {what}: {len(dataset.rows(TRAIN))} training and {len(dataset.rows(VAL))} test images of "
+        f"{len(dataset.classes)} classes, fingerprint {dataset.fingerprint[:12]}"
+    )
+    _warn_left_out(dataset.left_out, reporter)
+    if world is not None and len(set(world.gather(dataset.fingerprint))) > 1:
+        raise DataError(f"the processes do not all see the same images in {folder}; give them the same data set")
+    return Data(dataset, folder, synthetic=data is None)
+
+
+def _demo_data(bar: Bar) -> Path:
+    try:
+        return ensure_demo_data(on_progress=bar.update_of)
+    except OSError as error:
+        raise DataError(str(error)) from error
+
+
+def open_loader(
+    config: NetworkConfig,
+    data: Data,
+    normalisation: Normalisation,
+    device: torch.device,
+    world: World,
+    reporter: Reporter,
+    max_batch_size: int | None = None,
+) -> Loader:
+    """Build the one loader of a command; a GPU that is met for the first time is tried first."""
+    dataset, batch_size = data.dataset, max_batch_size or config.batch_size
+    decoding = decoding_for(device, world, reporter)
+    if device.type == "cuda" and not decoding.region and not dataset.copies:  # of which plans read the small ones
+        memory = torch.cuda.get_device_properties(device).total_memory
+        if advice := advice_on_memory(dataset.heights, dataset.widths, batch_size, memory):
+            reporter.warn(advice)
+    return Loader(
+        dataset,
+        max_batch_size=batch_size,
+        device=device,
+        num_threads=config.workers or loader_threads(),
+        normalisation=normalisation,
+        decoding=decoding,
+    )
+
+
+def advice_on_memory(heights: Ints, widths: Ints, batch_size: int, memory: int) -> str:
+    """Say what to do if whole images take more than a quarter of a GPU's memory, or return an empty string.
+
+    Args:
+        heights: Of the images, px, (n,).
+        widths: Theirs.
+        batch_size: Images.
+        memory: Of the GPU, in bytes.
+    """
+    needed = float((heights * widths).mean()) * 3 * batch_size * NUM_DECODED
+    if needed <= memory / 4:
+        return ""
+    return (
+        f"this GPU decodes whole images, and {NUM_DECODED} batches of them take about {needed / 2**30:.1f} of its "
+        f"{memory / 2**30:.1f} GiB; prepare smaller copies with `dali-fixres prepare`, or take a smaller --batch-size"
+    )
+
+
+def _warn_left_out(left_out: tuple[LeftOut, ...], reporter: Reporter) -> None:
+    if not left_out:
+        return
+    more = len(left_out) - NUM_NAMED
+    named = "".join(f"\n  {item.path}: {item.reason}" for item in left_out[:NUM_NAMED])
+    rest = f"\n  and {more} more, see `dali-fixres index`" if more > 0 else ""
+    reporter.warn(f"{len(left_out)} file(s) are no readable images and are left out:{named}{rest}")

@@ -1,0 +1,1 @@
+"""Training: setup, the loop, checkpoints, resuming, signals."""

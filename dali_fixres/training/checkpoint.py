@@ -1,0 +1,203 @@
+"""Checkpoints: everything a run needs to go on or to be used, in one file of plain types and tensors."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+
+from dali_fixres.errors import CheckpointError, TrainingDivergedError
+from dali_fixres.evaluation.metrics import EpochStatistics
+from dali_fixres.models import Model, ModelSpec, build_model, load_into
+from dali_fixres.models.weights import StateDict, read_torch_file
+from dali_fixres.runtime.run_folder import BEST, LAST
+from pipelines.plan.colour import Normalisation
+from pipelines.storage.atomic import replacing
+
+__all__ = ["Checkpoint", "CheckpointClock", "checkpoint_file", "load_checkpoint", "rebuild", "save_checkpoint"]
+
+FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The state of a run between two steps.
+
+    There is no random state in it: whatever is random is a function of seed, epoch, step and rank.
+
+    Attributes:
+        command: ``train`` or ``finetune``.
+        model: How to build the network.
+        state_dict: Its tensors.
+        normalisation: What its images are normalised by.
+        classes: Class names in label order.
+        fingerprint: Of the index it was trained on.
+        train_res: Its (last) training resolution, pixels.
+        test_res: The resolution it was tested at, pixels.
+        crop_ratio: Of that test.
+        config: `Config.stored` of the command.
+        epoch: Epochs done.
+        global_batch: Images of its last step over all processes; 0 before the first.
+        num_done: Positions of the next epoch that are done, see `TrainPlan`.
+        tally: What these have come to.
+        step: Optimiser steps done, over all epochs.
+        optimizer: The optimiser's state.
+        unreadable: What is wrong with images that could not be read, by row of the data set.
+        top1: Of the last evaluation, percent; None before the first.
+        best_top1: The best so far.
+    """
+
+    command: str
+    model: ModelSpec
+    state_dict: StateDict
+    normalisation: Normalisation
+    classes: tuple[str, ...]
+    fingerprint: str
+    train_res: int
+    test_res: int
+    crop_ratio: float
+    config: dict[str, Any]
+    epoch: int
+    global_batch: int
+    num_done: int
+    statistics: EpochStatistics
+    step: int
+    optimizer: dict[str, Any]
+    unreadable: dict[int, str]
+    top1: float | None
+    best_top1: float | None
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in one atomic step: a kill leaves the old file or the new one, never half of one.
+
+    Raises:
+        TrainingDivergedError: If a tensor of the network is not finite; a good checkpoint is not replaced by it.
+        SaveError: If it cannot be written; the checkpoint before is intact.
+    """
+    broken = [name for name, tensor in checkpoint.state_dict.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise TrainingDivergedError(
+            f"{broken[0]} has numbers that are not finite by step {checkpoint.step}; {path} keeps the last good state; "
+            "lower --lr, or limit the gradient with --clip-grad 1"
+        )
+    content = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    content |= {name: asdict(content[name]) for name in ("model", "normalisation", "statistics")}
+    with replacing(path) as file:
+        torch.save({"format": FORMAT, **content}, file)
+
+
+class CheckpointClock:
+    """When the next checkpoint within an epoch is due.
+
+    Args:
+        number, unit: Of `StageConfig.checkpoint_interval`.
+    """
+
+    def __init__(self, number: float, unit: str) -> None:
+        self._number = number
+        self._unit = unit
+        self._last = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Return whether one is due after a step; in minutes, time counts from the last that was due."""
+        if self._unit == "steps":
+            return step % round(self._number) == 0
+        if time.monotonic() - self._last < 60 * self._number:
+            return False
+        self._last = time.monotonic()
+        return True
+
+
+def checkpoint_file(path: Path) -> Path:
+    """Return the checkpoint that a path stands for: of a run folder its best one, or else its last.
+
+    Raises:
+        CheckpointError: If a folder has neither.
+    """
+    if not path.is_dir():
+        return path
+    inside = [path / name for name in (BEST, LAST) if (path / name).is_file()]
+    if not inside:
+        raise CheckpointError(f"{path} holds neither {BEST} nor {LAST}; give a run folder or a checkpoint file")
+    return inside[0]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of ours; a run folder stands for its best one.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, or a weights file of another kind.
+    """
+    path = checkpoint_file(path)
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is no dali-fixres checkpoint of format {FORMAT}; for other weights files give "
+            f"--model NAME --weights {path}"
+        )
+    try:
+        fields = {name: content[name] for name in Checkpoint.__dataclass_fields__}
+        _check_types(fields)
+        model, normalisation = fields["model"], fields["normalisation"]
+        return Checkpoint(
+            **fields
+            | {
+                "model": ModelSpec(
+                    str(model["name"]), int(model["num_classes"]), tuple(model["args"]), model.get("frechet", "")
+                ),
+                "normalisation": Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"])),
+                "classes": tuple(fields["classes"]),
+                "statistics": EpochStatistics(**fields["statistics"]),
+            }
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} lacks a part of a checkpoint, or has it in a wrong form: {error}") from error
+
+
+def _check_types(fields: dict[str, Any]) -> None:
+    """Raise TypeError or ValueError unless every part is what is relied on later, far from the file."""
+    for name, expected in _TYPES.items():
+        if not isinstance(fields[name], expected):
+            raise TypeError(f"{name} is {type(fields[name]).__name__}")
+    if min(fields[name] for name in ("epoch", "num_done", "step")) < 0:
+        raise ValueError("epoch, num_done and step cannot be below 0")
+    model, normalisation = fields["model"], fields["normalisation"]
+    parts: dict[str, tuple[dict[Any, Any], type, Any]] = {
+        "state_dict": (fields["state_dict"], str, torch.Tensor),
+        "unreadable": (fields["unreadable"], int, str),
+        "statistics": (fields["statistics"], str, (int, float)),
+        "config": (fields["config"], str, object),
+        "classes": (dict.fromkeys(fields["classes"]), str, object),
+        "model": ({model["name"]: model["num_classes"], **dict.fromkeys(model["args"], 0)}, str, int),
+        "model's mapping": ({model.get("frechet", ""): None}, str, NoneType),  # files from before it have none
+        "normalisation": (dict(enumerate([*normalisation["mean"], *normalisation["std"]])), int, float),
+    }
+    for name, (content, keys, values) in parts.items():
+        if not all(isinstance(key, keys) and isinstance(value, values) for key, value in content.items()):
+            raise TypeError(f"{name} holds other things than it should")
+    if len(parts["normalisation"][0]) != 6:
+        raise ValueError("normalisation is not of three channels")
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("command", "fingerprint"), str),
+    **dict.fromkeys(("train_res", "test_res", "epoch", "global_batch", "num_done", "step"), int),
+    **dict.fromkeys(("state_dict", "config", "optimizer", "unreadable", "statistics", "model", "normalisation"), dict),
+    **dict.fromkeys(("top1", "best_top1"), (float, int, NoneType)),
+    "crop_ratio": float,
+    "classes": (tuple, list),
+}
+
+
+def rebuild(checkpoint: Checkpoint, source: Path) -> Model:
+    """Build a checkpoint's network and fill it with its tensors.
+
+    Raises:
+        CheckpointError: If the tensors do not fit the network it names.
+    """
+    built = build_model(checkpoint.model)
+    load_into(built.network, checkpoint.state_dict, str(source), allow_new_head=False)
+    return Model(built.network, checkpoint.normalisation)

@@ -1,0 +1,257 @@
+"""The network a command works on: a run's, a checkpoint's, a weights file's, or one by name."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, NetworkConfig
+from dali_fixres.errors import CheckpointError, ConfigError
+from dali_fixres.evaluation.class_map import ClassMap, map_classes, read_names
+from dali_fixres.models import Model, ModelSpec, WeightsFile, build_model, load_into, read_weights, recognise
+from dali_fixres.models.build import num_parameters
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.run_folder import newest_run
+from dali_fixres.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
+from pipelines.dataset import Dataset
+
+__all__ = [
+    "USUAL_TRAIN_RES",
+    "ModelSource",
+    "Start",
+    "build_source",
+    "build_start",
+    "build_to_test",
+    "check_classes",
+    "find_source",
+    "find_start",
+    "refuse_second_mapping",
+    "refuse_untrained_head",
+    "trained_at",
+    "with_checkpoint_settings",
+]
+
+
+USUAL_TRAIN_RES = 224
+"""What networks with weights from elsewhere were most likely trained at."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartCheckpoint:
+    """A checkpoint to start from, and where it lies."""
+
+    path: Path
+    checkpoint: Checkpoint
+
+    @property
+    def title(self) -> str:
+        """What the network is, for lines, tables and plots."""
+        checkpoint = self.checkpoint
+        fixed = f", fixed for {checkpoint.test_res} px" if checkpoint.command == "finetune" else ""
+        return f"{checkpoint.model.name}, trained at {checkpoint.train_res} px{fixed}"
+
+    @property
+    def data(self) -> Path | None:
+        """The data set it was trained on; None for the demo."""
+        data = self.checkpoint.config.get("data")
+        return Path(data) if data else None
+
+    @property
+    def val_fraction(self) -> float | None:
+        """The share of that data set it was tested on."""
+        return self.checkpoint.config.get("val_fraction")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A network by name, and the weights file it starts from, if it does."""
+
+    name: str
+    weights: WeightsFile | None
+
+
+def find_start(
+    config: FinetuneConfig | EvaluateConfig | AnalyzeConfig, command: str | None, reporter: Reporter
+) -> StartCheckpoint | None:
+    """Return the checkpoint a command starts from, or None if it names a network instead.
+
+    Args:
+        config: Its `checkpoint`, `model` and `weights` decide.
+        command: Whose runs to choose the newest of, if neither is given; None for any.
+        reporter: Told which checkpoint it is.
+
+    Raises:
+        CheckpointError: If there is none, or it is of another network than ``--model``.
+    """
+    if config.checkpoint is None:
+        if config.model is not None or config.weights is not None:
+            return None
+        if config.pretrained:
+            raise ConfigError("--pretrained needs --model NAME")
+    path = config.checkpoint or newest_run(command).path
+    checkpoint = load_checkpoint(path)
+    if config.model not in {None, checkpoint.model.name}:
+        raise CheckpointError(f"{path} is of {checkpoint.model.name}, not of --model {config.model}; leave --model out")
+    if config.weights is not None or config.pretrained or config.model_arg:
+        raise ConfigError("--weights, --pretrained and --model-arg do not go with a checkpoint; give --model instead")
+    if checkpoint.epoch == 0:
+        raise CheckpointError(f"{path} has not finished its first epoch; resume it, or name another --checkpoint")
+    start = StartCheckpoint(path, checkpoint)
+    reporter.line(f"checkpoint: {checkpoint_file(path)}, of epoch {checkpoint.epoch} ({start.title})")
+    return start
+
+
+def with_checkpoint_settings(config: FinetuneConfig, start: StartCheckpoint) -> FinetuneConfig:
+    """Return settings in which what is left out is the checkpoint's: data, crop ratio, and for frechet the jitter."""
+    config = replace(config, checkpoint=start.path, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
+    if config.method == "frechet" and config.jitter is None:
+        config = replace(config, jitter=start.checkpoint.config.get("jitter"))
+    if config.data is None:
+        config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
+    return config
+
+
+def refuse_untrained_head(config: FinetuneConfig, name: str, new_head: Collection[str]) -> None:
+    """Raise ConfigError if activations are to be mapped for a classifier that knows nothing yet."""
+    if config.method == "frechet" and new_head:
+        raise ConfigError(
+            f"--method frechet learns nothing, and {name} has a new classifier for the classes of this data; train it "
+            "first, or use another method"
+        )
+
+
+def refuse_second_mapping(config: FinetuneConfig, start: StartCheckpoint) -> None:
+    """Raise CheckpointError if a network that has a Fréchet mapping is to be given another."""
+    if config.method == "frechet" and start.checkpoint.model.frechet:
+        raise CheckpointError(f"{start.path} has a Fréchet mapping already; start from the network before it")
+
+
+def trained_at(config: FinetuneConfig, start: StartCheckpoint | None) -> int:
+    """Return the pixels that the network to fix was trained at."""
+    return config.train_res or (start.checkpoint.train_res if start is not None else USUAL_TRAIN_RES)
+
+
+def build_start(start: StartCheckpoint, config: NetworkConfig, dataset: Dataset) -> Model:
+    """Rebuild a checkpoint's network, once it is certain that it knows the data's classes.
+
+    Raises:
+        CheckpointError: If the classes differ, or the tensors do not fit.
+    """
+    check_classes(start, dataset)
+    return _rebuild(start, config)
+
+
+def check_classes(start: StartCheckpoint, dataset: Dataset) -> None:
+    """Make sure that a checkpoint's network knows the data's classes.
+
+    Raises:
+        CheckpointError: If they differ.
+    """
+    if start.checkpoint.classes != dataset.classes:
+        raise _other_classes(start, dataset, "give the data it was trained on")
+
+
+def _other_classes(start: StartCheckpoint, dataset: Dataset, advice: str) -> CheckpointError:
+    known, found = _few(start.checkpoint.classes), _few(dataset.classes)
+    return CheckpointError(f"{start.path} knows the {known}, and {dataset.root} has the {found}; {advice}")
+
+
+def _rebuild(start: StartCheckpoint, config: NetworkConfig) -> Model:
+    built = rebuild(start.checkpoint, start.path)
+    return Model(built.network, config.normalisation(built.normalisation))
+
+
+def build_to_test(
+    config: EvaluateConfig, start: StartCheckpoint | None, dataset: Dataset, reporter: Reporter
+) -> tuple[str, Model, ClassMap]:
+    """Build a network to test, and say what it is called and which of its outputs is which class of the data.
+
+    The data may have a part of a checkpoint's classes, or those that ``--class-map`` finds among the outputs.
+
+    Raises:
+        ConfigError: If the map lacks a class of the data, or is of another network.
+        CheckpointError: If there is no map and the checkpoint lacks one; or as `build_start` and `build_named`.
+    """
+    named, classes = str(config.class_map), dataset.classes
+    names = read_names(config.class_map) if config.class_map is not None else None
+    if start is None:
+        outputs = names or classes
+        spec, built = build_source(config, find_source(config, reporter), dataset, reporter, len(outputs))
+        if names is not None and built.new_head:
+            raise ConfigError(
+                f"--class-map {named} names {len(names)} outputs, and the network of these weights has another number"
+            )
+        if built.new_head or (not config.pretrained and config.weights is None):
+            advice = "; for data of a part of the network's classes give --class-map" if built.new_head else ""
+            reporter.warn(f"the classifier has not been trained: only the timing means something{advice}")
+        return spec.name, built, map_classes(outputs, classes, named)
+    known = start.checkpoint.classes
+    if names is None:
+        if not set(classes) <= set(known):
+            raise _other_classes(
+                start, dataset, "give data of some of its classes, or say with --class-map which are which"
+            )
+        class_map = map_classes(known, classes, str(start.path))
+    elif len(names) != len(known):
+        raise ConfigError(
+            f"--class-map {named} names {len(names)} outputs, and the network of {start.path} has {len(known)}"
+        )
+    else:
+        class_map = map_classes(names, classes, named)
+    return start.checkpoint.model.name, _rebuild(start, config), class_map
+
+
+def find_source(config: NetworkConfig, reporter: Reporter) -> ModelSource:
+    """Read the weights file, if there is one, and say which network it is of where `--model` does not.
+
+    Args:
+        config: Its `model` and `weights` decide.
+        reporter: Told which network has been recognised.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or its network is not recognised.
+    """
+    weights = read_weights(config.weights) if config.weights is not None else None
+    if config.model is not None:
+        return ModelSource(config.model, weights)
+    assert weights is not None, "callers have one of the two"
+    reporter.line(f"looking for the network that {config.weights} is of; --model NAME saves the time")
+    name = recognise(weights)
+    reporter.line(
+        f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors; these do not tell its mean and "
+        "std and its constructor's arguments, for which there are --mean, --std, --model-arg"
+    )
+    return ModelSource(name, weights)
+
+
+def build_source(
+    config: NetworkConfig, named: ModelSource, dataset: Dataset, reporter: Reporter, num_outputs: int | None = None
+) -> tuple[ModelSpec, Model]:
+    """Build a network by name for the data's classes and load what ``--weights`` or ``--pretrained`` say.
+
+    Args:
+        config: What else is asked for.
+        named: The network, and its weights file.
+        index: The data.
+        reporter: Told what it is.
+        num_outputs: Instead of one for each class of the data.
+
+    Raises:
+        ModelError: If it cannot be built.
+        CheckpointError: If the weights are of another network.
+    """
+    spec = ModelSpec(named.name, num_outputs or len(dataset.classes), config.model_arg)
+    built = build_model(spec, pretrained=config.pretrained)
+    start = "pretrained weights" if config.pretrained else "random weights"
+    new_head = built.new_head
+    if named.weights is not None:
+        new_head = load_into(built.network, named.weights.state, str(named.weights.path)).new_head
+        start = f"weights of {named.weights}"
+    if new_head:
+        start += f", with a new head for {spec.num_classes} classes ({', '.join(new_head)})"
+    reporter.line(f"network: {named.name}, {num_parameters(built.network) / 1e6:.2f} M parameters, {start}")
+    return spec, Model(built.network, config.normalisation(built.normalisation), new_head)
+
+
+def _few(classes: tuple[str, ...]) -> str:
+    """Say how many classes there are, and name some."""
+    return f"{len(classes)} classes {', '.join(classes[:3])}{' …' if len(classes) > 3 else ''}"

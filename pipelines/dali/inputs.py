@@ -1,0 +1,121 @@
+"""From a `BatchPlan` to the arrays the graph takes: paths, decode regions, resize crop boxes, colour maps."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.dataset import Dataset
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.plan.colour import Normalisation, jitter_and_normalise
+
+__all__ = ["GraphInputs", "files_of", "graph_inputs"]
+
+
+UNDECODABLE = np.zeros(1, np.uint8)
+"""In place of an image that cannot be read; DALI takes no empty one."""
+
+
+class GraphInputs(NamedTuple):
+    """What one run of the graph is fed, in the graph's order; n images.
+
+    Attributes:
+        files: Absolute paths as bytes, (n, longest) uint8, or n arrays of encoded images where some lie in shards.
+        decode_start, decode_end: Region (y, x) of the source that is decoded, (n, 2) int32.
+        window_start, window_end: The crop box inside that region; from right to left where the image is
+            mirrored, because DALI's resize mirrors a crop box whose start lies behind its end, (n, 2) float32.
+        size: Height and width to resize to, (n, 2) float32 (DALI takes run-time sizes as floats only).
+        jittered: Whether the colour map replaces plain normalisation, (n,) bool.
+        colour: Colour maps, (n, 3, 4) float32; zeros where plain normalisation stays.
+    """
+
+    files: NDArray[np.uint8] | list[NDArray[np.uint8]]
+    decode_start: NDArray[np.int32]
+    decode_end: NDArray[np.int32]
+    box_start: NDArray[np.float32]
+    box_end: NDArray[np.float32]
+    size: NDArray[np.float32]
+    jittered: NDArray[np.bool_]
+    colour: NDArray[np.float32]
+
+    def without_regions(self) -> tuple[Any, ...]:
+        """Return all but decode_start and decode_end, for a graph that decodes whole images."""
+        return self.files, *self[3:]
+
+
+def graph_inputs(
+    plan: BatchPlan, dataset: Dataset, normalisation: Normalisation, *, decode_region: bool
+) -> GraphInputs:
+    """Express a plan in the graph's terms.
+
+    Args:
+        plan: The batch.
+        index: The data set it refers to.
+        normalisation: Taken into the colour maps of jittered batches.
+        decode_window: Whether the graph decodes just the crop box's surroundings or the whole image.
+    """
+    num = len(plan)
+    sources, scales = copy_sizes(plan, dataset)
+    starts, ends = plan.crop_boxes[:, :2] * scales, plan.crop_boxes[:, 2:] * scales
+    if decode_region:
+        margin = filter_margin(ends - starts, plan.resolution.crop_px)
+        decode_start = np.maximum(np.floor(starts - margin), 0).astype(np.int32)
+        decode_end = np.minimum(np.ceil(ends + margin), sources).astype(np.int32)
+    else:
+        decode_start, decode_end = np.zeros((num, 2), np.int32), sources.astype(np.int32)
+    box_start, box_end = (
+        (starts - decode_start).astype(np.float32),
+        (ends - decode_start).astype(np.float32),
+    )
+    flip = plan.flip
+    box_start[flip, 1], box_end[flip, 1] = box_end[flip, 1], box_start[flip, 1].copy()
+    jitter = plan.jitter
+    return GraphInputs(
+        files=files_of(dataset, plan.ids, plan.copy_ids),
+        decode_start=decode_start,
+        decode_end=decode_end,
+        box_start=box_start,
+        box_end=box_end,
+        size=np.full((num, 2), plan.resolution.crop_px, np.float32),
+        jittered=np.full(num, jitter is not None),
+        colour=np.zeros((num, 3, 4), np.float32) if jitter is None else jitter_and_normalise(jitter, normalisation),
+    )
+
+
+def copy_sizes(plan: BatchPlan, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return height and width of the copies that a plan reads, and what they are of the images' own, (n, 2) each."""
+    images = np.stack([dataset.heights[plan.ids], dataset.widths[plan.ids]], axis=1)
+    sizes = images.copy()
+    for number, copy in enumerate(dataset.copies):
+        here = plan.copy_ids == number
+        sizes[here] = np.stack([copy.heights[plan.ids[here]], copy.widths[plan.ids[here]]], axis=1)
+    return sizes, sizes / images
+
+
+def files_of(
+    dataset: Dataset, rows: NDArray[np.int64], copy_ids: NDArray[np.int64]
+) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+    """Return the images' or copies' paths for DALI to read, or, if some are in shards, their bytes.
+
+    One array of paths, because DALI takes as long for each array of a list as for one of all. In place of bytes that
+    cannot be read come some that cannot be decoded, which are found out like any others.
+    """
+    if not dataset.in_shards:
+        return dataset.files(rows, copy_ids)
+    return [_content(dataset, row, copy) for row, copy in zip(rows.tolist(), copy_ids.tolist(), strict=True)]
+
+
+def _content(dataset: Dataset, row: int, copy: int) -> NDArray[np.uint8]:
+    try:
+        content = dataset.read(row, copy)
+    except OSError:
+        return UNDECODABLE
+    return content if len(content) > 0 else UNDECODABLE
+
+
+def filter_margin(box_sizes: NDArray[np.float64], output_px: int) -> NDArray[np.float64]:
+    """Return how far outside a crop box the antialiasing (triangle) filter reads, in source pixels.
+
+    Its radius is the scale factor when shrinking and one pixel when enlarging; one more covers rounding.
+    """
+    return np.maximum(box_sizes / output_px, 1) + 1

@@ -1,0 +1,1 @@
+"""The on-disk forms of data sets, one module each."""

@@ -1,0 +1,87 @@
+"""Sizes of images from their headers, without decoding them, many at a time."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+__all__ = ["FORMATS", "NOT_AN_IMAGE", "Header", "Place", "read_headers"]
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+"""What both DALI's decoders and PIL read."""
+
+NOT_AN_IMAGE = "not a JPEG, PNG, BMP, TIFF, WebP, PNM or JPEG 2000 image"
+
+NUM_THREADS = 8
+"""More than cores: on network folders the time goes into waiting for the first bytes of each file."""
+
+CHUNK = 64
+
+FIRST_BYTES = 1 << 14
+"""Read of each image at first; nearly all headers end within."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file's first bytes say: its size in pixels, or in `problem` why it cannot be used."""
+
+    height: int = 0
+    width: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image's bytes are: in a file of its own, or `num_bytes` of a shard from an offset on."""
+
+    file: Path
+    offset: int = 0
+    num_bytes: int | None = None
+
+    def read(self, limit: int | None = None) -> bytes:
+        """Return the image's bytes, or the first of them."""
+        num_bytes = self.num_bytes if limit is None or self.num_bytes is None else min(limit, self.num_bytes)
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(limit if num_bytes is None else num_bytes)
+
+
+def read_headers(places: Sequence[Place], on_progress: Callable[[int], None]) -> list[Header]:
+    """Read the header at each place; `on_progress` gets the number of images done since its last call."""
+    chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
+    headers: list[Header] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
+        # PIL warns of images above 89 Mpx; they are indexed like others, and it still refuses above 179 Mpx.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for chunk in pool.map(lambda some: [_read_header(place) for place in some], chunks):
+            headers.extend(chunk)
+            on_progress(len(chunk))
+    return headers
+
+
+def _read_header(place: Place) -> Header:
+    try:
+        start = place.read(FIRST_BYTES)
+        if not start:
+            return Header(problem="empty file")
+        try:
+            return _size_of(start)
+        except (OSError, SyntaxError, ValueError):
+            # Behind a long comment or colour profile; where it is not, this says what is wrong.
+            return _size_of(place.read()) if len(start) == FIRST_BYTES else _size_of(start)
+    except UnidentifiedImageError:
+        return Header(problem=NOT_AN_IMAGE)
+    except OSError as error:
+        return Header(problem=error.strerror or f"unreadable header: {error}")
+    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        return Header(problem=f"unreadable header: {error}")
+
+
+def _size_of(content: bytes) -> Header:
+    with Image.open(BytesIO(content), formats=FORMATS) as image:
+        width, height = image.size
+        return Header(height=height, width=width)

@@ -1,0 +1,93 @@
+"""Named ways to look at training images: which crop box, whether mirrored, how much colour jitter."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.dataset import Dataset
+from pipelines.plan.batch_plan import BatchPlan
+from pipelines.plan.copies import Copies, choose_copies
+from pipelines.plan.crops import (
+    NUM_UNIFORMS,
+    CropFunction,
+    centre_crop,
+    random_resized_crop,
+    shifted_crop,
+)
+from pipelines.plan.views import VIEWS, Views
+from pipelines.resolution import Resolution
+
+__all__ = ["AUGMENTATIONS", "UNIFORMS_PER_SAMPLE", "Augmentation", "plan_batch", "views_of"]
+
+UNIFORMS_PER_SAMPLE = NUM_UNIFORMS + 4
+"""Random numbers per image: its crop box, its flip, its three jitter factors."""
+
+RANDOM_CROPS = (random_resized_crop, shifted_crop)
+"""Those that use their random numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How images are varied.
+
+    Attributes:
+        crop box: Where to look.
+        flip: Share of the images that are mirrored.
+        jitter: Brightness, contrast and saturation are scaled by factors within 1 ± this.
+    """
+
+    crop: CropFunction
+    flip: float
+    jitter: float
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two views of an image may differ."""
+        return 0 < self.flip < 1 or self.jitter > 0 or self.crop in RANDOM_CROPS
+
+
+AUGMENTATIONS = MappingProxyType(
+    {
+        "train": Augmentation(random_resized_crop, flip=0.5, jitter=0.3),
+        "v1": Augmentation(centre_crop, flip=0.0, jitter=0.0),
+        "v2": Augmentation(shifted_crop, flip=0.5, jitter=0.05),
+    }
+)
+"""``train``: FixRes' training; ``v1`` and ``v2``: the authors' first and second way to fine-tune."""
+
+
+def views_of(views: Views) -> tuple[Augmentation, ...]:
+    """Return the looks whose answers are averaged, each as an augmentation that leaves nothing to chance."""
+    return tuple(Augmentation(view.crop, flip=float(view.mirrored), jitter=0.0) for view in VIEWS[views])
+
+
+def plan_batch(
+    dataset: Dataset,
+    ids: NDArray[np.int64],
+    augmentation: Augmentation,
+    resolution: Resolution,
+    uniforms: NDArray[np.float64],
+    copies: Copies = "exact",
+) -> BatchPlan:
+    """Order one batch.
+
+    Args:
+        index: The data set.
+        ids: Its rows, (n,).
+        augmentation: How they are looked at.
+        resolution: At which size.
+        uniforms: Random numbers in [0, 1), (n, UNIFORMS_PER_SAMPLE).
+        copies: Which resized copies may be read, if there are any.
+    """
+    crop_boxes = augmentation.crop(dataset.heights[ids], dataset.widths[ids], resolution, uniforms[:, :NUM_UNIFORMS])
+    jitter = 1 + augmentation.jitter * (2 * uniforms[:, NUM_UNIFORMS + 1 :] - 1)
+    return BatchPlan(
+        ids=ids,
+        crop_boxes=crop_boxes,
+        flip=uniforms[:, NUM_UNIFORMS] < augmentation.flip,
+        jitter=jitter if augmentation.jitter > 0 else None,
+        resolution=resolution,
+        copy_ids=choose_copies(dataset, ids, crop_boxes, resolution, copies),
+    )

@@ -1,0 +1,35 @@
+"""One batch, decided but not yet read: what a plan hands to the graph."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.resolution import Resolution
+
+__all__ = ["BatchPlan"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchPlan:
+    """One batch, decided but not yet read.
+
+    Attributes:
+        ids: Rows of the data set, (n,) int64.
+        crop boxes: Source crop boxes (y0, x0, y1, x1) in pixels, (n, 4) float64.
+        flip: Which images are mirrored left to right, (n,) bool.
+        jitter: Factors of brightness, contrast and saturation, (n, 3) float64; None leaves colours alone.
+        resolution: The apparent size of every image of the batch.
+        copy_ids: Which copy of each image is read, (n,) int64: a position in `Dataset.copies`, or `ORIGINAL`.
+    """
+
+    ids: NDArray[np.int64]
+    crop_boxes: NDArray[np.float64]
+    flip: NDArray[np.bool_]
+    jitter: NDArray[np.float64] | None
+    resolution: Resolution
+    copy_ids: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.ids)

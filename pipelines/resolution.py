@@ -1,0 +1,188 @@
+"""Apparent sizes: what a resolution means for resize and crop, and how it changes over the epochs."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pipelines.errors import ConfigError
+
+__all__ = [
+    "DEFAULT_CROP_RATIO",
+    "MIN_RESOLUTION_PX",
+    "STRIDE_PX",
+    "Phase",
+    "Resolution",
+    "Schedule",
+    "parse_ratios",
+    "parse_resolutions",
+]
+
+DEFAULT_CROP_RATIO = 224 / 256
+"""Crop side over resize side of the usual test preprocessing (FixRes, section 2)."""
+
+STRIDE_PX = 32
+"""Networks of the field halve the image five times, so multiples of this leave no remainder."""
+
+MIN_RESOLUTION_PX = STRIDE_PX
+"""Below, nothing is left of the image."""
+
+MAX_RESOLUTION_PX = 4096
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Resolution:
+    """One apparent size at which a network sees images.
+
+    Attributes:
+        crop_px: Side of the square the network gets.
+        crop_ratio: ``crop_px`` over the length to which test preprocessing resizes the shorter side.
+    """
+
+    crop_px: int
+    crop_ratio: float = DEFAULT_CROP_RATIO
+
+    def __post_init__(self) -> None:
+        if not MIN_RESOLUTION_PX <= self.crop_px <= MAX_RESOLUTION_PX:
+            raise ConfigError(
+                f"a resolution is a whole number of pixels from {MIN_RESOLUTION_PX} to {MAX_RESOLUTION_PX}; "
+                f"found {self.crop_px}"
+            )
+        if not 0 < self.crop_ratio <= 1:
+            raise ConfigError(f"--crop-ratio must be above 0 and at most 1; found {self.crop_ratio}")
+
+    @property
+    def resize_px(self) -> int:
+        """Length of the shorter side before the centre crop: ``int(crop_px / crop_ratio)``, 256 for 224."""
+        return int(self.crop_px / self.crop_ratio + 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a training: from its first epoch to the next phase's.
+
+    Attributes:
+        first_epoch: Counted from 0.
+        crop_px: Side of the training crop.
+        batch_size: Images per process and step; None for the stage's own.
+        lr: Peak of the learning rate, as it is; None for the stage's own.
+    """
+
+    first_epoch: int
+    crop_px: int
+    batch_size: int | None = None
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        Resolution(self.crop_px)
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"the batch of a phase must be at least 1; found {self.batch_size}")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ConfigError(f"the lr of a phase must be above 0; found {self.lr}")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The training resolution of each epoch: phases, each from its first epoch on.
+
+    Attributes:
+        phases: The first starts at epoch 0, epochs increase.
+        crop_ratio: Of every resolution; matters where training looks at test crops.
+    """
+
+    phases: tuple[Phase, ...]
+    crop_ratio: float = DEFAULT_CROP_RATIO
+
+    def __post_init__(self) -> None:
+        firsts = [phase.first_epoch for phase in self.phases]
+        if not firsts or firsts[0] != 0 or any(later <= earlier for earlier, later in pairwise(firsts)):
+            found = ", ".join(f"{phase.crop_px}@{phase.first_epoch}" for phase in self.phases) or "none"
+            raise ConfigError(
+                f"the phases of --train-res must start at epoch 0 and go up, as in 96@0,128@8; found {found}"
+            )
+
+    @classmethod
+    def parse(cls, text: str, crop_ratio: float = DEFAULT_CROP_RATIO) -> "Schedule":
+        """Read a resolution, phases, or a progressive rise.
+
+        ``"128"``: constant. ``"96@0,128@8"``: 96 px from epoch 0, 128 px from epoch 8.
+        ``"96-192@0-16"``: from 96 px to 192 px in steps of 32, even over the epochs 0 to 16; 192 px from epoch 16 on.
+        Each may end with ``:batch=N`` and ``:lr=X``, the phase's own batch per process and peak learning rate.
+        """
+        parts = text.split(",")
+        matches = [_PHASE.fullmatch(part.strip()) for part in parts]
+        # Only a constant resolution may leave its first epoch out.
+        if not all(match and (match["first"] or match["start"] or len(parts) == 1) for match in matches):
+            raise ConfigError(
+                f"--train-res takes a number of pixels (128), phases (96@0,128@8 for 96 px from epoch 0 and 128 px "
+                f"from epoch 8) or a rise (96-192@0-16), each with :batch=N and :lr=X if need be; found {text!r}"
+            )
+        return cls(tuple(phase for match in matches if match for phase in _phases(match)), crop_ratio)
+
+    def phase(self, epoch: int) -> Phase:
+        """Return the phase that an epoch (counted from 0) is in."""
+        return next(phase for phase in reversed(self.phases) if phase.first_epoch <= epoch)
+
+    def at(self, epoch: int) -> Resolution:
+        """Return the training resolution of an epoch (counted from 0)."""
+        return Resolution(self.phase(epoch).crop_px, self.crop_ratio)
+
+    @property
+    def last(self) -> Resolution:
+        """The resolution training ends with."""
+        return Resolution(self.phases[-1].crop_px, self.crop_ratio)
+
+
+_PHASE = re.compile(
+    r"(?:(?P<px>\d{1,9})(?:@(?P<first>\d{1,9}))?"
+    r"|(?P<start_px>\d{1,9})-(?P<end_px>\d{1,9})@(?P<start>\d{1,9})-(?P<end>\d{1,9}))"
+    r"(?P<options>(?::batch=\d{1,9}|:lr=[^:,]+){0,2})"
+)
+"""A phase or a rise, and its options."""
+
+
+def _phases(match: re.Match[str]) -> Iterator[Phase]:
+    """Turn one part of a schedule's text into its phase, or its rise into one phase per resolution."""
+    pairs = re.findall(r":(\w+)=([^:]+)", match["options"])
+    options: dict[str, str] = dict(pairs)
+    if len(options) < len(pairs):
+        raise ConfigError(f"a phase has one batch and one lr; found {match.group()!r}")
+    batch_size = int(options["batch"]) if "batch" in options else None
+    try:
+        lr = float(options["lr"]) if "lr" in options else None
+    except ValueError as error:
+        raise ConfigError(f"the lr of a phase must be a number; found {options['lr']!r}") from error
+    points = [(int(match["first"] or 0), int(match["px"]))] if match["px"] else _rise(match)
+    for first_epoch, crop_px in points:
+        yield Phase(first_epoch, crop_px, batch_size, lr)
+
+
+def _rise(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    """Yield first epoch and pixels of each resolution that a progressive rise goes through."""
+    start_px, end_px, first, last = (int(match[name]) for name in ("start_px", "end_px", "start", "end"))
+    num_steps, rest = divmod(end_px - start_px, STRIDE_PX)
+    if rest or not 0 < num_steps <= last - first:
+        raise ConfigError(
+            f"a rise goes up in steps of {STRIDE_PX} px, each of an epoch at least, as in 96-192@0-16; "
+            f"found {match.group()!r}"
+        )
+    for step in range(num_steps + 1):
+        yield first + math.ceil(step * (last - first) / num_steps), start_px + step * STRIDE_PX
+
+
+def parse_ratios(text: str) -> tuple[float, ...]:
+    """Read ``"0.875"`` or ``"0.875,1"`` into crop ratios, ascending and without repeats."""
+    try:
+        ratios = {float(ratio) for ratio in text.split(",")}
+    except ValueError as error:
+        raise ConfigError(f"--crop-ratio takes numbers with commas between, as in 0.875,1; found {text!r}") from error
+    return tuple(sorted(Resolution(MIN_RESOLUTION_PX, ratio).crop_ratio for ratio in ratios))
+
+
+def parse_resolutions(text: str, crop_ratio: float = DEFAULT_CROP_RATIO) -> tuple[Resolution, ...]:
+    """Read ``"128"`` or ``"96,128,160"`` into resolutions, ascending and without repeats."""
+    sides = text.split(",")
+    if not all(re.fullmatch(r"\s*\d+\s*", side) for side in sides):
+        raise ConfigError(f"resolutions are whole numbers of pixels with commas between, as in 128,160; found {text!r}")
+    return tuple(sorted({Resolution(int(side), crop_ratio) for side in sides}))

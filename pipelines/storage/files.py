@@ -1,0 +1,48 @@
+"""Text and JSON files: replaced in one step, or appended to, with errors that say what could not be written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import ConfigError, SaveError
+from pipelines.storage.atomic import replacing
+
+__all__ = ["append_text", "write_json", "write_text"]
+
+
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a file in one atomic step.
+
+    Raises:
+        SaveError: If it cannot be written; what was there before is intact.
+    """
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", errors))
+
+
+def append_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Append to a file.
+
+    Raises:
+        SaveError: If it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8", errors=errors) as file:
+            file.write(text)
+    except OSError as error:
+        raise SaveError(f"cannot write {path}: {error.strerror}; make room, then resume --resume") from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write figures as JSON.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    except SaveError as error:
+        raise ConfigError(str(error)) from error
