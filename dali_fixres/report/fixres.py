@@ -12,7 +12,8 @@ from dali_fixres.report.html import render
 from dali_fixres.report.ledger import Cost, evaluation_cost, learning_cost
 from dali_fixres.report.plots import plot_sweep
 from dali_fixres.report.story import SWEEP_BEFORE, TRAINING, TUNING, Against, Story, best_row, summary
-from dali_fixres.report.tables import SYNTHETIC, before_after_table, print_table
+from dali_fixres.report.tables import before_after_table, print_table
+from dali_fixres.runtime.data import SYNTHETIC
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder
 from dali_fixres.training.checkpoint import load_checkpoint

@@ -7,9 +7,7 @@ from rich.table import Table
 
 from dali_fixres.evaluation.metrics import Accuracy, Interval, best_of
 
-__all__ = ["SYNTHETIC", "accuracy_table", "before_after_table", "in_words", "print_table"]
-
-SYNTHETIC = "synthetic demo data"
+__all__ = ["accuracy_table", "before_after_table", "in_words", "print_table"]
 
 WIDTH_OF_FILES = 140
 """Columns that the widest table needs; a terminal has as many as it has."""

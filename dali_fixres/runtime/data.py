@@ -8,7 +8,6 @@ import torch
 from dali_fixres.config import NetworkConfig
 from dali_fixres.demo import ensure_demo_data
 from dali_fixres.errors import DataError
-from dali_fixres.report.tables import SYNTHETIC
 from dali_fixres.runtime.decoding import decoding_for
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Bar, Reporter
@@ -18,7 +17,10 @@ from pipelines.plan.colour import Normalisation
 from pipelines.plan.crops import Ints
 from pipelines.processes import loader_threads
 
-__all__ = ["NUM_NAMED", "Data", "advice_on_memory", "open_data", "open_loader"]
+__all__ = ["NUM_NAMED", "SYNTHETIC", "Data", "advice_on_memory", "open_data", "open_loader"]
+
+SYNTHETIC = "synthetic demo data"
+"""What tables and plots call the demo."""
 
 NUM_NAMED = 5
 """Unreadable files that warnings name; the run folder lists all."""
