@@ -32,7 +32,7 @@ def doctor(json: Path | None, *, again: bool = False) -> bool:
         json: Also write what was found here, as JSON.
         again: Whether to try the ways to decode on a GPU once more.
     """
-    found: dict[str, str | int | float | None] = {**environment(), "cache folder": str(cache_folder())}
+    found: dict[str, object] = {**environment(), "cache folder": str(cache_folder())}
     trials = trials_of(torch.device("cuda"), Reporter(), again=again) if torch.cuda.is_available() else None
     decodings = {"cpu": WHOLE} if trials is None else {"cpu": WHOLE, "cuda": trials.choice.decoding}
     checks = {device: _run_graph(device, decoding) for device, decoding in decodings.items()}

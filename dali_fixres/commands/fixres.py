@@ -6,7 +6,7 @@ OUT/
     before.json     `evaluate --json` of the trained network
     finetune/       run folder of `finetune`
     after.json      `evaluate --json` of the fixed network
-    against.json    `evaluate --json` of the network to compare with
+    baseline.json   `evaluate --json` of the network to compare with
     report.html     the report, and report.json its figures
 
 What is there is not made again, so a story that was stopped goes on where it was.
@@ -157,7 +157,7 @@ def _new_story(config: FixresConfig) -> RunFolder:
     """
     if config.out is not None:
         stages = FixresFolder(config.out, config)
-        places = (stages.train.path, stages.before, stages.finetune.path, stages.after, stages.against)
+        places = (stages.train.path, stages.before, stages.finetune.path, stages.after, stages.baseline)
         if there := [path.name for path in places if path.exists()]:
             raise ConfigError(
                 f"{config.out} holds {', '.join(there)} already, which would be taken for this story's; give another "
@@ -216,8 +216,8 @@ class Stages:
             finetune_among(config.tuning(folder.trained, side, folder.finetune.path, resume=resume), *among)
         if self._begins(folder.after, f"testing the fixed network at {swept} px"):
             evaluate_among(config.sweeping(folder.finetune.path, swept, folder.after), *among)
-        if config.against is not None and self._begins(folder.against, f"testing {config.against} at {swept} px"):
-            evaluate_among(config.sweeping(config.against, swept, folder.against), *among)
+        if config.against is not None and self._begins(folder.baseline, f"testing {config.against} at {swept} px"):
+            evaluate_among(config.sweeping(config.against, swept, folder.baseline), *among)
         return side
 
     def _fixed_for(self) -> int:

@@ -1,19 +1,22 @@
-"""The report of `fixres`: what lies in its folder, put together; nothing is measured here."""
+"""The report of `fixres`, made from the files in its folder; nothing is measured here."""
 
 import json
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dali_fixres.config import FixresConfig, to_toml
+from dali_fixres.config import FixresConfig
 from dali_fixres.evaluation.metrics import Accuracy
+from dali_fixres.report.cost import best_row, evaluation_cost, gain, row_at, training_cost
 from dali_fixres.report.html import render
-from dali_fixres.report.ledger import Cost, evaluation_cost, learning_cost
-from dali_fixres.report.plots import plot_sweep
-from dali_fixres.report.story import SWEEP_BEFORE, TRAINING, TUNING, Against, Story, best_row, summary
+from dali_fixres.report.json_files import Baseline, Cost, Figures, GainRow, ReportFile
+from dali_fixres.report.plots import plot_accuracy
+from dali_fixres.report.summary import summary
 from dali_fixres.report.tables import before_after_table, print_table
 from dali_fixres.runtime.data import SYNTHETIC
+from dali_fixres.runtime.json_files import AccuracyRow, EvaluateFile, FinetuneFile
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder
 from dali_fixres.training.checkpoint import load_checkpoint
@@ -26,14 +29,14 @@ HARDWARE = ("cpu", "gpu", "usable_cores")
 
 @dataclass(frozen=True, slots=True)
 class FixresFolder:
-    """Where the parts of a story lie."""
+    """The files of a `fixres` run."""
 
     path: Path
     config: FixresConfig
 
     @property
     def train(self) -> RunFolder:
-        """The run of training; not there if the story begins with a checkpoint."""
+        """The training run; missing if the network is given as a checkpoint."""
         return RunFolder(self.path / "train")
 
     @property
@@ -43,12 +46,12 @@ class FixresFolder:
 
     @property
     def training(self) -> RunFolder:
-        """The run in which that network was trained; a checkpoint file alone may lie in none."""
+        """The run that trained this network; the folder of a lone checkpoint file may be none."""
         return RunFolder(self.trained if self.trained.is_dir() else self.trained.parent)
 
     @property
     def finetune(self) -> RunFolder:
-        """The run of tuning."""
+        """The fine-tuning run."""
         return RunFolder(self.path / "finetune")
 
     @property
@@ -58,134 +61,160 @@ class FixresFolder:
 
     @property
     def after(self) -> Path:
-        """Accuracies of the fixed network."""
+        """Accuracies of the fine-tuned network."""
         return self.path / "after.json"
 
     @property
-    def against(self) -> Path:
+    def baseline(self) -> Path:
         """Accuracies of the network to compare with."""
-        return self.path / "against.json"
+        return self.path / "baseline.json"
+
+    @property
+    def sweep(self) -> Path:
+        """Plot of all accuracies."""
+        return self.path / "sweep.png"
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
 
 
 def best_resolution(sweep: Path, trained_at: int) -> int:
-    """Return where a swept network tests best, pixels, from its training resolution on; of equals the lowest."""
-    rows = [row for row in _read(sweep)["results"] if row["test_res"] >= trained_at]
-    return int(best_row(rows)["test_res"])
+    """Return the most accurate resolution of a sweep, pixels, from that of training on; of equals the lowest."""
+    content: EvaluateFile = _read(sweep)
+    return best_row([row for row in content["results"] if row["test_res"] >= trained_at])["test_res"]
 
 
 def write_report(folder: FixresFolder, trained_at: int, fixed_for: int, reporter: Reporter) -> None:
-    """Write report.html, report.json and the plot of all sweeps; print what they come to."""
-    story = _story(folder, trained_at, fixed_for)
-    before, after = ([Accuracy.from_json(row) for row in rows] for rows in (story.before, story.after))
-    series = {f"trained at {trained_at} px": before, f"and fixed for {fixed_for} px": after}
-    if story.against is not None:
-        name = f"trained at {story.against.trained_at} px"
-        series[name if name not in series else f"{name} too"] = [Accuracy.from_json(row) for row in story.against.rows]
-    sweep = folder.path / "sweep.png"
-    plot_sweep(sweep, series, f"{story.model} on {story.data}")
-    curves = {"Training": folder.training.curves, "Tuning": folder.finetune.curves}
-    plots = {
-        "Accuracy against test resolution": sweep,
-        **{name: path for name, path in curves.items() if path.exists()},
-    }
-    page = render(story, {what: path.read_bytes() for what, path in plots.items()})
+    """Write report.html, report.json and the plot of all sweeps; print the findings."""
+    figures = _figures(folder, trained_at, fixed_for)
+    report: ReportFile = {"summary": list(summary(figures)), **figures}
+    sweeps = {f"trained at {trained_at} px": report["before"], f"then fine-tuned for {fixed_for} px": report["after"]}
+    if report["baseline"] is not None:
+        sweeps[f"baseline, trained at {report['baseline']['trained_at']} px"] = report["baseline"]["rows"]
+    accuracies = {name: [Accuracy.from_json(row) for row in rows] for name, rows in sweeps.items()}
+    plot_accuracy(folder.sweep, accuracies, f"{report['model']} on {report['data']}")
+    curves = {"Training": folder.training.curves, "Fine-tuning": folder.finetune.curves}
+    plots = {"Accuracy against test resolution": folder.sweep, **curves}
+    title = f"{report['model']}, trained at {trained_at} px, fixed for {fixed_for} px"
+    page = render(title, report, {what: path.read_bytes() for what, path in plots.items() if path.exists()})
     # A path may hold bytes that are no text.
-    write_text(folder.path / "report.html", page, errors="backslashreplace")
-    content = story.as_json()
-    write_json(folder.path / "report.json", content)
-    if folder.config.json is not None:
-        write_json(folder.config.json, content)
-    print_table(story.title, before_after_table(before, after))
-    reporter.line("\n".join(summary(story)))
-    reporter.line(f"report: {folder.path / 'report.html'}")
+    write_text(folder.page, page, errors="backslashreplace")
+    for path in (folder.path / "report.json", folder.config.json):
+        if path is not None:
+            write_json(path, report)
+    before, after, *_ = accuracies.values()
+    print_table(title, before_after_table(before, after))
+    reporter.line("\n".join(report["summary"]))
+    reporter.line(f"report: {folder.page}")
     reporter.line(f"next: dali-fixres evaluate --checkpoint {folder.finetune.path} for other resolutions or images")
 
 
-def _story(folder: FixresFolder, trained_at: int, fixed_for: int) -> Story:
-    before, after, tuned = _read(folder.before), _read(folder.after), _read(folder.finetune.results)
-    sweeps = {SWEEP_BEFORE: before, "sweep after": after}
-    against = None
+def _figures(folder: FixresFolder, trained_at: int, fixed_for: int) -> Figures:
+    before: EvaluateFile = _read(folder.before)
+    after: EvaluateFile = _read(folder.after)
+    tuned: FinetuneFile = _read(folder.finetune.results)
+    sweeps, baseline = {"sweep before": before, "sweep after": after}, None
     if folder.config.against is not None:
-        sweeps["sweep of the other"] = _read(folder.against)
-        against = _against(folder.config.against, sweeps["sweep of the other"], before, folder)
-    runs = {TRAINING: folder.training, TUNING: folder.finetune}
-    results = {TRAINING: _read_if_there(folder.training.results), TUNING: tuned, **sweeps}
-    found = {stage: content for stage, content in results.items() if content is not None}
-    missing = [f"{stage}: {run.path} has no records" for stage, run in runs.items() if not run.records()]
-    return Story(
-        model=before["model"],
-        data=SYNTHETIC if before["synthetic"] else str(folder.config.data),
-        synthetic=before["synthetic"],
-        checkpoint=None if folder.config.checkpoint is None else str(folder.config.checkpoint),
-        trained_at=trained_at,
-        fixed_for=fixed_for,
-        chosen=folder.config.target is None,
-        method=folder.config.tuning(folder.trained, fixed_for, folder.finetune.path, resume=False).chosen,
-        before=before["results"],
-        after=after["results"],
-        ledger=_ledger(folder, sweeps),
-        against=against,
-        settings=_settings(folder, trained_at),
-        environments={stage: content["environment"] for stage, content in found.items()},
-        fingerprints={stage: content["fingerprint"] for stage, content in found.items()},
-        unreadable=_unreadable(runs, sweeps),
-        missing=missing,
-    )
-
-
-def _ledger(folder: FixresFolder, sweeps: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost | None]:
-    """Return the cost of every stage, in the order they ran."""
-    training, tuning = folder.training.records(), folder.finetune.records()
-    swept = {stage: evaluation_cost(content["results"]) for stage, content in sweeps.items()}
+        sweeps["sweep of the baseline"] = _read(folder.baseline)
+        baseline = _baseline(folder.config.against, sweeps["sweep of the baseline"], tuned)
+    runs = {"training": folder.training, "tuning": folder.finetune}
+    trained = {"training": _read(folder.training.results)} if folder.training.results.exists() else {}
+    results = {**trained, "tuning": tuned, **sweeps}
+    costs = _costs(runs, sweeps)
     return {
-        TRAINING: learning_cost(training),
-        "tests of training": _tests(training),
-        SWEEP_BEFORE: swept.pop(SWEEP_BEFORE),
-        TUNING: learning_cost(tuning),
-        "tests of tuning": _tests(tuning),
-        **swept,
+        "model": before["model"],
+        "data": SYNTHETIC if before["synthetic"] else str(folder.config.data),
+        "synthetic": before["synthetic"],
+        "checkpoint": None if folder.config.checkpoint is None else str(folder.config.checkpoint),
+        "trained_at": trained_at,
+        "fixed_for": fixed_for,
+        "best_before": best_row(before["results"])["test_res"],
+        "chosen": folder.config.target is None,
+        "method": tomllib.loads(_text(folder.finetune.config))["method"],
+        "before": before["results"],
+        "after": after["results"],
+        "costs": costs,
+        "gains": list(gains(before["results"], after["results"], costs, trained_at, fixed_for)),
+        "gain_over_baseline": baseline
+        and gain(row_at(baseline["rows"], fixed_for), row_at(after["results"], fixed_for)),
+        "baseline": baseline,
+        "settings": {
+            stage: _text(run.config)
+            for stage, run in {"fixres": RunFolder(folder.path), **runs}.items()
+            if run.config.exists()
+        },
+        "environments": {stage: content["environment"] for stage, content in results.items()},
+        "fingerprints": {stage: content["fingerprint"] for stage, content in results.items()},
+        "unreadable": _unreadable(runs.values(), sweeps.values()),
+        "missing": [f"{stage}: {run.path} has no records" for stage, run in runs.items() if not run.records()],
     }
 
 
-def _tests(records: list[dict[str, Any]]) -> Cost | None:
-    rows = [record for record in records if record["event"] == "evaluation"]
-    return evaluation_cost(rows) if rows else None
+def gains(
+    before: Sequence[AccuracyRow],
+    after: Sequence[AccuracyRow],
+    costs: Mapping[str, Cost | None],
+    trained_at: int,
+    fixed_for: int,
+) -> Iterator[GainRow]:
+    """Say what was gained by what, given accuracies, costs by stage, and resolutions in pixels."""
+    low, high, best = row_at(before, trained_at), row_at(before, fixed_for), best_row(before)
+    fixed, best_px = row_at(after, fixed_for), best["test_res"]
+    found = [
+        (f"testing at {best_px} px (the best) instead of {trained_at} px", low, best, "sweep before"),
+        (f"fine-tuning, before and after at {fixed_for} px", high, fixed, "tuning"),
+        (f"fine-tuning, compared with testing at {best_px} px without it", best, fixed, "tuning"),
+        (f"fine-tuning and testing at {fixed_for} px instead of testing at {trained_at} px", low, fixed, "tuning"),
+    ]
+    seen: list[tuple[AccuracyRow, AccuracyRow]] = []
+    for what, old, new, stage in found:
+        if old is new or (old, new) in seen:
+            continue
+        seen.append((old, new))
+        cost = costs[stage]
+        yield {"what": what, **gain(old, new), "seconds": None if cost is None else cost["seconds"]}
 
 
-def _against(path: Path, sweep: Mapping[str, Any], before: Mapping[str, Any], folder: FixresFolder) -> Against:
+def _costs(runs: Mapping[str, RunFolder], sweeps: Mapping[str, EvaluateFile]) -> dict[str, Cost | None]:
+    """Return the cost of every stage, in the order they ran."""
+    swept = {stage: evaluation_cost(content["results"]) for stage, content in sweeps.items()}
+    costs: dict[str, Cost | None] = {}
+    for stage, run in runs.items():
+        records = run.records()
+        costs[stage] = training_cost(records)
+        costs[f"tests of {stage}"] = evaluation_cost(row for row in records if row["event"] == "evaluation")
+        if stage == "training":
+            costs["sweep before"] = swept.pop("sweep before")
+    return costs | swept
+
+
+def _baseline(path: Path, sweep: EvaluateFile, tuned: FinetuneFile) -> Baseline:
     run, checkpoint = RunFolder(path), load_checkpoint(path)
-    machine, ours = _read(run.results)["environment"], _read(folder.finetune.results)["environment"]
-    return Against(
-        path=str(path),
-        trained_at=checkpoint.train_res,
-        rows=sweep["results"],
-        training=learning_cost(run.records()),
-        same_images=checkpoint.fingerprint == before["fingerprint"],
-        same_machine=all(machine[part] == ours[part] for part in HARDWARE),
-    )
+    theirs, ours = _read(run.results)["environment"], tuned["environment"]
+    return {
+        "path": str(path),
+        "trained_at": checkpoint.train_res,
+        "rows": sweep["results"],
+        "training": training_cost(run.records()),
+        "same_images": checkpoint.fingerprint == sweep["fingerprint"],
+        "same_machine": all(theirs[part] == ours.get(part) for part in HARDWARE),
+    }
 
 
-def _settings(folder: FixresFolder, trained_at: int) -> dict[str, str]:
-    """Return the settings of every stage, as text."""
-    files = {TRAINING: folder.training.config, TUNING: folder.finetune.config}
-    texts = {stage: path.read_text(encoding="utf-8") for stage, path in files.items() if path.exists()}
-    sweep = folder.config.sweeping(folder.trained, folder.config.swept(trained_at), folder.before)
-    return {**texts, "sweeps (before; after, with the fixed network's checkpoint)": to_toml(sweep.stored())}
-
-
-def _unreadable(runs: Mapping[str, RunFolder], sweeps: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return each line about a file that could not be read once, in whichever stage that was."""
-    lines = [line for content in sweeps.values() for line in content["unreadable"]]
-    for run in runs.values():
+def _unreadable(runs: Iterable[RunFolder], sweeps: Iterable[EvaluateFile]) -> list[str]:
+    """Return one line for each file that could not be read in any stage."""
+    lines = [line for content in sweeps for line in content["unreadable"]]
+    for run in runs:
         if run.unreadable.exists():
             lines += run.unreadable.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     return list(dict.fromkeys(lines))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+def _read(path: Path) -> Any:
+    return json.loads(_text(path))
 
 
-def _read_if_there(path: Path) -> dict[str, Any] | None:
-    return _read(path) if path.exists() else None
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")

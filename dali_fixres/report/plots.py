@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from dali_fixres.errors import ConfigError
 from dali_fixres.evaluation.metrics import Accuracy
 
-__all__ = ["plot_curves", "plot_sweep", "save_figure"]
+__all__ = ["plot_accuracy", "plot_curves", "plot_sweep", "save_figure"]
 
 
 def plot_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -35,35 +36,57 @@ def plot_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str) ->
     save_figure(figure, path)
 
 
+def plot_accuracy(path: Path, series: Mapping[str, Sequence[Accuracy]], title: str) -> None:
+    """Plot top-1 accuracy, with its 95 % interval, against test resolution, one line per series."""
+    figure = Figure(figsize=(6.7, 4), layout="constrained")
+    axes = figure.subplots()
+    _draw_by_resolution(axes, _lines(series))
+    axes.set(ylabel="top-1 accuracy, %", title=title)
+    axes.legend()
+    save_figure(figure, path)
+
+
 def plot_sweep(path: Path, series: Mapping[str, Sequence[Accuracy]], title: str) -> None:
     """Plot top-1 accuracy, with its 95 % interval, against test resolution and against speed, one line per series.
 
-    A series of several crop ratios or views has a line for each. Two points are not joined: what lies between them is
-    not known.
+    A series of several crop ratios or views has a line for each.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_resolution, by_speed = figure.subplots(1, 2, sharey=True)
-    for name, results in _lines(series).items():
-        top1 = [result.top1 for result in results]
-        low, high = zip(*(result.top1_interval for result in results), strict=True)
-        bars = [[value - end for value, end in zip(top1, low, strict=True)],
-                [end - value for value, end in zip(top1, high, strict=True)]]  # fmt: skip
-        style: dict[str, Any] = {"marker": "o", "capsize": 3, "linestyle": "-" if len(results) > 2 else ""}
-        by_resolution.errorbar([result.resolution.crop_px for result in results], top1, bars, label=name, **style)
-        by_speed.errorbar([result.images_per_s for result in results], top1, bars, label=name, **style)
+    lines = _lines(series)
+    _draw_by_resolution(by_resolution, lines)
+    by_resolution.set(ylabel="top-1, %")
+    by_resolution.legend()
+    for name, results in lines.items():
+        _draw(by_speed, name, results, [result.images_per_s for result in results])
         for result in results:
             place = (result.images_per_s, result.top1)
             by_speed.annotate(f" {result.resolution.crop_px}", place, fontsize="x-small", va="bottom")
-    ticks = sorted({result.resolution.crop_px for results in series.values() for result in results})
-    by_resolution.set(xlabel="test resolution, px", ylabel="top-1, %", xticks=ticks)
     by_speed.set(xlabel="images/s", xscale="log")
     by_speed.xaxis.set_major_formatter(LogFormatter())
     by_speed.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
-    for axes in (by_resolution, by_speed):
-        axes.grid(alpha=0.3)
-    by_resolution.legend()
+    by_speed.grid(alpha=0.3)
     figure.suptitle(title)
     save_figure(figure, path)
+
+
+def _draw_by_resolution(axes: Axes, lines: Mapping[str, Sequence[Accuracy]]) -> None:
+    for name, results in lines.items():
+        _draw(axes, name, results, [result.resolution.crop_px for result in results])
+    ticks = sorted({result.resolution.crop_px for results in lines.values() for result in results})
+    axes.set(xlabel="test resolution, px", xticks=ticks)
+    axes.grid(alpha=0.3)
+
+
+def _draw(axes: Axes, name: str, results: Sequence[Accuracy], at: Sequence[float]) -> None:
+    """Draw one line with error bars. Two points are not joined: what lies between them is not known."""
+    top1 = [result.top1 for result in results]
+    ends = [result.top1_interval for result in results]
+    bars = [
+        [value - low for value, (low, _) in zip(top1, ends, strict=True)],
+        [high - value for value, (_, high) in zip(top1, ends, strict=True)],
+    ]
+    axes.errorbar(at, top1, bars, label=name, marker="o", capsize=3, linestyle="-" if len(results) > 2 else "")
 
 
 def _lines(series: Mapping[str, Sequence[Accuracy]]) -> dict[str, list[Accuracy]]:
@@ -79,7 +102,7 @@ def _lines(series: Mapping[str, Sequence[Accuracy]]) -> dict[str, list[Accuracy]
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, and the folder it is to lie in.
+    """Write a figure as PNG, and its folder.
 
     Raises:
         ConfigError: If it cannot be written.

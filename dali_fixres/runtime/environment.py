@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The hardware and the versions that figures were measured with."""
 
 import os
 import platform
@@ -6,29 +6,47 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated, TypedDict, cast
 
 import torch
 
 from pipelines.processes import usable_cores
 
-__all__ = ["environment"]
+__all__ = ["Environment", "environment"]
 
-PACKAGES = (
-    "dali-fixres",
-    "torch",
-    "torchvision",
-    "nvidia-dali-cuda120",
-    "nvidia-nvimgcodec-cu12",
-    "nvidia-nvjpeg-cu12",
-    "timm",
-    "numpy",
-    "pillow",
+Version = Annotated[str | None, "version; null if not installed"]
+
+_Versions = TypedDict(
+    "_Versions",
+    {
+        "dali-fixres": Version,
+        "torch": Version,
+        "torchvision": Version,
+        "nvidia-dali-cuda120": Version,
+        "nvidia-nvimgcodec-cu12": Version,
+        "nvidia-nvjpeg-cu12": Version,
+        "timm": Version,
+        "numpy": Version,
+        "pillow": Version,
+    },
 )
 
 
-def environment() -> dict[str, str | int | float | None]:
-    """Return machine and versions, as every results file records them."""
-    return {
+class Environment(_Versions):
+    """`environment` in most JSON files: the hardware and the versions that figures were measured with."""
+
+    cpu: Annotated[str, "name"]
+    usable_cores: Annotated[int, "CPU cores this process may use"]
+    memory_gib: Annotated[float, "of the machine, GiB"]
+    gpu: Annotated[str | None, "name of the first GPU; null without one"]
+    driver: Annotated[str | None, "version of NVIDIA's driver; null without one"]
+    cuda: Annotated[str | None, "version that torch is built for; null if none"]
+    python: Annotated[str, "version"]
+
+
+def environment() -> Environment:
+    """Return hardware and versions, as every results file records them."""
+    machine = {
         "cpu": _cpu_name(),
         "usable_cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -36,8 +54,9 @@ def environment() -> dict[str, str | int | float | None]:
         "driver": _driver(),
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
-        **{package: _version(package) for package in PACKAGES},
     }
+    versions = {package: _version(package) for package in _Versions.__annotations__}
+    return cast("Environment", {**machine, **versions})
 
 
 def _driver() -> str | None:

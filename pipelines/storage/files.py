@@ -1,6 +1,7 @@
 """Text and JSON files: replaced in one step, or appended to, with errors that say what could not be written."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def append_text(path: Path, text: str, errors: str = "strict") -> None:
         raise SaveError(f"cannot write {path}: {error.strerror}; make room, then resume --resume") from error
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write figures as JSON.
 
     Raises:

@@ -100,16 +100,16 @@ def test_a_story_leaves_its_parts_and_figures(given: Path) -> None:
     ]
 
 
-def test_the_ledger_counts_what_was_forwarded(given: Path) -> None:
+def test_the_costs_count_what_was_forwarded(given: Path) -> None:
     """Training: 5 steps of 8, tested once on 20; each sweep: 20 at three sides; minutes are those of the records."""
-    ledger = read(given / "report.json")["ledger"]
-    counts = {name: cost["num_images"] for name, cost in ledger.items()}
+    costs = read(given / "report.json")["costs"]
+    counts = {name: cost["num_images"] for name, cost in costs.items()}
     assert (counts["training"], counts["tests of training"], counts["tuning"]) == (40, 20, 40)
     assert (counts["sweep before"], counts["sweep after"]) == (60, 60)
-    assert ledger["training"]["area_px"] == 40 * 64**2
-    assert ledger["sweep before"]["area_px"] == 20 * (64**2 + 96**2 + 128**2)
+    assert costs["training"]["area_px"] == 40 * 64**2
+    assert costs["sweep before"]["area_px"] == 20 * (64**2 + 96**2 + 128**2)
     (epoch,) = (record for record in RunFolder(given / "train").records() if record["event"] == "epoch")
-    assert ledger["training"]["seconds"] == epoch["seconds"]
+    assert costs["training"]["seconds"] == epoch["seconds"]
 
 
 def test_the_page_stands_alone_and_escapes(given: Path, config: FixresConfig) -> None:
@@ -164,8 +164,8 @@ def test_stopped_in_every_stage_it_ends_the_same(config: FixresConfig, given: Pa
     assert training.results.stat().st_mtime_ns == trained
     assert (out / "before.json").stat().st_mtime_ns == swept
     report, other = read(out / "report.json"), read(given / "report.json")
-    assert [cost["num_images"] for cost in report["ledger"].values()] == [
-        cost["num_images"] for cost in other["ledger"].values()
+    assert [cost["num_images"] for cost in report["costs"].values()] == [
+        cost["num_images"] for cost in other["costs"].values()
     ]
     ours, theirs = weights(tuning.path), weights(given / "finetune")
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
@@ -181,8 +181,8 @@ def test_processes_tell_the_story_of_one(config: FixresConfig, given: Path, tmp_
     for sweep in ("before", "after"):
         assert [row["test_res"] for row in report[sweep]] == SIDES
         assert [row["num_images"] for row in report[sweep]] == [20, 20, 20]
-    counts = [cost["num_images"] for cost in report["ledger"].values()]
-    assert counts == [cost["num_images"] for cost in alone["ledger"].values()]
+    counts = [cost["num_images"] for cost in report["costs"].values()]
+    assert counts == [cost["num_images"] for cost in alone["costs"].values()]
     tuned = read(tmp_path / "two" / "finetune" / "results.json")["after"]
     assert {row["test_res"]: row["top1"] for row in tuned}.items() <= {
         row["test_res"]: row["top1"] for row in report["after"]
@@ -201,11 +201,11 @@ def test_a_checkpoint_takes_the_place_of_training(config: FixresConfig, given: P
     assert not (tmp_path / "story" / "train").exists()
     assert (report["checkpoint"], report["data"], report["fixed_for"]) == (str(start), str(config.data), 96)
     assert report["chosen"] is False
-    assert report["ledger"]["training"] == read(given / "report.json")["ledger"]["training"]
+    assert report["costs"]["training"] == read(given / "report.json")["costs"]["training"]
     (collected,) = (row for row in RunFolder(tmp_path / "story" / "finetune").records() if row["event"] == "pass")
-    assert report["ledger"]["tuning"]["num_images"] == collected["num_images"] == 2 * 40, "statistics and features"
-    other = report["against"]
-    assert other["rows"] == read(tmp_path / "story" / "against.json")["results"]
+    assert report["costs"]["tuning"]["num_images"] == collected["num_images"] == 2 * 40, "statistics and features"
+    other = report["baseline"]
+    assert other["rows"] == read(tmp_path / "story" / "baseline.json")["results"]
     assert [row["top1"] for row in other["rows"]] == [row["top1"] for row in report["before"]], "it is the same network"
     assert (other["trained_at"], other["same_images"], other["same_machine"]) == (64, True, True)
     assert any("was not trained at 96 px" in sentence for sentence in report["summary"])
