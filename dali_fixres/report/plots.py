@@ -41,7 +41,7 @@ def plot_accuracy(path: Path, series: Mapping[str, Sequence[Accuracy]], title: s
     figure = Figure(figsize=(6.7, 4), layout="constrained")
     axes = figure.subplots()
     _draw_by_resolution(axes, _lines(series))
-    axes.set(ylabel="top-1 accuracy, %", title=title)
+    axes.set(ylabel="top-1 accuracy, % (bars: 95 % interval)", title=title)
     axes.legend()
     save_figure(figure, path)
 
