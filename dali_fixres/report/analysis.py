@@ -1,9 +1,8 @@
 """Tables, plots and figures of `analyze`: apparent sizes of objects, and activations after the pooling."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from dali_fixres.evaluation.apparent_size import SizeComparison
 from dali_fixres.models.frechet_distribution import Pooled
+from dali_fixres.report.json_files import ActivationsPart, ActivationsRow, CropSizes, SizesPart
 from dali_fixres.report.plots import save_figure
 from pipelines.resolution import Resolution
 
@@ -29,26 +29,26 @@ __all__ = [
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 SHOWN_QUANTILES = (0.5, 0.75, 0.99)
-"""Those that a table of 80 columns has room for."""
+"""Quantiles that fit into a table of 80 columns."""
 
 NUM_BINS = 60
 
 SHOWN = 0.995
-"""Histograms end above this share of what they show."""
+"""Share of the values that histograms cover; the largest lie above."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Activations:
-    """What reaches a network's classifier.
+    """The activations that reach a network's classifier.
 
     Attributes:
         classifier_name: Its name.
-        num_images: Images looked at, each in every way.
-        rectified: Whether zeros are a share of their own, which the fits leave out.
-        resolutions: Of the training crops, then of the test crops.
-        looks: What is known at each of these.
+        num_images: Images run through the network at each resolution.
+        rectified: Whether none is negative; fits are then of the positive ones.
+        resolutions: Of the training crops, then of the test crops; n.
+        views: Statistics at each of these; n.
     """
 
     classifier_name: str
@@ -59,18 +59,18 @@ class Activations:
 
     @property
     def names(self) -> list[str]:
-        """How the looks are called."""
+        """Names of the views."""
         trained, *tested = (f"{resolution.crop_px} px" for resolution in self.resolutions)
         return [f"train {trained}", *(f"test {px}" for px in tested)]
 
     @property
     def fitted_values(self) -> list[Floats]:
-        """What each distribution was fitted to."""
+        """The values that each distribution was fitted to, (num_values,) each."""
         return [view.values[view.values > 0] if self.rectified else view.values for view in self.views]
 
 
 def _edges(samples: Iterable[Floats]) -> Floats:
-    """Return the edges of bins that histograms of several samples share: all but the largest values of each."""
+    """Return the bin edges that histograms of several samples share, (NUM_BINS + 1,)."""
     samples = list(samples)
     return np.linspace(
         min(sample.min() for sample in samples), max(np.quantile(sample, SHOWN) for sample in samples), NUM_BINS + 1
@@ -94,18 +94,18 @@ def sizes_table(sizes: SizeComparison) -> Table:
 
 
 def sizes_line(sizes: SizeComparison) -> str:
-    """Return which test resolution matches."""
+    """Return in one line which test resolution matches training."""
     return (
         f"objects appear as large as in training at {sizes.train_res.crop_px} px (mean) at {sizes.matching_px:.0f} px; "
         f"the nearest multiple of 32 is {sizes.matching_multiple_px} px"
     )
 
 
-def sizes_json(sizes: SizeComparison) -> dict[str, Any]:
-    """Return the documented part of ``analysis.json``."""
+def sizes_json(sizes: SizeComparison) -> SizesPart:
+    """Return `sizes` of analysis.json."""
     edges = _edges([sizes.trained, *sizes.tested.values()])
 
-    def row(values: Floats) -> dict[str, Any]:
+    def row(values: Floats) -> CropSizes:
         return {
             "mean_px": round(float(values.mean()), 3),
             "median_px": round(float(np.median(values)), 3),
@@ -125,16 +125,20 @@ def sizes_json(sizes: SizeComparison) -> dict[str, Any]:
     }
 
 
-def activations_json(activations: Activations) -> dict[str, Any]:
-    """Return the documented part of ``analysis.json``."""
+def activations_json(activations: Activations) -> ActivationsPart:
+    """Return `activations` of analysis.json."""
     edges = _edges(activations.fitted_values)
-    rows = [
+    rows: list[ActivationsRow] = [
         {
             "res": resolution.crop_px,
             "zeros": view.zeros,
             "mean": float(view.values.mean()),
             "quantiles": dict(zip(map(str, QUANTILES), np.quantile(view.values, QUANTILES).tolist(), strict=True)),
-            "fitted": asdict(view.fitted),
+            "fitted": {
+                "location": view.fitted.location,
+                "scale": view.fitted.scale,
+                "shape": view.fitted.shape,
+            },
             "histogram": _shares(values, edges),
         }
         for resolution, view, values in zip(
@@ -152,7 +156,7 @@ def activations_json(activations: Activations) -> dict[str, Any]:
 
 
 def _shares(values: Floats, edges: Floats) -> list[float]:
-    """Return the share of all values in each bin; the last bin ends below the largest ones."""
+    """Return the share of all values in each bin; the largest lie above the last."""
     return _rounded(_densities(values, edges) * np.diff(edges))
 
 
@@ -166,7 +170,7 @@ def _rounded(values: Floats) -> list[float]:
 
 
 def activations_table(activations: Activations) -> Table:
-    """Return one row per way to look at images."""
+    """Return one row per view."""
     table = Table(
         caption="of all channels; the fit is of those above zero" if activations.rectified else "of all channels"
     )
@@ -180,7 +184,7 @@ def activations_table(activations: Activations) -> Table:
 
 
 def plot_sizes(path: Path, sizes: SizeComparison, title: str) -> None:
-    """Plot histograms of apparent sizes, the training crops' filled, and the means."""
+    """Plot histograms of apparent sizes, that of training filled, and their means."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     edges = _edges([sizes.trained, *sizes.tested.values()])
@@ -194,14 +198,14 @@ def plot_sizes(path: Path, sizes: SizeComparison, title: str) -> None:
         axes.stairs(_densities(tested, edges), edges, color=colour, label=label)
         axes.axvline(float(tested.mean()), color=colour, linestyle=":")
     axes.set(xlabel="apparent size of an object as large as its image, px (dotted: means)", ylabel="density, 1/px")
-    axes.set_ylim(0, 4 * float(np.max(heights)))  # images of one shape have one size in testing: a peak without end
+    axes.set_ylim(0, 4 * float(np.max(heights)))  # images of one shape all have one test size: an unbounded peak
     axes.legend(title=f"means match at {sizes.matching_px:.0f} px")
     figure.suptitle(title)
     save_figure(figure, path)
 
 
 def plot_activations(path: Path, activations: Activations, title: str) -> None:
-    """Plot the histogram of each way to look at images and the distribution fitted to it, the first one's filled.
+    """Plot the histogram of each view, the first filled, and the distribution fitted to it.
 
     Where activations are rectified, both are of those above zero.
     """

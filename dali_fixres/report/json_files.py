@@ -6,11 +6,12 @@ from dali_fixres.runtime.environment import Environment
 from dali_fixres.runtime.json_files import AccuracyRow, Distribution, Fingerprint, MeasuredOn, Synthetic, Unreadable
 
 __all__ = [
-    "Activations",
+    "ActivationsPart",
     "ActivationsRow",
     "AnalysisFile",
     "Baseline",
     "Cost",
+    "CropSizes",
     "DryRunFile",
     "DryRunPass",
     "DryRunPhase",
@@ -19,7 +20,7 @@ __all__ = [
     "Gain",
     "GainRow",
     "ReportFile",
-    "Sizes",
+    "SizesPart",
     "TestCropSizes",
     "TrainCropSizes",
 ]
@@ -89,26 +90,28 @@ class ReportFile(Figures):
     summary: Annotated[list[str], "the findings, in sentences"]
 
 
-class TrainCropSizes(TypedDict):
-    """Apparent sizes in training crops: pixels that an object as large as its image has in the network's input."""
+class CropSizes(TypedDict):
+    """Apparent sizes in crops: pixels that an object as large as its image has in the network's input."""
 
-    train_res: Annotated[int, "pixels"]
     mean_px: Annotated[float, "pixels"]
     median_px: Annotated[float, "pixels"]
     histogram: Annotated[list[float], "0-1; share of images in each bin; up to 0.5 % lie above the last bin"]
 
 
-class TestCropSizes(TypedDict):
+class TrainCropSizes(CropSizes):
+    """Apparent sizes in training crops."""
+
+    train_res: Annotated[int, "pixels"]
+
+
+class TestCropSizes(CropSizes):
     """Apparent sizes in test crops."""
 
     test_res: Annotated[int, "pixels"]
-    crop_ratio: Annotated[float, "crop over resized shorter side"]
-    mean_px: Annotated[float, "pixels"]
-    median_px: Annotated[float, "pixels"]
-    histogram: Annotated[list[float], "as for training crops"]
+    crop_ratio: Annotated[float, "0-1; crop over the length the shorter side is resized to"]
 
 
-class Sizes(TypedDict):
+class SizesPart(TypedDict):
     """`sizes` of analysis.json."""
 
     num_images: Annotated[int, "images whose crop boxes were drawn"]
@@ -130,7 +133,7 @@ class ActivationsRow(TypedDict):
     histogram: Annotated[list[float], "0-1; share of values in each bin"]
 
 
-class Activations(TypedDict):
+class ActivationsPart(TypedDict):
     """`activations` of analysis.json."""
 
     classifier: Annotated[str, "the layer that they reach"]
@@ -144,8 +147,8 @@ class Activations(TypedDict):
 class AnalysisFile(TypedDict):
     """`analyze --json` and analysis.json."""
 
-    sizes: Annotated[Sizes, "apparent sizes of objects"]
-    activations: Annotated[Activations | None, "null without a network"]
+    sizes: Annotated[SizesPart, "apparent sizes of objects"]
+    activations: Annotated[ActivationsPart | None, "null without a network"]
     model: Annotated[str | None, "name; null without a network"]
     checkpoint: Annotated[str | None, "path; null without one"]
     synthetic: Synthetic

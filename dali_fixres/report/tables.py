@@ -10,7 +10,7 @@ from dali_fixres.evaluation.metrics import Accuracy, Interval, best_of
 __all__ = ["accuracy_table", "before_after_table", "in_words", "print_table"]
 
 WIDTH_OF_FILES = 140
-"""Columns that the widest table needs; a terminal has as many as it has."""
+"""Columns of the widest table, used where the output is not a terminal."""
 
 
 def accuracy_table(results: Sequence[Accuracy]) -> Table:
@@ -33,7 +33,7 @@ def accuracy_table(results: Sequence[Accuracy]) -> Table:
         "images/s": [_rate(result) for result in results],
         "GMACs": ["" if result.gmacs is None else f"{result.gmacs:.3g}" for result in results],
     }
-    # What says nothing here has no column.
+    # Columns that are empty or all `single` are left out.
     shown = {heading: column for heading, column in columns.items() if set(column) - {"", "single"}}
     for heading in shown:
         table.add_column(heading, justify="right", overflow="fold", min_width=12 if "%" in heading else None)
@@ -52,7 +52,7 @@ def _rate(result: Accuracy) -> str:
 
 
 def in_words(result: Accuracy) -> str:
-    """Return a result's setting, accuracy and cost in half a line."""
+    """Return setting, accuracy and cost as a phrase."""
     views = "" if result.views == "single" else f", {result.views}"
     cost = "" if result.gmacs is None else f"{result.gmacs:.3g} GMACs, "
     return (
@@ -79,7 +79,7 @@ def before_after_table(before: Sequence[Accuracy], after: Sequence[Accuracy]) ->
 
 
 def print_table(title: str, table: Table) -> None:
-    """Print a table on standard output, under a title that may be wider than it."""
+    """Print a table on standard output, under a title that may be wider."""
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, WIDTH_OF_FILES)

@@ -1,4 +1,4 @@
-"""Progress on a terminal as live bars; elsewhere as plain lines, few enough for a log file."""
+"""Progress: live bars on a terminal, a plain line now and then elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 __all__ = ["Bar", "Reporter"]
 
 LINE_EVERY_S = 20.0
-"""Where output is no terminal, a stage prints a line this often."""
+"""Seconds between lines where the output is not a terminal."""
 
 
 @dataclass(slots=True)
 class Bar:
-    """One stage under way: an epoch, an evaluation, an index."""
+    """The progress of one piece of work: an epoch, an evaluation, the reading of headers."""
 
     label: str
     total: int
@@ -26,7 +26,7 @@ class Bar:
     last_line: float = field(default_factory=time.perf_counter)
 
     def update_of(self, done: int, total: int) -> None:
-        """Show how far the stage is, where its length is known only once it runs."""
+        """Show progress where the total is known only at run time."""
         if total != self.total:
             self.total = total
             if self.live is not None:
@@ -34,7 +34,7 @@ class Bar:
         self.update(done)
 
     def update(self, done: int, text: str = "") -> None:
-        """Show how far the stage is, and its latest figures."""
+        """Show progress and the latest figures."""
         if self.live is not None:
             self.live.update(self.live.task_ids[0], completed=done, text=text)
             return
@@ -47,10 +47,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Where progress and lines go: standard error, so that standard output keeps to results.
+    """Prints progress and messages on standard error; standard output is for results.
 
     Attributes:
-        quiet: Whether to say nothing: of several processes only one reports.
+        quiet: Whether to print nothing: of several processes only one reports.
     """
 
     quiet: bool = False
@@ -69,7 +69,7 @@ class Reporter:
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Bar]:
-        """Show a stage of `total` parts while it runs."""
+        """Show the progress of `total` parts inside a ``with`` block."""
         if not self.console.is_terminal:
             yield Bar(label, total, self.console, live=None)
             return

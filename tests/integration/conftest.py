@@ -1,12 +1,16 @@
-"""The command line as a user meets it: a process, its exit code, what it prints, what it leaves behind."""
+"""The command line: exit code, output, and files left behind, in a process of its own or in this one."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
+
+from dali_fixres.cli import main
 
 Result = subprocess.CompletedProcess[str]
 Cli = Callable[..., Result]
@@ -19,15 +23,38 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cli(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """Return a function that runs `python -m dali_fixres` with the given words."""
-    cache = tmp_path_factory.mktemp("cli-cache")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the environment variables of commands."""
+    return {"DALI_FIXRES_CACHE": str(tmp_path_factory.mktemp("cli-cache")), "COLUMNS": "160"}
+
+
+@pytest.fixture(scope="session")
+def cli(workplace: Path, environment: dict[str, str]) -> Cli:
+    """Return a function that runs `python -m dali_fixres` with the given words, in a process of its own."""
 
     def run(*words: object, folder: Path = workplace) -> Result:
-        environment = {**os.environ, "DALI_FIXRES_CACHE": str(cache), "COLUMNS": "160"}
         command = [sys.executable, "-m", "dali_fixres", *map(str, words)]
+        variables = os.environ | environment
         return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def call(workplace: Path, environment: dict[str, str]) -> Cli:
+    """Return a function that runs the same command in this process, which spares the start of one."""
+
+    def run(*words: object, folder: Path = workplace) -> Result:
+        arguments = [str(word) for word in words]
+        output, errors = StringIO(), StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+            patch.chdir(folder)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as end:
+                main(arguments)
+        return Result(arguments, int(end.value.code or 0), output.getvalue(), errors.getvalue())
 
     return run

@@ -1,4 +1,4 @@
-"""The main line: train low, fine-tune high, evaluate, resume; each step builds on the run of the one before."""
+"""The commands from training to evaluation, each on the run of the previous one; and the smaller commands."""
 
 import json
 import shutil
@@ -16,19 +16,19 @@ TINY = ("--model", "timm/test_resnet", "--batch-size", 8, "--train-res", "64@0,9
 
 
 @pytest.fixture(scope="module")
-def trained(cli: Any, images: Path, workplace: Path) -> Path:
+def trained(call: Any, images: Path, workplace: Path) -> Path:
     """Return the run folder of a short training with one resolution switch."""
-    result = cli("train", "--data", images, *TINY, "--epochs", 2, "--out", "runs/low", "--json", "train.json")
+    result = call("train", "--data", images, *TINY, "--epochs", 2, "--out", "runs/low", "--json", "train.json")
     assert result.returncode == 0, result.stderr
     assert "top-1" in result.stdout
     return workplace / "runs" / "low"
 
 
 @pytest.fixture(scope="module")
-def finetuned(cli: Any, trained: Path, workplace: Path) -> Path:
+def finetuned(call: Any, trained: Path, workplace: Path) -> Path:
     """Return the run folder of a fine-tuning of that run."""
     assert trained.is_dir()
-    result = cli(
+    result = call(
         "finetune", "--test-res", 128, "--epochs", 2, "--batch-size", 8, "--out", "runs/high", "--json", "finetune.json"
     )
     assert result.returncode == 0, result.stderr
@@ -82,16 +82,16 @@ def test_finetune_reports_before_and_after(finetuned: Path, workplace: Path) -> 
 
 
 def test_finetune_changes_classifier_and_last_norm_alone(trained: Path, finetuned: Path) -> None:
-    """Every tensor of the trunk is bit for bit what training left; classifier and last norm have moved."""
+    """Every tensor of the trunk is bit for bit that of training; classifier and last norm have changed."""
     before = torch.load(trained / "best.pt", weights_only=True)["state_dict"]
     after = torch.load(finetuned / "last.pt", weights_only=True)["state_dict"]
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert {name.rpartition(".")[0] for name in changed} == {"fc", "layer4.0.bn2"}
 
 
-def test_evaluate_sweeps_the_newest_run(cli: Any, finetuned: Path, workplace: Path) -> None:
+def test_evaluate_sweeps_the_newest_run(call: Any, finetuned: Path, workplace: Path) -> None:
     """Without --checkpoint it takes the newest run; the JSON has one row per resolution, ascending."""
-    result = cli("evaluate", "--test-res", "128,64,96", "--json", "sweep.json")
+    result = call("evaluate", "--test-res", "128,64,96", "--json", "sweep.json")
     assert result.returncode == 0, result.stderr
     content = json.loads((workplace / "sweep.json").read_text())
     assert [row["test_res"] for row in content["results"]] == [64, 96, 128]
@@ -101,19 +101,19 @@ def test_evaluate_sweeps_the_newest_run(cli: Any, finetuned: Path, workplace: Pa
     assert content["results"][2]["top1"] == after[1]["top1"]
 
 
-def test_evaluate_takes_weights_of_any_file(cli: Any, trained: Path, images: Path, workplace: Path) -> None:
+def test_evaluate_takes_weights_of_any_file(call: Any, trained: Path, images: Path, workplace: Path) -> None:
     """The same tensors under --model and --weights, prefixed, give the same accuracy as the checkpoint."""
     state = torch.load(trained / "last.pt", weights_only=True)["state_dict"]
     torch.save({"model": {f"module.{name}": tensor for name, tensor in state.items()}}, workplace / "foreign.pth")
     command = ("evaluate", "--data", images, "--test-res", 96, "--json", "foreign.json")
-    result = cli(*command, "--model", "timm/test_resnet", "--weights", "foreign.pth", "--plot", "foreign.png")
+    result = call(*command, "--model", "timm/test_resnet", "--weights", "foreign.pth", "--plot", "foreign.png")
     assert result.returncode == 0, result.stderr
     foreign = json.loads((workplace / "foreign.json").read_text())["results"][0]
     last = [record for record in records(trained) if record["event"] == "evaluation"][-1]
     assert (foreign["top1"], foreign["top5"]) == (last["top1"], last["top5"])
 
 
-def test_a_preempted_run_says_how_to_go_on(cli: Any, images: Path, workplace: Path) -> None:
+def test_a_preempted_run_names_the_command_that_resumes_it(call: Any, images: Path, workplace: Path) -> None:
     """SIGTERM ends a run with exit code 75 and the command that resumes it; that command finishes the run."""
     words = [sys.executable, "-m", "dali_fixres", "train", "--data", images, *TINY, "--epochs", 50]
     with subprocess.Popen(
@@ -129,28 +129,28 @@ def test_a_preempted_run_says_how_to_go_on(cli: Any, images: Path, workplace: Pa
     assert said.startswith("stopped by SIGTERM after step ")
     step = torch.load(workplace / "runs" / "part" / "last.pt", weights_only=True)["step"]
     assert said.split()[-3] == f"{step},"
-    resumed = cli(*command.split(), "--epochs", 12)
+    resumed = call(*command.split(), "--epochs", 12)
     assert resumed.returncode == 0, resumed.stderr
     assert f"resuming runs/part after step {step}" in resumed.stderr
     assert torch.load(workplace / "runs" / "part" / "last.pt", weights_only=True)["epoch"] == 12
 
 
-def test_verify_has_an_exit_code(cli: Any, images: Path, tmp_path: Path) -> None:
+def test_verify_has_an_exit_code(call: Any, images: Path, tmp_path: Path) -> None:
     """0 for good data; 1 and a list for data with broken files."""
-    good = cli("verify", images, folder=tmp_path)
+    good = call("verify", images, folder=tmp_path)
     assert (good.returncode, good.stdout) == (0, "0 of 60 files cannot be read\n")
     data = Path(shutil.copytree(images, tmp_path / "data"))
     victim = data / "val" / "ant" / "03.jpg"
     victim.write_bytes(victim.read_bytes()[:2000])
-    bad = cli("verify", data, folder=tmp_path)
+    bad = call("verify", data, folder=tmp_path)
     assert bad.returncode == 1
     assert "1 of 60 files cannot be read, listed in unreadable.txt" in bad.stdout
     assert (tmp_path / "unreadable.txt").read_text().startswith(f"{victim}: ")
 
 
-def test_demo_trains_without_any_flags_but_a_shorter_run(cli: Any, tmp_path: Path) -> None:
+def test_demo_trains_without_any_flags_but_a_shorter_run(call: Any, tmp_path: Path) -> None:
     """Without --data the demo is made, labelled synthetic, and trained with its recipe; flags still win."""
-    result = cli("train", "--epochs", 1, "--train-res", 32, "--test-res", 32, folder=tmp_path)
+    result = call("train", "--epochs", 1, "--train-res", 32, "--test-res", 32, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "synthetic" in result.stdout
     (run,) = (tmp_path / "runs").iterdir()
@@ -158,16 +158,16 @@ def test_demo_trains_without_any_flags_but_a_shorter_run(cli: Any, tmp_path: Pat
     assert tomllib.loads((run / "config.toml").read_text())["epochs"] == 1
 
 
-def test_preview_and_index_and_doctor_work(cli: Any, images: Path, workplace: Path) -> None:
-    """The lesser commands do what their help says."""
-    assert cli("preview", "--data", images, "--num-images", 2, "--test-res", "64").returncode == 0
+def test_preview_index_and_doctor(call: Any, images: Path, workplace: Path) -> None:
+    """Preview draws an image, index counts files, doctor finds a graph that works."""
+    assert call("preview", "--data", images, "--num-images", 2, "--test-res", "64").returncode == 0
     assert (workplace / "preview.png").stat().st_size > 10_000
-    result = cli("index", "--data", images, "--json", "index.json")
+    result = call("index", "--data", images, "--json", "index.json")
     assert result.returncode == 0
     content = json.loads((workplace / "index.json").read_text())
     assert content["splits"]["train"]["num_images"] == 40
     assert content["classes"] == ["ant", "bee", "cat", "dog"]
-    doctor = cli("doctor")
+    doctor = call("doctor")
     assert doctor.returncode == 0
     assert "graph on cpu" in doctor.stdout
     assert "works" in doctor.stdout
