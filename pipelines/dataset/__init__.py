@@ -1,4 +1,4 @@
-"""Which images exist: found, measured from their headers, cached and fingerprinted."""
+"""Which images exist: listed, measured from their headers, cached and fingerprinted."""
 
 from pipelines.dataset.headers import FORMATS, NOT_AN_IMAGE
 from pipelines.dataset.open import open_dataset

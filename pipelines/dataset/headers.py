@@ -17,7 +17,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 NOT_AN_IMAGE = "not a JPEG, PNG, BMP, TIFF, WebP, PNM or JPEG 2000 image"
 
 NUM_THREADS = 8
-"""More than cores: on network folders the time goes into waiting for the first bytes of each file."""
+"""More than cores: on network folders most of the time is waiting for the first bytes of each file."""
 
 CHUNK = 64
 
@@ -27,7 +27,7 @@ FIRST_BYTES = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file's first bytes say: its size in pixels, or in `problem` why it cannot be used."""
+    """An image's size in pixels, or in `problem` why the file cannot be used."""
 
     height: int = 0
     width: int = 0
@@ -36,7 +36,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an image's bytes are: in a file of its own, or `num_bytes` of a shard from an offset on."""
+    """Where an image's bytes are: a file, or `num_bytes` of a shard from an offset on."""
 
     file: Path
     offset: int = 0
@@ -55,7 +55,7 @@ def read_headers(places: Sequence[Place], on_progress: Callable[[int], None]) ->
     chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
     headers: list[Header] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
-        # PIL warns of images above 89 Mpx; they are indexed like others, and it still refuses above 179 Mpx.
+        # PIL warns of images above 89 Mpx, which are read like others; it still refuses those above 179 Mpx.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for chunk in pool.map(lambda some: [_read_header(place) for place in some], chunks):
             headers.extend(chunk)
@@ -71,7 +71,7 @@ def _read_header(place: Place) -> Header:
         try:
             return _size_of(start)
         except (OSError, SyntaxError, ValueError):
-            # Behind a long comment or colour profile; where it is not, this says what is wrong.
+            # The header may be behind a long comment or colour profile; if not, this raises what is wrong.
             return _size_of(place.read()) if len(start) == FIRST_BYTES else _size_of(start)
     except UnidentifiedImageError:
         return Header(problem=NOT_AN_IMAGE)

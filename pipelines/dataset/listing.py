@@ -1,16 +1,19 @@
-"""What all kinds of data sets are listed as, before images are measured."""
+"""What every layout is listed as, before images are measured, and how its folders are searched."""
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from pipelines.dataset.table import TRAIN, VAL
+from pipelines.dataset.splits import SPLIT_NAMES, split_word, unused_tests
+from pipelines.dataset.table import VAL
 from pipelines.errors import DataError, did_you_mean
 
-__all__ = ["VAL_NAMES", "Candidate", "Listing", "check_trained", "other_tests", "sorted_labels", "split_named"]
+__all__ = ["Candidate", "Listing", "Progress", "check_trained", "find_files", "sorted_labels", "subfolders"]
 
-VAL_NAMES = ("val", "valid", "validation", "test")
-"""What splits to test on are called; of several in a data set, the first of these is taken."""
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the number of images done, and of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,6 @@ class Listing:
     shards: tuple[str, ...] = ()
 
 
-def split_named(word: str) -> str | None:
-    """Return the split that a word names, or None."""
-    return VAL if word in VAL_NAMES else TRAIN if word == TRAIN else None
-
-
-def other_tests(words: Collection[str | None]) -> list[str]:
-    """Return which of a data set's splits to test on are left out, because another comes first."""
-    return [name for name in VAL_NAMES if name in words][1:]
-
-
 def check_trained(candidates: Sequence[Candidate], where: str) -> None:
     """Refuse labels that are only tested on, which a typo may be."""
     trained = {candidate.label for candidate in candidates if candidate.split != VAL}
@@ -77,3 +70,34 @@ def sorted_labels(candidates: Sequence[Candidate]) -> tuple[str, ...]:
     if all(label.isascii() and label.isdigit() for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
+
+
+def subfolders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the folders in a folder, sorted; none that begin with a dot."""
+    return tuple(sorted(entry.name for entry in _entries(folder) if entry.is_dir()))
+
+
+def find_files(root: Path, suffix: str) -> list[Path]:
+    """Return the files of a kind in a folder, in its folders for splits, and in data/; none that begin with a dot.
+
+    Of several splits to test on, the first of `VAL_NAMES` is taken, as with class folders.
+    """
+    folders = [root, *(root / name for name in (*SPLIT_NAMES, "data"))]
+    found = sorted(
+        folder / entry.name
+        for folder in folders
+        if folder.is_dir()
+        for entry in _entries(folder)
+        if entry.name.lower().endswith(suffix)
+    )
+    unused = unused_tests({split_word(path, root) for path in found})
+    return [path for path in found if split_word(path, root) not in unused]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, but for what begins with a dot."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror}; check its permissions") from error

@@ -1,4 +1,4 @@
-"""What a run was trained on: an index in a file, to resume later, or to say what has changed in the data."""
+"""The data set a run was trained on, in a file: to resume later, and to report what has changed in the data."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.dataset.table import Dataset, make_dataset
 from pipelines.errors import DataError
+from pipelines.storage.arrays import pack_names, unpack_names
 from pipelines.storage.atomic import replacing
 
 __all__ = ["Difference", "compare", "load_snapshot", "save_snapshot", "snapshot_arrays", "snapshot_dataset"]
@@ -21,7 +22,7 @@ NUM_NAMED = 3
 
 
 def save_snapshot(path: Path, dataset: Dataset) -> None:
-    """Write what the fingerprint of an index covers, as a compressed NumPy archive without pickles.
+    """Write what a data set's fingerprint covers, as a compressed NumPy archive without pickles.
 
     Raises:
         SaveError: If it cannot be written.
@@ -32,7 +33,7 @@ def save_snapshot(path: Path, dataset: Dataset) -> None:
 
 
 def load_snapshot(path: Path, root: Path) -> Dataset:
-    """Return the index that a snapshot holds, of the data that now lie in `root`.
+    """Return the data set that a snapshot holds, its images now in `root`.
 
     Raises:
         DataError: If it is missing or damaged.
@@ -40,34 +41,34 @@ def load_snapshot(path: Path, root: Path) -> Dataset:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return snapshot_dataset(stored, root)
-    except Exception as error:  # a damaged archive raises what its parts happen to say
+    except Exception as error:  # a damaged archive may raise anything
         raise DataError(f"cannot read {path}, which lists the data of the run: {error}") from error
 
 
 def snapshot_arrays(dataset: Dataset) -> dict[str, NDArray[np.generic]]:
-    """Return an index, without its resized copies, as arrays of plain types."""
+    """Return a data set, without its resized copies, as arrays of plain types."""
     return {
-        "classes": _joined(os.fsencode(name) for name in dataset.classes),
-        "paths": _joined(dataset.relative_path(row) for row in range(len(dataset))),
+        "classes": pack_names(os.fsencode(name) for name in dataset.classes),
+        "paths": pack_names(dataset.relative_path(row) for row in range(len(dataset))),
         "is_val": np.arange(len(dataset)) >= dataset.num_train,
-        "shards": _joined(os.fsencode(shard) for shard in dataset.shards),
+        "shards": pack_names(os.fsencode(shard) for shard in dataset.shards),
         **{name: getattr(dataset, name) for name in COLUMNS},
     }
 
 
 def snapshot_dataset(stored: Mapping[str, NDArray[np.generic]], root: Path) -> Dataset:
-    """Return the index that `snapshot_arrays` was given; whatever is wrong with the arrays is raised as it comes."""
-    classes, paths = (stored[name].tobytes().split(b"\0") for name in ("classes", "paths"))
+    """Return the data set that `snapshot_arrays` was given; errors in the arrays are raised as they come."""
+    classes, paths = (unpack_names(stored[name]) for name in ("classes", "paths"))
     columns = {name: stored[name].astype(np.int64) for name in COLUMNS}
     columns["mtimes_ns"] = np.zeros(len(paths), np.int64)
-    shards = [os.fsdecode(name) for name in stored["shards"].tobytes().split(b"\0") if name]
+    shards = [os.fsdecode(name) for name in unpack_names(stored["shards"])]
     is_val = stored["is_val"].astype(np.bool_)
     return make_dataset(root, [os.fsdecode(name) for name in classes], paths, columns, is_val, shards)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What distinguishes two indexes: classes, and paths of images below the root."""
+    """What distinguishes two data sets: classes, and paths of images below the root."""
 
     classes_added: frozenset[str]
     classes_removed: frozenset[str]
@@ -97,7 +98,7 @@ class Difference:
 
 
 def compare(old: Dataset, new: Dataset) -> Difference:
-    """Return how an index differs from an older one of the same data."""
+    """Return how a data set differs from its older state."""
     was, now = _by_path(old), _by_path(new)
     return Difference(
         classes_added=frozenset(new.classes) - frozenset(old.classes),
@@ -114,7 +115,3 @@ def _by_path(dataset: Dataset) -> dict[bytes, tuple[object, ...]]:
     is_val = np.arange(len(dataset)) >= dataset.num_train
     columns = (column.tolist() for column in (is_val, dataset.heights, dataset.widths, dataset.num_bytes))
     return dict(zip(map(dataset.relative_path, range(len(dataset))), zip(names, *columns, strict=True), strict=True))
-
-
-def _joined(names: Iterable[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"\0".join(names), dtype=np.uint8)

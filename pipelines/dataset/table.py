@@ -1,4 +1,4 @@
-"""The immutable table of samples that every plan and loader refers to by row number."""
+"""The immutable table of images that every plan and loader refers to by row number."""
 
 import hashlib
 import os
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 __all__ = ["ORIGINAL", "TRAIN", "VAL", "Dataset", "LeftOut", "ResizedCopies", "make_dataset", "with_copies"]
 
 TRAIN, VAL = "train", "val"
-
 
 ORIGINAL = -1
 """In place of a resized copy's number: the image itself."""
@@ -32,11 +31,11 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResizedCopies:
-    """Resized copies of a data set's images, columns by row number of its index.
+    """Resized copies of a data set's images, columns by row number of the data set.
 
     Attributes:
         side_px: Length of the shorter side of a copy.
-        root: Folder that they are in.
+        root: Folder of the copies.
         heights, widths: Pixels, (n,) int64; 0 where an image has no copy because it would not be smaller.
         num_bytes: File sizes, (n,) int64.
         shards: Tar files below `root`; empty where each copy is a file of its own.
@@ -55,9 +54,9 @@ class ResizedCopies:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """All samples of a data set, columns by row number.
+    """All images of a data set, columns by row number.
 
-    Those to train on come first. Both parts are sorted by path; in prepared data, as in their source.
+    Those to train on come first. Both parts are sorted by path; those of prepared data are in their source's order.
 
     Attributes:
         root: Folder that relative paths start from.
@@ -65,14 +64,16 @@ class Dataset:
         path_bytes: All paths, one after the other, as the file system's bytes.
         path_ends: Where each path ends in `path_bytes`, (n,) int64.
         labels: (n,) int64.
-        num_train: Rows below this are trained on, the others are tested on.
+        num_train: Number of images to train on: rows below are trained on, the others are tested on.
         heights, widths: Pixels as stored, EXIF orientation not applied, (n,) int64.
         num_bytes: File sizes, (n,) int64.
         mtimes_ns: Modification times, (n,) int64; used by the cache only.
         shards: Tar files below `root` that the images are in; empty where each image is a file of its own.
         shard_of: Which of these, (n,) int64.
         offsets: Where an image's bytes begin in its shard, (n,) int64.
-        fingerprint: SHA-256 over classes, paths, labels, splits and sizes; the same on every machine.
+        fingerprint: SHA-256 over classes, paths, labels, splits, sizes and copies; the same on every machine.
+        copies: Resized copies, smallest first.
+        left_out: Files that are no row, because their header cannot be read; not covered by the fingerprint.
     """
 
     root: Path
@@ -93,11 +94,11 @@ class Dataset:
     left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
-        """Return the number of samples of all splits."""
+        """Return the number of images of all splits."""
         return len(self.labels)
 
     def span(self, split: str) -> range:
-        """Return the row numbers of a split (`TRAIN` or `VAL`) without laying them out, however many there are."""
+        """Return the row numbers of a split (`TRAIN` or `VAL`) as a range, which takes no memory."""
         return range(self.num_train, len(self)) if split == VAL else range(self.num_train)
 
     def rows(self, split: str) -> NDArray[np.int64]:
@@ -106,17 +107,17 @@ class Dataset:
         return np.arange(span.start, span.stop)
 
     def relative_path(self, row: int) -> bytes:
-        """Return a sample's path below `root` as bytes: absolute from a manifest, ``SHARD/MEMBER`` in a shard."""
+        """Return an image's path below `root` as bytes; absolute if a table has it so, ``SHARD/MEMBER`` in a shard."""
         start = self.path_ends[row - 1] if row > 0 else 0
         return self.path_bytes[start : self.path_ends[row]].tobytes()
 
     def path(self, row: int) -> Path:
-        """Return where a sample's file is, or for one in a shard, what to call it."""
+        """Return an image's file, or for an image in a shard, its name for messages."""
         return self.root / os.fsdecode(self.relative_path(row))
 
     @property
     def in_shards(self) -> bool:
-        """Whether some images or copies are in tar files, so that bytes and not paths are handed on."""
+        """Whether some images or copies are in tar files: then the graph takes bytes instead of paths."""
         return bool(self.shards) or any(copy.shards for copy in self.copies)
 
     @property
@@ -125,17 +126,17 @@ class Dataset:
         return len(self) + sum(int((copy.heights > 0).sum()) for copy in self.copies)
 
     def file(self, row: int, copy: int = ORIGINAL) -> bytes:
-        """Return the absolute path of a sample's image or copy, where that is a file of its own, as bytes."""
+        """Return the absolute path, as bytes, of an image or copy that is a file of its own."""
         root = self.root if copy == ORIGINAL else self.copies[copy].root
         return os.path.join(os.fsencode(root), self.relative_path(row))  # noqa: PTH118 - bytes
 
     def files(self, rows: NDArray[np.int64], copy_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the absolute paths of images or copies that are files of their own, (n, longest) uint8.
 
-        They are as long as the longest by more slashes between root and relative path, which mean the same as one.
+        Shorter ones are filled with slashes between root and relative path, which mean the same as one.
 
         Args:
-            rows: Of the index, (n,).
+            rows: Of the data set, (n,).
             copy_ids: Which copy of each, (n,).
         """
         ends = self.path_ends[rows]
@@ -150,7 +151,7 @@ class Dataset:
         return np.concatenate([roots, relative], axis=1)
 
     def read(self, row: int, copy: int = ORIGINAL) -> NDArray[np.uint8]:
-        """Return a sample's encoded image or copy; less than it should be if the file has become shorter.
+        """Return an encoded image or copy; less than all of it if the file has become shorter.
 
         From a shard it is a view into the mapped file, not a copy.
 
@@ -162,13 +163,13 @@ class Dataset:
             return np.fromfile(os.fsdecode(self.file(row, copy)), np.uint8)
         path, content = _map(place.root, place.shards[place.shard_of[row]])
         start, end = int(place.offsets[row]), int(place.offsets[row] + place.num_bytes[row])
-        # Touching a map behind the end of a file that has become shorter would kill the process.
+        # Reading a map behind the end of a file that has become shorter would kill the process.
         return content[start : min(end, os.stat(path).st_size)]  # noqa: PTH116 - once per image: no Path object
 
 
 @lru_cache(maxsize=1 << 14)
 def _map(root: Path, shard: str) -> tuple[str, NDArray[np.uint8]]:
-    """Map a shard into memory once: images are read from all over it, in any order."""
+    """Map a shard into memory once: images are read from anywhere in it, in any order."""
     path = root / shard
     if path.stat().st_size == 0:  # which cannot be mapped
         return str(path), np.empty(0, np.uint8)
@@ -183,15 +184,15 @@ def make_dataset(
     is_val: NDArray[np.bool_],
     shards: Sequence[str] = (),
 ) -> Dataset:
-    """Lay samples out as an `Dataset`, with its fingerprint.
+    """Lay images out as a `Dataset`, with its fingerprint.
 
     Args:
         root: Folder that paths start from.
         classes: Names in label order.
-        paths: Of the samples, in order, those to train on first.
-        columns: The other columns by name; without shards, those about them may be missing.
-        is_val: Which samples are tested on.
-        shards: Tar files that the samples are in.
+        paths: Of the images, in order, those to train on first.
+        columns: The other columns by name; `shard_of` and `offsets` may be missing, where there are no shards.
+        is_val: Which images are tested on.
+        shards: Tar files that the images are in.
     """
     assert (np.diff(is_val.astype(np.int8)) >= 0).all(), "training images come first"
     filled: dict[str, Any] = {name: np.zeros(len(paths), np.int64) for name in ("shard_of", "offsets")}
@@ -214,7 +215,7 @@ def make_dataset(
 
 
 def with_copies(dataset: Dataset, copies: Sequence[ResizedCopies]) -> Dataset:
-    """Return an index that knows resized copies, smallest first; its fingerprint covers them."""
+    """Return a data set with resized copies, smallest first; its fingerprint covers them."""
     digest = hashlib.sha256(dataset.fingerprint.encode())
     for copy in copies:
         digest.update(str(copy.side_px).encode())

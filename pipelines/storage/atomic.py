@@ -13,7 +13,7 @@ __all__ = ["replacing"]
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of a disk, a quota or a file that can grow no more."""
+"""Errors of a disk or quota that is full, or a file that may not grow."""
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        # Where the disk is full, torch.save raises a RuntimeError of its own on top.
+        # Where the disk is full, torch.save raises a RuntimeError on top of the system's error.
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise

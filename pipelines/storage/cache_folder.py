@@ -1,17 +1,15 @@
-"""Where the package keeps what it can make again: demo images and indexes."""
+"""Where the package keeps what it can make again: demo images, image sizes, unpacked files."""
 
 import os
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for this package; it need not exist yet.
-
-    ``DALI_FIXRES_CACHE`` names it outright; otherwise it lies in ``XDG_CACHE_HOME`` or ``~/.cache``.
-    """
-    if own := os.environ.get("DALI_FIXRES_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "dali-fixres"
+    """Return the cache folder, which need not exist yet: ``DALI_FIXRES_CACHE``, or the user's own for this program."""
+    if folder := os.environ.get("DALI_FIXRES_CACHE"):
+        return Path(folder).expanduser()
+    return user_cache_path("dali-fixres")

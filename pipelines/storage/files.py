@@ -1,4 +1,4 @@
-"""Text and JSON files: replaced in one step, or appended to, with errors that say what could not be written."""
+"""Text and JSON files, replaced in one step or appended to; errors name the file."""
 
 import json
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ def append_text(path: Path, text: str, errors: str = "strict") -> None:
         with path.open("a", encoding="utf-8", errors=errors) as file:
             file.write(text)
     except OSError as error:
-        raise SaveError(f"cannot write {path}: {error.strerror}; make room, then resume --resume") from error
+        raise SaveError(f"cannot write {path}: {error.strerror}; make room, then resume with --resume") from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write figures as JSON.
+    """Write JSON in one atomic step, with the folders above it.
 
     Raises:
         ConfigError: If the file cannot be written.

@@ -1,4 +1,4 @@
-"""Folders that one process writes at a time: a second one is refused, and told of the first."""
+"""Folders that one process writes at a time: a second one is refused, with the first one's name."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ __all__ = ["LOCK", "lock", "locked"]
 LOCK = ".lock"
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""A file system without locks, as some mounts of Lustre: writers are not kept apart there, but they can write."""
+"""Errors of file systems without locks, as some mounts of Lustre: there writing is allowed, without a lock."""
 
 
 @contextmanager
@@ -35,11 +35,11 @@ def locked(folder: Path, other: str) -> Iterator[None]:
 
 
 def lock(folder: Path, other: str) -> IO[str]:
-    """Lock a folder until the result is closed; the lock goes with the process, however that ends.
+    """Lock a folder until the result is closed or the process ends, however that happens.
 
     Args:
-        folder: It must be there.
-        other: What to do instead of waiting, for people.
+        folder: It must exist.
+        other: What to do instead of waiting, for the message.
 
     Raises:
         ConfigError: If another process is writing it.

@@ -12,7 +12,7 @@ from tars import add_member, tar_of_folders
 
 from dali_fixres.errors import DataError
 from pipelines.dataset import TRAIN, VAL, open_dataset
-from pipelines.dataset.formats.shards import read_shard
+from pipelines.dataset.shards import read_shard
 
 
 def jpeg(height: int = 40, width: int = 60) -> bytes:

@@ -1,4 +1,4 @@
-"""Prepared data sets: images and their resized copies, with an index that needs no scan.
+"""Prepared data sets: images and their resized copies, with an index that makes listing and measuring unnecessary.
 
 DST/
     prepared.json               settings, sizes, fingerprint of the source
@@ -7,6 +7,7 @@ DST/
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,79 +17,58 @@ import numpy as np
 from pipelines.dataset.snapshot import snapshot_arrays, snapshot_dataset
 from pipelines.dataset.table import Dataset, ResizedCopies, with_copies
 from pipelines.errors import DataError
+from pipelines.storage.arrays import pack_names, unpack_names
 from pipelines.storage.atomic import replacing
 
-__all__ = ["FULL", "INDEX", "MANIFEST", "VERSION", "is_prepared", "load_prepared", "read_manifest", "save_prepared"]
+__all__ = ["FULL", "INDEX", "MANIFEST", "VERSION", "load", "read_manifest", "recognises", "save"]
 
 MANIFEST, INDEX, FULL = "prepared.json", "index.npz", "full"
 
 VERSION = 1
 
-RUNG_COLUMNS = ("heights", "widths", "num_bytes", "shard_of", "offsets")
+COLUMNS = ("heights", "widths", "num_bytes", "shard_of", "offsets")
 
 
-def is_prepared(folder: Path) -> bool:
-    """Return whether a folder holds a prepared data set, finished or not."""
-    return (folder / MANIFEST).is_file()
+def recognises(path: Path) -> bool:
+    """Return whether a path is a folder with a prepared data set, finished or not."""
+    return (path / MANIFEST).is_file()
 
 
-def save_prepared(folder: Path, dataset: Dataset, copy_ids: Sequence[ResizedCopies]) -> None:
-    """Write the index of a prepared data set.
-
-    Raises:
-        SaveError: If it cannot be written.
-    """
-    columns = {f"{copy.side_px}/{name}": getattr(copy, name) for copy in copy_ids for name in RUNG_COLUMNS}
-    shards = {f"{copy.side_px}/shards": np.frombuffer("\0".join(copy.shards).encode(), np.uint8) for copy in copy_ids}
-    sides = np.array([copy.side_px for copy in copy_ids], np.int64)
-    arrays: dict[str, Any] = {"sides": sides, **snapshot_arrays(dataset), **columns, **shards}
-    with replacing(folder / INDEX) as file:
-        np.savez_compressed(file, **arrays)
-
-
-def load_prepared(folder: Path) -> Dataset:
-    """Return the index of a prepared data set.
+def load(folder: Path) -> Dataset:
+    """Return a prepared data set.
 
     Raises:
         DataError: If it is not finished, damaged, or of another version.
     """
     if not (folder / INDEX).exists():
-        raise DataError(f"{folder} is not finished; run the same `dali-fixres prepare` again, and it goes on")
+        raise DataError(f"{folder} is not finished; run the same `dali-fixres prepare` again to resume it")
     manifest = read_manifest(folder)
     root = folder / FULL if manifest.get("full") else Path(str(manifest.get("root")))
     try:
         with (folder / INDEX).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             dataset = snapshot_dataset(stored, root)
-            copy_ids = [_rung(stored, folder, side_px) for side_px in stored["sides"].tolist()]
-    except Exception as error:  # a damaged archive raises what its parts happen to say
+            copies = [_load_copies(stored, folder, side_px) for side_px in stored["sides"].tolist()]
+    except Exception as error:  # a damaged archive may raise anything
         raise DataError(
             f"cannot read {folder / INDEX}: {error}; remove it and run `dali-fixres prepare` again"
         ) from error
-    _check_shards(folder, dataset, copy_ids)
-    return with_copies(dataset, copy_ids)
+    _check_shards(folder, dataset, copies)
+    return with_copies(dataset, copies)
 
 
-def _rung(stored: Any, folder: Path, side_px: int) -> ResizedCopies:
-    columns = {name: stored[f"{side_px}/{name}"].astype(np.int64) for name in RUNG_COLUMNS}
-    shards = tuple(name for name in stored[f"{side_px}/shards"].tobytes().decode().split("\0") if name)
-    return ResizedCopies(side_px=side_px, root=folder / str(side_px), shards=shards, **columns)
+def save(folder: Path, dataset: Dataset, copies: Sequence[ResizedCopies]) -> None:
+    """Write the index of a prepared data set.
 
-
-def _check_shards(folder: Path, dataset: Dataset, copy_ids: Sequence[ResizedCopies]) -> None:
-    """Make sure that every shard is there and long enough for what the index says is in it."""
-    places: tuple[Dataset | ResizedCopies, ...] = (dataset, *copy_ids)
-    for place in places:
-        ends = np.zeros(len(place.shards), np.int64)
-        if place.shards:
-            np.maximum.at(ends, place.shard_of, place.offsets + place.num_bytes)
-        for shard, end in zip(place.shards, ends.tolist(), strict=True):
-            path = place.root / shard
-            found = path.stat().st_size if path.is_file() else -1
-            if found < end:
-                what = "is missing" if found < 0 else f"ends at byte {found}, before its last image"
-                raise DataError(
-                    f"shard {path} {what}; remove {folder / INDEX} and run `dali-fixres prepare` again to make it anew"
-                )
+    Raises:
+        SaveError: If it cannot be written.
+    """
+    arrays: dict[str, Any] = {"sides": np.array([copy.side_px for copy in copies], np.int64)}
+    arrays |= snapshot_arrays(dataset)
+    for copy in copies:
+        arrays |= {f"{copy.side_px}/{name}": getattr(copy, name) for name in COLUMNS}
+        arrays[f"{copy.side_px}/shards"] = pack_names(map(os.fsencode, copy.shards))
+    with replacing(folder / INDEX) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -100,10 +80,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {folder / MANIFEST}: {error}; prepare the data set anew") from error
+        raise DataError(f"cannot read {folder / MANIFEST}: {error}; prepare the data set again") from error
     found = content.get("version") if isinstance(content, dict) else None
     if found != VERSION:
         raise DataError(
-            f"{folder / MANIFEST} has version {found}, and this program reads {VERSION}; prepare the data set anew"
+            f"{folder / MANIFEST} has version {found}, and this program reads {VERSION}; prepare the data set again"
         )
     return content
+
+
+def _load_copies(stored: Any, folder: Path, side_px: int) -> ResizedCopies:
+    columns = {name: stored[f"{side_px}/{name}"].astype(np.int64) for name in COLUMNS}
+    shards = tuple(map(os.fsdecode, unpack_names(stored[f"{side_px}/shards"])))
+    return ResizedCopies(side_px=side_px, root=folder / str(side_px), shards=shards, **columns)
+
+
+def _check_shards(folder: Path, dataset: Dataset, copies: Sequence[ResizedCopies]) -> None:
+    """Make sure that every shard is there and long enough for what the index says is in it."""
+    places: tuple[Dataset | ResizedCopies, ...] = (dataset, *copies)
+    for place in places:
+        ends = np.zeros(len(place.shards), np.int64)
+        if place.shards:
+            np.maximum.at(ends, place.shard_of, place.offsets + place.num_bytes)
+        for shard, end in zip(place.shards, ends.tolist(), strict=True):
+            path = place.root / shard
+            found = path.stat().st_size if path.is_file() else -1
+            if found < end:
+                what = "is missing" if found < 0 else f"ends at byte {found}, before its last image"
+                raise DataError(
+                    f"shard {path} {what}; remove {folder / INDEX} and run `dali-fixres prepare` again to restore it"
+                )

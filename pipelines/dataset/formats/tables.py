@@ -3,25 +3,22 @@
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.dataset.listing import (
-    VAL_NAMES,
-    Candidate,
-    Listing,
-    check_trained,
-    other_tests,
-    sorted_labels,
-    split_named,
-)
-from pipelines.dataset.table import TRAIN
+from pipelines.dataset.listing import Candidate, Listing, Progress, check_trained, sorted_labels, subfolders
+from pipelines.dataset.splits import SPLIT_NAMES, VAL_NAMES, split_named, unused_tests
 from pipelines.errors import DataError
 
-__all__ = ["METADATA", "TABLES", "find_metadata", "list_manifest", "list_metadata", "unlabelled_metadata"]
+__all__ = ["DESCRIPTION", "list_images", "recognises"]
+
+DESCRIPTION = (
+    "a .csv or .jsonl file with path (or file_name), label and perhaps split; a folder with such a metadata.csv or "
+    "metadata.jsonl"
+)
 
 TABLES = (".csv", ".jsonl")
 
@@ -31,41 +28,66 @@ PATH_KEYS = ("path", "file_name")
 """Columns that may say where an image is, relative to the table's folder or absolute."""
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where a row is, for people, and its values by column."""
+"""Where a row is, for messages, and its values by column."""
 
 
-def list_manifest(manifest: Path) -> Listing:
-    """List the images of a table with the columns path (or file_name), label and perhaps split.
+def recognises(path: Path) -> bool:
+    """Return whether a path is a table, or a folder with metadata that name labels, or with nothing but a table."""
+    if not path.is_dir():
+        return path.suffix.lower() in TABLES
+    return bool(_metadata(path)) or _table_without_classes(path) is not None
+
+
+def list_images(path: Path, _on_progress: Progress) -> Listing:
+    """List the images of a table, or of the metadata files of a folder and its folders for splits.
+
+    A table has the columns path (or file_name), label and perhaps split. Metadata in a split's
+    folder are of that split.
 
     Raises:
-        DataError: If it cannot be read, lacks a column, or has a row that cannot be used; the message names the line.
+        DataError: If a table cannot be read, lacks a column, or has a row that cannot be used; the message names the
+            line. If a folder has only a table that is no metadata, or has no labels.
     """
-    return _listing(manifest.parent, [_candidate(row, where, "", "") for where, row in _rows(manifest)], manifest)
+    if not path.is_dir():
+        return _listing(path.parent, [_candidate(row, where, "", "") for where, row in _rows(path)], path)
+    tables = _metadata(path)
+    if not tables:
+        raise _not_metadata(path)
+    candidates = []
+    for table in tables:
+        folder = "" if table.parent == path else table.parent.name
+        candidates += [_candidate(row, where, folder, folder) for where, row in _rows(table)]
+    return _listing(path, candidates, tables[0])
 
 
-def find_metadata(root: Path) -> list[Path]:
-    """Return the metadata files that say labels, in a folder or in its folders for splits."""
-    folders = [root, *(root / name for name in (TRAIN, *VAL_NAMES))]
-    tables = [folder / name for folder in folders for name in METADATA if (folder / name).is_file()]
+def _folders(root: Path) -> list[Path]:
+    """Return a folder and its folders for splits."""
+    return [folder for folder in (root, *(root / name for name in SPLIT_NAMES)) if folder.is_dir()]
+
+
+def _metadata(root: Path) -> list[Path]:
+    """Return the metadata files that name labels, in a folder or in its folders for splits."""
+    tables = [folder / name for folder in _folders(root) for name in METADATA if (folder / name).is_file()]
     return [table for table in tables if {"file_name", "label"} <= _columns(table)]
 
 
-def unlabelled_metadata(root: Path) -> Path | None:
-    """Return a metadata file of a folder that says no labels, which may be why nothing is found."""
-    return next((root / name for name in METADATA if (root / name).is_file()), None)
+def _table_without_classes(root: Path) -> Path | None:
+    """Return a table in a folder that has no class folders: what the user may have meant to give."""
+    for folder in _folders(root):
+        tables = [] if subfolders(folder) else [path for path in folder.iterdir() if path.suffix.lower() in TABLES]
+        if tables:
+            return min(tables, key=lambda table: (table.name not in METADATA, table))
+    return None
 
 
-def list_metadata(root: Path, tables: Sequence[Path]) -> Listing:
-    """List the images of metadata files; folders named after splits say the split of what is in them.
-
-    Raises:
-        DataError: As `list_manifest`.
-    """
-    candidates = []
-    for table in tables:
-        folder = "" if table.parent == root else table.parent.name
-        candidates += [_candidate(row, where, folder, folder) for where, row in _rows(table)]
-    return _listing(root, candidates, tables[0])
+def _not_metadata(root: Path) -> DataError:
+    table = _table_without_classes(root)
+    assert table is not None, "it was recognised by this"
+    if table.name in METADATA:
+        return DataError(
+            f"{table} has no column label, and there are no class folders beside it; expected file_name,label"
+        )
+    return DataError(f"{table.parent} has no class folders; to read the table {table.name}, give it: {table}")
 
 
 def _listing(root: Path, candidates: list[Candidate], table: Path) -> Listing:
@@ -76,11 +98,11 @@ def _listing(root: Path, candidates: list[Candidate], table: Path) -> Listing:
         if candidate.path in seen:
             raise DataError(f"{table} lists {os.fsdecode(candidate.path)} twice; each image may be there once")
         seen.add(candidate.path)
-    others = other_tests({candidate.split for candidate in candidates})
+    unused = unused_tests({candidate.split for candidate in candidates})
     candidates = [
         replace(candidate, split=split_named(candidate.split or ""))
         for candidate in candidates
-        if candidate.split not in others
+        if candidate.split not in unused
     ]
     check_trained(candidates, str(table))
     return Listing(root, tuple(candidates), sorted_labels(candidates))
@@ -91,7 +113,7 @@ def _candidate(row: Mapping[str, Any], where: str, split: str, folder: str) -> C
 
     Args:
         row: Its values.
-        where: Which row, for people.
+        where: Which row, for messages.
         split: Of the table, or empty.
         folder: Of the table, below the data set's root.
     """
@@ -102,16 +124,16 @@ def _candidate(row: Mapping[str, Any], where: str, split: str, folder: str) -> C
     if not isinstance(label, str | int) or not isinstance(row[key], str):
         raise DataError(f"{where}: path must be text, and label a name or a number; found {label!r}")
     path = os.path.join(folder, row[key])  # noqa: PTH118 - as written, which a Path would change
-    said = str(row.get("split") or "")
-    if said and split_named(said) is None:
-        raise DataError(f"{where}: split must be train or one of {', '.join(VAL_NAMES)}; found {said!r}")
+    own = str(row.get("split") or "")
+    if own and split_named(own) is None:
+        raise DataError(f"{where}: split must be train or one of {', '.join(VAL_NAMES)}; found {own!r}")
     by_folder = path.partition("/")[0] if key == "file_name" else ""
     try:
         os.fsencode(str(label))
         name = os.fsencode(path)
     except UnicodeEncodeError as error:
         raise DataError(f"{where}: {error.object!r} is no text that can be written; mend the row") from error
-    return Candidate(name, str(label), said or split or (by_folder if split_named(by_folder) else None))
+    return Candidate(name, str(label), own or split or (by_folder if split_named(by_folder) else None))
 
 
 def _rows(table: Path) -> Iterator[Row]:
@@ -121,7 +143,11 @@ def _rows(table: Path) -> Iterator[Row]:
 
 @contextmanager
 def _reading(table: Path) -> Iterator[IO[str]]:
-    """Open a table; what keeps it from being read becomes one line."""
+    """Open a table.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             yield lines

@@ -1,7 +1,7 @@
-"""WebDataset tar shards: which images are in them, with which label, and where each one's bytes lie.
+"""What is in a tar shard: its images, their labels, and where their bytes lie.
 
 A sample is the members of one name up to its first dot: ``0001.jpg`` with ``0001.cls`` (a number) or ``0001.json`` (an
-object with ``label`` or ``cls``). Shards are scanned once and remembered as long as their length and time are the same.
+object with ``label`` or ``cls``). What a scan has found is cached until the shard's length or time changes.
 """
 
 import hashlib
@@ -9,15 +9,14 @@ import json
 import os
 import re
 import tarfile
-import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.errors import DataError
+from pipelines.storage.arrays import load_arrays, pack_names, save_arrays, unpack_names
 from pipelines.storage.cache_folder import cache_folder
 
 __all__ = ["Member", "read_shard"]
@@ -28,7 +27,7 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "jp2")
 """Extensions of members that are images."""
 
 COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
-"""How compressed files begin."""
+"""The first bytes of compressed files."""
 
 LABEL_KEYS = ("label", "cls")
 """Where a .json member may have the label, a number or a name."""
@@ -107,7 +106,7 @@ def _samples(path: Path) -> Iterator[Member]:
 
 
 def _check_complete(path: Path, images: Mapping[str, tarfile.TarInfo], labels: Mapping[str, str]) -> None:
-    """Refuse samples that lack a label or an image, which would vanish without a word."""
+    """Refuse samples that lack a label or an image, instead of leaving them out silently."""
     for key, image in images.items():
         if key not in labels:
             raise DataError(f"shard {path}: {image.name} has no label; expected {key}.cls or {key}.json with a label")
@@ -118,14 +117,14 @@ def _check_complete(path: Path, images: Mapping[str, tarfile.TarInfo], labels: M
 
 
 def _check_end(path: Path, end: int) -> None:
-    """Refuse a shard that was cut at or in a member's header, where tarfile takes it to be at its end."""
+    """Refuse a shard that was cut at or in a member's header: tarfile takes that for the end."""
     with path.open("rb") as file:
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"unexpected end of data at byte {end}, without the zeros that end a tar file")
         while padding := file.read(1 << 20):
             if padding.count(0) < len(padding):
-                raise tarfile.ReadError(f"there is more behind the end at byte {end}, as where files are put together")
+                raise tarfile.ReadError(f"there is more behind the end at byte {end}, as in shards that were joined")
 
 
 def _read_label(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> str | None:
@@ -166,7 +165,7 @@ def _check_offsets(path: Path, members: list[Member]) -> None:
         if (str(member.offset), str(member.num_bytes)) not in listed:
             raise DataError(
                 f"{offsets} does not match its shard: it does not have {member.name} at byte {member.offset}; make it "
-                "anew, or remove it, for it is not needed here"
+                "again, or remove it, as it is not needed here"
             )
 
 
@@ -178,34 +177,21 @@ def _cache_path(path: Path) -> Path:
 
 
 def _load(cache: Path) -> list[Member] | None:
-    """Return what is remembered of a shard, or None (it is only a cache)."""
-    try:
-        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            columns = [stored[field.name] for field in fields(Member)]
-            texts = [os.fsdecode(column.tobytes()).split("\0") for column in columns[:2]]
-            return [Member(*row) for row in zip(*texts, *(column.tolist() for column in columns[2:]), strict=True)]
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
+    """Return what an earlier scan has found, or None."""
+    stored = load_arrays(cache)
+    if stored is None:
         return None
+    try:
+        names, labels = (map(os.fsdecode, unpack_names(stored[name])) for name in ("name", "label"))
+        numbers = (stored[name].tolist() for name in ("offset", "num_bytes"))
+        return [Member(*row) for row in zip(names, labels, *numbers, strict=True)]
+    except (KeyError, ValueError):
+        return None  # the cache of another version
 
 
 def _save(cache: Path, members: list[Member]) -> None:
-    """Remember a shard; an unwritable cache folder costs only time."""
-    temporary = cache.with_name(f"{cache.stem}.{os.getpid()}.npz")
-    texts = (
-        np.frombuffer(os.fsencode("\0".join(getattr(member, name) for member in members)), np.uint8)
-        for name in ("name", "label")
+    names, labels = (pack_names(os.fsencode(getattr(member, name)) for member in members) for name in ("name", "label"))
+    offsets, sizes = (
+        np.array([getattr(member, name) for member in members], np.int64) for name in ("offset", "num_bytes")
     )
-    names, labels = texts
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            temporary,
-            name=names,
-            label=labels,
-            offset=np.array([member.offset for member in members], np.int64),
-            num_bytes=np.array([member.num_bytes for member in members], np.int64),
-        )
-        temporary.replace(cache)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    save_arrays(cache, {"name": names, "label": labels, "offset": offsets, "num_bytes": sizes})
