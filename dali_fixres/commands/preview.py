@@ -1,4 +1,4 @@
-"""`dali-fixres preview`: what the network sees, as one image."""
+"""`dali-fixres preview`: training and test crops of a few images, as one figure."""
 
 from io import BytesIO
 
@@ -35,25 +35,25 @@ def preview(config: PreviewConfig) -> None:
         UserError: If something the user gave cannot be used.
     """
     reporter = Reporter()
-    # A tree without a split is shown whole.
+    # Without a split images are drawn from all: none has to be held out.
     val_fraction = config.val_fraction or (1.0 if config.data is not None else None)
     data = open_data(config.data, val_fraction, reporter)
     rng = np.random.default_rng(config.seed)
     ids = rng.choice(len(data.dataset), size=min(config.num_images, len(data.dataset)), replace=False)
     uniforms = rng.random((len(ids), UNIFORMS_PER_SAMPLE))
-    views = [("train", Resolution(config.train_res))]
-    views += [("v1", resolution) for resolution in parse_resolutions(config.test_res)]
-    plans = [plan_batch(data.dataset, ids, AUGMENTATIONS[name], resolution, uniforms) for name, resolution in views]
+    crops = [("train", Resolution(config.train_res))]
+    crops += [("v1", resolution) for resolution in parse_resolutions(config.test_res)]
+    plans = [plan_batch(data.dataset, ids, AUGMENTATIONS[name], resolution, uniforms) for name, resolution in crops]
     with Loader(data.dataset, max_batch_size=len(ids), normalisation=PLAIN) as loader:
-        seen = [batch.images.clamp(0, 1).permute(0, 2, 3, 1).numpy() for batch in loader.run(plans)]
-    titles = [f"{'train' if name == 'train' else 'test'} {resolution.crop_px} px" for name, resolution in views]
-    figure = _draw(data.dataset, plans, seen, titles)
+        images = [batch.images.clamp(0, 1).permute(0, 2, 3, 1).numpy() for batch in loader.run(plans)]
+    titles = [f"{'train' if name == 'train' else 'test'} {resolution.crop_px} px" for name, resolution in crops]
+    figure = _draw(data.dataset, plans, images, titles)
     figure.suptitle(data.title)
     save_figure(figure, config.out)
     reporter.line(f"preview: {config.out}")
 
 
-def _draw(dataset: Dataset, plans: list[BatchPlan], seen: list[NDArray[np.float32]], titles: list[str]) -> Figure:
+def _draw(dataset: Dataset, plans: list[BatchPlan], images: list[NDArray[np.float32]], titles: list[str]) -> Figure:
     """Draw one row per image; crops are drawn in proportion to their sides in pixels."""
     sides = [plan.resolution.crop_px for plan in plans]
     num_rows = len(plans[0])
@@ -63,10 +63,10 @@ def _draw(dataset: Dataset, plans: list[BatchPlan], seen: list[NDArray[np.float3
     axes = figure.subplots(num_rows, len(widths), width_ratios=widths, squeeze=False)
     for row in range(num_rows):
         _draw_source(axes[row, 0], dataset, plans, row)
-        for column, images in enumerate(seen, start=1):
-            axes[row, column].imshow(images[row])
+        for column, batch in enumerate(images, start=1):
+            axes[row, column].imshow(batch[row])
             axes[row, column].set_axis_off()
-    for axis, title in zip(axes[0], ["source, train crop box red, test crop boxes blue", *titles], strict=True):
+    for axis, title in zip(axes[0], ["source; crop boxes: train red, test blue", *titles], strict=True):
         axis.set_title(title, fontsize=9)
     return figure
 

@@ -7,7 +7,6 @@ from dali_fixres.config import VerifyConfig
 from dali_fixres.errors import ConfigError, SaveError
 from dali_fixres.runtime.data import NUM_NAMED, open_data
 from dali_fixres.runtime.progress import Reporter
-from dali_fixres.training.unreadable import Unreadable
 from pipelines.dali.decodability import DecodabilityCheck
 from pipelines.processes import usable_cores
 from pipelines.storage.files import write_json, write_text
@@ -18,7 +17,7 @@ __all__ = ["verify"]
 def verify(folder: Path, config: VerifyConfig) -> bool:
     """Decode every image on the CPU, and list the files that cannot be read; return whether there are any.
 
-    On machines with a GPU too: hardware decoders may take a truncated file for a good one.
+    On machines with a GPU too: hardware decoders may accept a truncated file.
 
     Raises:
         DataError: If there is no such data set.
@@ -26,31 +25,43 @@ def verify(folder: Path, config: VerifyConfig) -> bool:
     """
     started = time.perf_counter()
     reporter = Reporter()
-    data = open_data(folder, 1.0, reporter)
-    try:
-        write_text(config.out, "")  # before hours of decoding, not after
-    except SaveError as error:
-        raise ConfigError(f"{error}; give another --out") from error
-    check = DecodabilityCheck(data.dataset, config.workers or usable_cores())
-    with reporter.bar("decoding", data.dataset.num_files) as bar:
+    dataset = open_data(folder, 1.0, reporter).dataset
+    _write_list(config.out, [])  # finds out that it can be written before hours of decoding, not after
+    check = DecodabilityCheck(dataset, config.workers or usable_cores())
+    with reporter.bar("decoding", dataset.num_files) as bar:
         reasons = check.whole(bar.update)
-    unreadable = Unreadable(data, reasons, strict=False, reporter=reporter, listed_in=config.out)
+    lines = [f"{item.path}: {item.reason}" for item in dataset.left_out]
+    lines += [f"{dataset.path(row)}: {reason}" for row, reason in sorted(reasons.items())]
+    if lines:
+        _write_list(config.out, lines)
+    else:
+        config.out.unlink()
+    num_files = dataset.num_files + len(dataset.left_out)
+    _print_result(lines, num_files, config.out)
     seconds = time.perf_counter() - started
-    lines = unreadable.lines()
-    for line in lines[:NUM_NAMED]:
-        print(f"unreadable: {line}")  # noqa: T201 - the command's result
-    if len(lines) > NUM_NAMED:
-        print(f"and {len(lines) - NUM_NAMED} more")  # noqa: T201
-    where = f", listed in {config.out}" if lines else ""
-    num_files = data.dataset.num_files + len(data.dataset.left_out)
-    print(f"{len(lines)} of {num_files} files cannot be read{where}")  # noqa: T201
     reporter.line(f"decoded in {seconds:.1f} s, {num_files / seconds:.0f} images/s")
     if config.json is not None:
         content = {
             "num_files": num_files,
             "unreadable": lines,
-            "fingerprint": data.dataset.fingerprint,
+            "fingerprint": dataset.fingerprint,
             "seconds": round(seconds, 3),
         }
         write_json(config.json, content)
     return bool(lines)
+
+
+def _write_list(path: Path, lines: list[str]) -> None:
+    try:
+        write_text(path, "".join(f"{line}\n" for line in lines), errors="surrogateescape")
+    except SaveError as error:
+        raise ConfigError(f"{error}; give another --out") from error
+
+
+def _print_result(lines: list[str], num_files: int, out: Path) -> None:
+    for line in lines[:NUM_NAMED]:
+        print(f"unreadable: {line}")  # noqa: T201 - the command's result
+    if len(lines) > NUM_NAMED:
+        print(f"and {len(lines) - NUM_NAMED} more")  # noqa: T201
+    where = f", listed in {out}" if lines else ""
+    print(f"{len(lines)} of {num_files} files cannot be read{where}")  # noqa: T201

@@ -1,44 +1,50 @@
-"""One rgb, decoded once and encoded at several sizes."""
+"""One image, decoded once and encoded at several sizes."""
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from PIL import Image
 
+from pipelines.dataset.formats.prepared import FULL
 from pipelines.dataset.headers import FORMATS
 
-__all__ = ["Copy", "Sizes", "encode_copies", "total_bytes"]
+__all__ = ["Copy", "CopySettings", "Layout", "encode_copies"]
 
+Layout: TypeAlias = Literal["shards", "folder"]
+"""WebDataset tar shards, or a file per copy in class folders."""
 
 NOT_PLAIN = {"exif", "icc_profile", "progressive"}
-"""What other readers would turn or recolour a JPEG by, or what makes it slow to decode."""
-
+"""Properties of a JPEG that make other readers turn or recolour it, or that make it slow to decode."""
 
 FULL_COLOUR, HALF_COLOUR = "4:4:4", "4:2:0"
-"""Colour at every pixel, or, as in most photographs, at every second one. What is scaled down is read where it has just
+"""Colour at every pixel, or, as in most photographs, at every second one. A resized copy is read where it has just
 enough pixels for a crop, so it needs colour at each of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """Which copies are made of each rgb.
+class CopySettings:
+    """Which copies are made of each image, and how they are stored.
 
     Attributes:
-        sides: Shorter sides in pixels, ascending.
+        sides: Shorter sides of the resized copies in pixels, ascending.
         max_side: Longest side of the full copy, pixels; None to make none.
-        quality: Of the JPEGs.
+        quality: JPEG quality, from 1 to 95.
+        layout: How copies are stored.
+        shard_size: Images per shard.
     """
 
     sides: tuple[int, ...]
     max_side: int | None
     quality: int
+    layout: Layout
+    shard_size: int
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Folders of the copies, the full one last."""
-        return (*map(str, self.sides), *(("full",) if self.max_side else ()))
+    def folders(self) -> tuple[str, ...]:
+        """Folders of the copies below the target, the full one last."""
+        return (*map(str, self.sides), *((FULL,) if self.max_side else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,37 +56,38 @@ class Copy:
     width: int
 
 
-def encode_copies(content: bytes, sizes: Sizes) -> dict[str, Copy]:
-    """Return the copies of an encoded rgb by folder; no resized copy that would not be smaller than the full copy.
+def encode_copies(content: bytes, settings: CopySettings) -> dict[str, Copy]:
+    """Return the copies of an encoded image by folder; only resized copies that are smaller than the full copy.
 
-    As the trainer sees it: not turned by EXIF, colour profiles passed over, grey and CMYK made RGB. The bytes depend on
-    the rgb and the settings alone. The full copy of a plain JPEG that is within bounds, and no longer than its
-    copy would be, is that very file.
+    EXIF orientation and colour profiles are ignored, as in training; grey and CMYK become RGB. The bytes depend on the
+    image and the settings alone. The full copy of a plain JPEG is the very file, if that is no larger than `max_side`
+    and takes no more bytes than its copy would.
 
     Raises:
-        Exception: Whatever a broken rgb makes PIL raise.
+        Exception: Whatever PIL raises for a broken image.
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         rgb = _rgb(image)
-        photograph = image.format == "JPEG" and image.mode == "RGB"
-        plain = photograph and not image.info.keys() & NOT_PLAIN
+        is_photograph = image.format == "JPEG" and image.mode == "RGB"
+        is_plain = is_photograph and not image.info.keys() & NOT_PLAIN
     width, height = rgb.size
-    scale = min(1.0, sizes.max_side / max(height, width)) if sizes.max_side else 1.0
+    max_side = settings.max_side
+    scale = min(1.0, max_side / max(height, width)) if max_side else 1.0
     copies = {}
-    for side in sizes.sides:
+    for side in settings.sides:
         if side < round(scale * min(height, width)):
-            copies[str(side)] = _scaled(rgb, side / min(height, width), sizes.quality, FULL_COLOUR)
-    if sizes.max_side:
-        colour = HALF_COLOUR if photograph and scale == 1 else FULL_COLOUR
-        full = _scaled(rgb, scale, sizes.quality, colour)
+            copies[str(side)] = _scaled(rgb, side / min(height, width), settings.quality, FULL_COLOUR)
+    if max_side:
+        colour = HALF_COLOUR if is_photograph and scale == 1 else FULL_COLOUR
+        full = _scaled(rgb, scale, settings.quality, colour)
         # Encoding it again would lose detail and gain nothing.
-        keep = plain and scale == 1 and len(content) <= len(full.content)
-        copies["full"] = Copy(content, height, width) if keep else full
+        keep = is_plain and scale == 1 and len(content) <= len(full.content)
+        copies[FULL] = Copy(content, height, width) if keep else full
     return copies
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Return a rgb as RGB of 8 bits; 16 bits are scaled down, where PIL would cut off what is above 255."""
+    """Return an image as RGB of 8 bits; 16 bits are scaled down, where PIL would cut off what is above 255."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64) >> 8
         image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
@@ -93,8 +100,3 @@ def _scaled(rgb: Image.Image, scale: float, quality: int, subsampling: str) -> C
     file = io.BytesIO()
     small.save(file, "JPEG", quality=quality, subsampling=subsampling)
     return Copy(file.getvalue(), height, width)
-
-
-def total_bytes(copies: Sequence[Copy]) -> int:
-    """Return what copies take in tar files: a member is a block of header and whole blocks; .cls and .json have one."""
-    return sum((1 + -(-len(copy.content) // 512) + 2 + 2) * 512 for copy in copies)

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.errors import ConfigError, SaveError
 from pipelines.storage.atomic import replacing
 
-__all__ = ["append_text", "write_json", "write_text"]
+__all__ = ["append_text", "make_folder", "write_json", "write_text"]
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> None:
@@ -47,3 +47,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     except SaveError as error:
         raise ConfigError(str(error)) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        SaveError: If that fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"cannot make {folder}: {error.strerror}") from error

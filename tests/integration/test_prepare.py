@@ -1,4 +1,4 @@
-"""Prepared data: the copies, the index that knows them, what a kill leaves, and what is refused."""
+"""Prepared data: the copies, their index, what a kill leaves behind, and what is refused."""
 
 import fcntl
 import gc
@@ -25,7 +25,6 @@ from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
 from tars import tar_of_folders
 
-from dali_fixres.commands import prepare as commands_prepare
 from dali_fixres.commands.index import index as show_index
 from dali_fixres.commands.prepare import prepare
 from dali_fixres.commands.train import train
@@ -35,7 +34,8 @@ from dali_fixres.errors import CheckpointError, ConfigError, DataError, RunError
 from pipelines import Loader
 from pipelines.dataset import ORIGINAL, open_dataset
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
-from pipelines.prepare.encode import Sizes
+from pipelines.prepare import CopySettings
+from pipelines.prepare.divide import divide
 from pipelines.prepare.write import done_before, write_part
 from pipelines.resolution import Resolution, Schedule
 
@@ -101,7 +101,7 @@ def test_shards_are_webdataset_shards(prepared: Path) -> None:
             assert bytes(labels.at(sample)) == archive.extractfile(names[3 * sample + 1]).read()  # type: ignore[union-attr]
 
 
-def test_rungs_keep_colour_at_every_pixel(tmp_path: Path) -> None:
+def test_resized_copies_keep_colour_at_every_pixel(tmp_path: Path) -> None:
     """Colours that change from pixel to pixel of a copy are those of the image scaled down, not of pairs of it."""
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, np.arange(256) % 12 < 6] = (200, 60, 60)
@@ -207,7 +207,7 @@ def test_folders_instead_of_shards(images: Path, prepared: Path, tmp_path: Path)
         assert len(list(loader.run(EvalPlan(one, batch_size=20).batches(Resolution(64))))) == 1
 
 
-def test_rungs_beside_images_that_stay(images: Path, tmp_path: Path) -> None:
+def test_resized_copies_beside_images_that_stay(images: Path, tmp_path: Path) -> None:
     """--no-full writes resized copies alone; crops that need more are read from the source."""
     target = tmp_path / "set"
     prepare(images, target, PrepareConfig(sizes="64,128", full=False))
@@ -225,7 +225,7 @@ def test_rungs_beside_images_that_stay(images: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "tar", "prepared"])
-def test_rungs_beside_images_of_any_form(images: Path, prepared: Path, tmp_path: Path, form: str) -> None:
+def test_resized_copies_beside_images_of_any_layout(images: Path, prepared: Path, tmp_path: Path, form: str) -> None:
     """--no-full finds the images of a table, of one shard and of a prepared set where they are."""
     source = prepared
     if form == "table":
@@ -247,7 +247,8 @@ def test_rungs_beside_images_of_any_form(images: Path, prepared: Path, tmp_path:
 def test_images_that_cannot_be_found_any_more(images: Path, tmp_path: Path) -> None:
     """A folder that goes away while copies are made fails the part, which is not noted as done until it is back."""
     data = Path(shutil.copytree(images, tmp_path / "data"))
-    (part, *_) = commands_prepare._parts(open_dataset(data), tmp_path / "set", Sizes((64,), 300, 90), SMALL)
+    settings = CopySettings((64,), max_side=300, quality=90, layout="shards", shard_size=15)
+    (part, *_) = divide(open_dataset(data), tmp_path / "set", settings)
     (data / "train" / "bee").rename(tmp_path / "bee")
     with pytest.raises(RunError, match=r"cannot read .*bee/.*: No such file .* run the same command again"):
         write_part(part)
@@ -275,7 +276,7 @@ def test_a_manifest_of_another_version(prepared: Path, tmp_path: Path, content: 
     """It is named, and what to do."""
     target = Path(shutil.copytree(prepared, tmp_path / "set"))
     (target / "prepared.json").write_text(content)
-    with pytest.raises(DataError, match=rf"{message}.*; prepare the data set anew"):
+    with pytest.raises(DataError, match=rf"{message}.*; prepare the data set again"):
         open_dataset(target)
 
 
@@ -369,7 +370,7 @@ def test_copies_are_of_their_images(tmp_path: Path) -> None:
                     assert np.asarray(image).mean() == pytest.approx(grey, abs=2)
 
 
-def test_no_rung_is_larger_than_the_full_copy(tmp_path: Path) -> None:
+def test_no_resized_copy_is_larger_than_the_full_copy(tmp_path: Path) -> None:
     """A resized copy of 128 px is left out where the full copy of a wide image is less high than that."""
     (tmp_path / "data" / "val" / "a").mkdir(parents=True)
     Image.new("RGB", (1000, 400)).save(tmp_path / "data" / "val" / "a" / "wide.jpg")
@@ -436,7 +437,7 @@ def test_a_shard_that_is_cut_or_gone_is_named(prepared: Path, tmp_path: Path) ->
         ({"sizes": "160,160"}, "--sizes must be ascending"),
         ({"sizes": "16"}, "from 32 px"),
         ({"sizes": "160,big"}, "--sizes must be whole numbers"),
-        ({"max_side": 384}, "--max-side must be above the largest resized copy, 384"),
+        ({"max_side": 384}, "--max-side must be above the largest of --sizes, 384"),
         ({"quality": 96}, "--quality must be from 1 to 95"),
         ({"full": False, "layout": "folder"}, "--no-full needs --layout shards"),
     ],

@@ -286,7 +286,7 @@ def test_a_record_that_cannot_be_written(workplace: Path, make: Make) -> None:
     with pytest.raises(SaveError) as caught:
         run.record("epoch")
     assert str(caught.value) == (
-        f"cannot write {workplace}/one/records.jsonl: Is a directory; make room, then resume --resume"
+        f"cannot write {workplace}/one/records.jsonl: Is a directory; make room, then resume with --resume"
     )
 
 
