@@ -1,4 +1,4 @@
-"""The processes of a run, as torchrun says in the environment, the cores of each, and processes for work on files."""
+"""The processes of a run, as torchrun names them in the environment; their cores; pools of worker processes."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ def num_local() -> int:
 
 
 def local_rank() -> int | None:
-    """Return this process' number on its node, or None without torchrun."""
+    """Return this process' number on its node; None without torchrun."""
     number = os.environ.get("LOCAL_RANK")
     return None if number is None else int(number)
 
@@ -52,19 +52,19 @@ def usable_cores() -> int:
 
 
 def loader_threads() -> int:
-    """Return how many threads the loader is given: one more than cores.
+    """Return the number of threads of the loader: one more than cores.
 
-    The threads wait for one another after each operator of each batch; meanwhile the spare one works for the next.
+    Threads wait for one another after each operator of a batch; meanwhile the spare one works on the next batch.
     """
     return usable_cores() + 1
 
 
 @contextmanager
 def worker_pool(num_processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Run work in other processes: started afresh, not forked, as the caller may have threads of torch or DALI.
+    """Yield a pool of worker processes: spawned, not forked, as the caller may have threads of torch or DALI.
 
-    They end with this process even when it is killed. Ctrl-C kills them, so what they write must be whole or unnamed
-    at any time; another error lets them finish what they are at.
+    Workers end with this process, even when it is killed. Ctrl-C kills them, so they must write files in one atomic
+    step. After another error each finishes its task and gets no further one.
     """
     others = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
@@ -72,7 +72,7 @@ def worker_pool(num_processes: int) -> Iterator[ProcessPoolExecutor]:
         try:
             yield pool
         except KeyboardInterrupt:
-            # One more while the pool shuts down would leave it waiting for ever.
+            # A second Ctrl-C during the shutdown would leave the pool waiting for ever.
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             for worker in multiprocessing.active_children():
                 if worker not in others:

@@ -1,4 +1,4 @@
-"""Apparent sizes: what a resolution means for resize and crop, and how it changes over the epochs."""
+"""Resolutions: what they mean for resize and crop, and how they change over the epochs."""
 
 import math
 import re
@@ -23,20 +23,20 @@ DEFAULT_CROP_RATIO = 224 / 256
 """Crop side over resize side of the usual test preprocessing (FixRes, section 2)."""
 
 STRIDE_PX = 32
-"""Networks of the field halve the image five times, so multiples of this leave no remainder."""
+"""Most networks halve the image five times, so multiples of this leave no remainder."""
 
 MIN_RESOLUTION_PX = STRIDE_PX
-"""Below, nothing is left of the image."""
+"""Below, the last feature map would be empty."""
 
 MAX_RESOLUTION_PX = 4096
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Resolution:
-    """One apparent size at which a network sees images.
+    """The size of a network's input, and of the test crop in the image.
 
     Attributes:
-        crop_px: Side of the square the network gets.
+        crop_px: Side of the network's square input.
         crop_ratio: ``crop_px`` over the length to which test preprocessing resizes the shorter side.
     """
 
@@ -65,8 +65,8 @@ class Phase:
     Attributes:
         first_epoch: Counted from 0.
         crop_px: Side of the training crop.
-        batch_size: Images per process and step; None for the stage's own.
-        lr: Peak of the learning rate, as it is; None for the stage's own.
+        batch_size: Images per process and step; None for the stage's.
+        lr: Peak learning rate, not scaled by the batch; None for the stage's.
     """
 
     first_epoch: int
@@ -84,11 +84,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The training resolution of each epoch: phases, each from its first epoch on.
+    """The training resolution of each epoch, in phases.
 
     Attributes:
         phases: The first starts at epoch 0, epochs increase.
-        crop_ratio: Of every resolution; matters where training looks at test crops.
+        crop_ratio: Of every resolution; used where training crops are test crops (fine-tuning).
     """
 
     phases: tuple[Phase, ...]
@@ -104,11 +104,11 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str, crop_ratio: float = DEFAULT_CROP_RATIO) -> "Schedule":
-        """Read a resolution, phases, or a progressive rise.
+        """Parse a resolution, phases, or a progressive rise.
 
         ``"128"``: constant. ``"96@0,128@8"``: 96 px from epoch 0, 128 px from epoch 8.
         ``"96-192@0-16"``: from 96 px to 192 px in steps of 32, even over the epochs 0 to 16; 192 px from epoch 16 on.
-        Each may end with ``:batch=N`` and ``:lr=X``, the phase's own batch per process and peak learning rate.
+        Each may end with ``:batch=N`` and ``:lr=X``, the phase's batch per process and peak learning rate.
         """
         parts = text.split(",")
         matches = [_PHASE.fullmatch(part.strip()) for part in parts]
@@ -121,16 +121,16 @@ class Schedule:
         return cls(tuple(phase for match in matches if match for phase in _phases(match)), crop_ratio)
 
     def phase(self, epoch: int) -> Phase:
-        """Return the phase that an epoch (counted from 0) is in."""
+        """Return the phase of an epoch, counted from 0."""
         return next(phase for phase in reversed(self.phases) if phase.first_epoch <= epoch)
 
     def at(self, epoch: int) -> Resolution:
-        """Return the training resolution of an epoch (counted from 0)."""
+        """Return the training resolution of an epoch, counted from 0."""
         return Resolution(self.phase(epoch).crop_px, self.crop_ratio)
 
     @property
     def last(self) -> Resolution:
-        """The resolution training ends with."""
+        """The last training resolution."""
         return Resolution(self.phases[-1].crop_px, self.crop_ratio)
 
 
@@ -143,7 +143,7 @@ _PHASE = re.compile(
 
 
 def _phases(match: re.Match[str]) -> Iterator[Phase]:
-    """Turn one part of a schedule's text into its phase, or its rise into one phase per resolution."""
+    """Yield the phase that one part of a schedule's text names, or one phase per resolution of its rise."""
     pairs = re.findall(r":(\w+)=([^:]+)", match["options"])
     options: dict[str, str] = dict(pairs)
     if len(options) < len(pairs):
@@ -159,7 +159,7 @@ def _phases(match: re.Match[str]) -> Iterator[Phase]:
 
 
 def _rise(match: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Yield first epoch and pixels of each resolution that a progressive rise goes through."""
+    """Yield first epoch and pixels of each resolution of a progressive rise."""
     start_px, end_px, first, last = (int(match[name]) for name in ("start_px", "end_px", "start", "end"))
     num_steps, rest = divmod(end_px - start_px, STRIDE_PX)
     if rest or not 0 < num_steps <= last - first:
@@ -172,7 +172,7 @@ def _rise(match: re.Match[str]) -> Iterator[tuple[int, int]]:
 
 
 def parse_ratios(text: str) -> tuple[float, ...]:
-    """Read ``"0.875"`` or ``"0.875,1"`` into crop ratios, ascending and without repeats."""
+    """Parse ``"0.875"`` or ``"0.875,1"`` into crop ratios, ascending and without repeats."""
     try:
         ratios = {float(ratio) for ratio in text.split(",")}
     except ValueError as error:
@@ -181,7 +181,7 @@ def parse_ratios(text: str) -> tuple[float, ...]:
 
 
 def parse_resolutions(text: str, crop_ratio: float = DEFAULT_CROP_RATIO) -> tuple[Resolution, ...]:
-    """Read ``"128"`` or ``"96,128,160"`` into resolutions, ascending and without repeats."""
+    """Parse ``"128"`` or ``"96,128,160"`` into resolutions, ascending and without repeats."""
     sides = text.split(",")
     if not all(re.fullmatch(r"\s*\d+\s*", side) for side in sides):
         raise ConfigError(f"resolutions are whole numbers of pixels with commas between, as in 128,160; found {text!r}")

@@ -43,7 +43,7 @@ def _draw_size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _draw_background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Draw smooth noise of three sizes with clutter on it, out of focus: at half size, then enlarged."""
+    """Draw smooth noise of three scales with clutter on it, out of focus: at half size, then enlarged."""
     half = (width // 2, height // 2)
     layers = np.zeros((half[1], half[0], 3), dtype=np.float32)
     for cells, strength in ((2, 70.0), (7, 40.0), (30, 25.0)):
@@ -59,7 +59,7 @@ def _draw_background(rng: np.random.Generator, width: int, height: int) -> Image
 
 
 def _draw_clutter(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
-    """Draw one thing of the background: a plank, a plate, or a plane with corners."""
+    """Draw one background object: a bar, an ellipse or a polygon."""
     x, y = rng.uniform(0, size[0]), rng.uniform(0, size[1])
     reach = min(size) * math.exp(rng.uniform(math.log(0.04), math.log(0.4)))
     red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
@@ -77,11 +77,11 @@ def _draw_clutter(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tupl
 
 
 def _paint_object(rng: np.random.Generator, pixels: FloatArray, name: str) -> None:
-    """Paint the object with its marks into ``pixels`` [height, width, 3], in place and wholly inside."""
+    """Paint the object with its marks into ``pixels`` [height, width, 3], in place, not cut off."""
     height, width, _ = pixels.shape
     low, high = _OBJECT_SIZE
     side = int(min(height, width) * math.exp(rng.uniform(math.log(low), math.log(high))))
-    # Photographers aim at the middle, roughly: a normal offset, cut at the border.
+    # As in photographs, roughly in the middle: a normal offset, limited by the border.
     left = int(np.clip((width - side) / 2 + rng.normal(0, 0.13) * width, 0, width - side))
     top = int(np.clip((height - side) / 2 + rng.normal(0, 0.13) * height, 0, height - side))
     body, marks = _object_masks(rng, side, name)
@@ -102,16 +102,16 @@ def _shading(rng: np.random.Generator, side: int) -> FloatArray:
 
 
 def _object_masks(rng: np.random.Generator, side: int, name: str) -> tuple[FloatArray, FloatArray]:
-    """Return how far each pixel [side, side, 1] belongs to the object, and to a mark: 0 to 1, edges smooth."""
+    """Return the coverage, 0 to 1, of each pixel [side, side, 1] by the object, and by a mark."""
     fine = side * _SUPERSAMPLING
     angles = np.linspace(0, 2 * math.pi, 90, endpoint=False)
     reach = np.ones_like(angles)
     for waves in (2, 3, 4):
         reach += rng.uniform(0, 0.16 / waves) * np.cos(waves * angles + rng.uniform(0, 2 * math.pi))
     reach *= fine / 2 / reach.max()
-    build_on_meta = np.stack([np.cos(angles), np.sin(angles)], axis=1) * reach[:, None] + fine / 2
+    outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) * reach[:, None] + fine / 2
     body, marks = Image.new("L", (fine, fine)), Image.new("L", (fine, fine))
-    ImageDraw.Draw(body).polygon(build_on_meta.ravel().tolist(), fill=255)
+    ImageDraw.Draw(body).polygon(outline.ravel().tolist(), fill=255)
     _draw_marks(rng, ImageDraw.Draw(marks), fine, name)
     return _shrink(body), _shrink(marks)
 
@@ -145,7 +145,7 @@ def _rotation(angle: float) -> npt.NDArray[np.float64]:
 @cache
 def _mark_polygons(name: str) -> tuple[npt.NDArray[np.float64], ...]:
     """Return the polygons [points, 2] of one mark of area 1 about the origin: its outline, then its hole."""
-    polygons = [np.array(build_on_meta) for build_on_meta in _mark_outlines()[name]]
+    polygons = [np.array(outline) for outline in _mark_outlines()[name]]
     area = _area(polygons[0]) - sum(_area(hole) for hole in polygons[1:])
     return tuple(points / math.sqrt(area) for points in polygons)
 

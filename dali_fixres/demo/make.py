@@ -1,13 +1,10 @@
-"""Demo images, drawn on the spot from a seed, for whoever has no data set at hand.
+"""The demo data set, drawn from a seed for users without a data set at hand.
 
-This stands before everything else in the flow: given no data folder, the CLI calls ``ensure_demo_data`` and
-resumes the folder it returns as with any other ``train/<class>/*.jpg`` and ``val/<class>/*.jpg``.
-
-Every image shows one object, a shaded blob covered with small marks, before a cluttered background. The class
-is the *shape of the marks* (dots, rings, squares, ...). Colour, outline, size, place and number of marks are
-drawn without regard to the class, and a mark covers the same area in every class, so only detail tells the
-classes apart. Objects are near or far, 28 to 80 % of the shorter side across. How large a mark comes out in the
-network's input decides how well it can be read, which is what FixRes is about; nothing else is arranged for it.
+Every image shows one object, a shaded blob covered with small marks, before a cluttered background. The class is the
+*shape of the marks* (dots, rings, squares, …). Colour, outline, size, position and number of marks do not depend on the
+class, and a mark covers the same area in every class, so only fine detail distinguishes classes. Objects are 28 to 80 %
+of the shorter side across. The size of a mark in the network's input decides how well it can be read, which is what
+FixRes is about; nothing else is arranged for it.
 
 The module imports neither torch nor DALI, so its worker processes start in a fraction of a second.
 """
@@ -28,10 +25,10 @@ __all__ = ["DEMO_VERSION", "NUM_TRAIN", "NUM_VAL", "ensure_demo_data"]
 NUM_TRAIN = 1500
 NUM_VAL = 500
 DEMO_VERSION = 1
-"""Raised whenever the same seed gives other images than before."""
+"""Incremented when the same seed gives other images than before."""
 
 _JPEG_QUALITY = 90
-_CHUNK = 16  # images per task of a worker: a fraction of a second's work, so progress moves and a stop is quick
+_CHUNK = 16  # images per task of a worker: a fraction of a second's work, so progress is steady and a stop quick
 
 Job = tuple[str, int]  # split, number in the split
 Progress = Callable[[int, int], None]
@@ -46,33 +43,33 @@ def ensure_demo_data(
     workers: int | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
-    """Return the folder of the demo images and make it first where it does not exist yet.
+    """Return the folder of the demo images; make it first if it does not exist.
 
-    The images are drawn in a hidden folder beside the final one, which is then renamed: a run that is killed
-    leaves nothing under the final name, and when several runs make the set at once, the first copy stays.
+    The images are drawn in a hidden folder beside the final one, which is then renamed: a killed run leaves nothing
+    under the final name, and of several runs that make the set at once, the first one's is kept.
     Workers are spawned and import the caller's main module: a script needs ``if __name__ == "__main__":``.
 
     Args:
-        folder: where the set lies or shall lie; by default a folder of the cache named after its content.
-        seed: 0 or more; an image is a pure function of (seed, split, its number in the split).
-        num_train: images to train on; number n is of class ``n % NUM_CLASSES``, so the counts are balanced.
-        num_val: images to test on, likewise.
-        workers: processes to draw with; by default one per usable core, eight at most.
-        on_progress: called in this process as ``on_progress(images done, images in all)``.
+        folder: Of the set; by default a folder of the cache named after its content.
+        seed: At least 0; an image is a pure function of (seed, split, its number in the split).
+        num_train: Images to train on; number n is of class ``n % NUM_CLASSES``, so the counts are balanced.
+        num_val: Images to test on, likewise.
+        workers: Processes to draw with; by default one per usable core, eight at most.
+        on_progress: Called in this process with the numbers of images drawn and to be drawn.
 
     Returns:
         The folder, with ``train/<class>/*.jpg``, ``val/<class>/*.jpg`` and a ``README.txt``.
 
     Raises:
-        ValueError: for a negative seed, or for fewer images in a split than there are classes.
-        FileExistsError: ``folder`` exists and holds something else.
-        OSError: the images cannot be written there.
+        ValueError: For a negative seed, or for fewer images in a split than there are classes.
+        FileExistsError: If ``folder`` exists and holds something else.
+        OSError: If the images cannot be written there.
     """
     if seed < 0:
-        raise ValueError(f"the demo's seed must be 0 or more. Found: {seed}")
+        raise ValueError(f"the demo's seed must be at least 0; found {seed}")
     counts = {"train": num_train, "val": num_val}
     if min(counts.values()) < NUM_CLASSES:
-        raise ValueError(f"a demo split must have {NUM_CLASSES} images, one per class, or more. Found: {counts}")
+        raise ValueError(f"a demo split must have at least {NUM_CLASSES} images, one per class; found {counts}")
     if folder is None:
         folder = cache_folder() / f"demo-v{DEMO_VERSION}-seed{seed}-train{num_train}-val{num_val}"
     try:
@@ -84,13 +81,13 @@ def ensure_demo_data(
     except OSError as error:
         raise OSError(
             f"cannot write the demo images to {folder}: {error}; "
-            "set DALI_FIXRES_CACHE to a folder that can be written, or give a data folder of your own"
+            "set DALI_FIXRES_CACHE to a writable folder, or give --data"
         ) from error
     return folder
 
 
 def _readme(seed: int, counts: dict[str, int]) -> str:
-    """Return the text of README.txt, which names all that determines the set and so identifies it."""
+    """Return the text of README.txt, which names all that determines the set."""
     return (
         "Synthetic demo images, drawn by a program (dali-fixres): no photographs.\n"
         f"version: {DEMO_VERSION}\nseed: {seed}\n"
@@ -101,20 +98,20 @@ def _readme(seed: int, counts: dict[str, int]) -> str:
 
 
 def _is_finished(folder: Path, readme: str) -> bool:
-    """Say whether ``folder`` is the set that ``readme`` names; raise FileExistsError if it is something else."""
+    """Return whether ``folder`` is the set that ``readme`` names; raise FileExistsError if it is something else."""
     try:
         if (folder / "README.txt").read_text(encoding="utf-8") == readme:
             return True
     except (FileNotFoundError, NotADirectoryError):
         pass
     is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not is_free:  # an empty folder is as good as none: the rename replaces it
+    if not is_free:  # the rename replaces an empty folder
         raise FileExistsError(f"{folder} exists and is not this demo set; name another folder or delete it")
     return False
 
 
 def _make(folder: Path, seed: int, counts: dict[str, int], workers: int, on_progress: Progress | None) -> None:
-    """Draw the set beside ``folder``, then give it its name, unless another process has been faster."""
+    """Draw the set beside ``folder``, then rename it, unless another process has been faster."""
     readme = _readme(seed, counts)
     making = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:

@@ -1,4 +1,4 @@
-"""What each batch will be, decided before anything is read: pure functions of seed, epoch, step, rank and world size."""
+"""What each batch is, decided before anything is read: pure functions of seed, epoch, step, rank and world size."""
 
 from pipelines.plan.augmentation import AUGMENTATIONS, Augmentation, views_of
 from pipelines.plan.batch_plan import BatchPlan

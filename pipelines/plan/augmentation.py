@@ -1,4 +1,4 @@
-"""Named ways to look at training images: which crop box, whether mirrored, how much colour jitter."""
+"""Named augmentations: which crop box, whether mirrored, how much colour jitter."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,7 +25,7 @@ UNIFORMS_PER_SAMPLE = NUM_UNIFORMS + 4
 """Random numbers per image: its crop box, its flip, its three jitter factors."""
 
 RANDOM_CROPS = (random_resized_crop, shifted_crop)
-"""Those that use their random numbers."""
+"""Crop functions that use their random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Augmentation:
     """How images are varied.
 
     Attributes:
-        crop box: Where to look.
+        crop: Draws the crop boxes.
         flip: Share of the images that are mirrored.
         jitter: Brightness, contrast and saturation are scaled by factors within 1 ± this.
     """
@@ -55,11 +55,11 @@ AUGMENTATIONS = MappingProxyType(
         "v2": Augmentation(shifted_crop, flip=0.5, jitter=0.05),
     }
 )
-"""``train``: FixRes' training; ``v1`` and ``v2``: the authors' first and second way to fine-tune."""
+"""``train``: FixRes' training; ``v1`` and ``v2``: the authors' first and second fine-tuning recipe."""
 
 
 def views_of(views: Views) -> tuple[Augmentation, ...]:
-    """Return the looks whose answers are averaged, each as an augmentation that leaves nothing to chance."""
+    """Return the views whose predictions are averaged, each as an augmentation without randomness."""
     return tuple(Augmentation(view.crop, flip=float(view.mirrored), jitter=0.0) for view in VIEWS[views])
 
 
@@ -71,13 +71,13 @@ def plan_batch(
     uniforms: NDArray[np.float64],
     copies: Copies = "exact",
 ) -> BatchPlan:
-    """Order one batch.
+    """Plan one batch.
 
     Args:
-        index: The data set.
+        dataset: The data set.
         ids: Its rows, (n,).
-        augmentation: How they are looked at.
-        resolution: At which size.
+        augmentation: How the images are varied.
+        resolution: The size they are resized to.
         uniforms: Random numbers in [0, 1), (n, UNIFORMS_PER_SAMPLE).
         copies: Which resized copies may be read, if there are any.
     """

@@ -1,4 +1,4 @@
-"""One batch, decided but not yet read: what a plan hands to the graph."""
+"""One planned batch: the input of the graph."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ __all__ = ["BatchPlan"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchPlan:
-    """One batch, decided but not yet read.
+    """One batch, planned but not yet read.
 
     Attributes:
         ids: Rows of the data set, (n,) int64.
-        crop boxes: Source crop boxes (y0, x0, y1, x1) in pixels, (n, 4) float64.
+        crop_boxes: Source crop boxes (y0, x0, y1, x1) in pixels, (n, 4) float64.
         flip: Which images are mirrored left to right, (n,) bool.
         jitter: Factors of brightness, contrast and saturation, (n, 3) float64; None leaves colours alone.
         resolution: The apparent size of every image of the batch.

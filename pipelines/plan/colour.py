@@ -13,7 +13,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Mean and standard deviation per channel of images in 0-1, subtracted and divided before the network."""
+    """Mean and standard deviation per channel of images in 0-1: the first is subtracted, then the second divides."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -25,7 +25,7 @@ IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 def jitter_and_normalise(jitter: NDArray[np.float64], normalisation: Normalisation) -> NDArray[np.float32]:
     """Compose brightness, contrast, saturation and normalisation into one affine map per image.
 
-    The order is fixed, contrast turns about the grey of the normalisation's mean instead of the image's own,
+    The order is fixed, contrast is scaled about the grey of the normalisation's mean instead of each image's mean,
     and nothing is clipped in between: see docs/fidelity.md.
 
     Args:

@@ -12,22 +12,22 @@ from pipelines.resolution import Resolution
 __all__ = ["SOURCE_PIXELS", "Copies", "choose_copies"]
 
 Copies: TypeAlias = Literal["exact", "fast", "original"]
-"""Which resized copies are read: those that need no upsampling, those with 0.7 pixels along each side for each pixel of
-the crop, or none."""
+"""Which resized copies are read: those that need no upsampling, those with at least 0.7 times the crop's pixels along
+each side, or none."""
 
 SOURCE_PIXELS: MappingProxyType[Copies, float] = MappingProxyType({"exact": 1.0, "fast": 0.7, "original": np.inf})
-"""Pixels of a copy that there have to be, along each side, for each pixel of the crop."""
+"""Least ratio of a copy's pixels in the crop box to the crop's pixels, along each side."""
 
 
 def choose_copies(
     dataset: Dataset, ids: NDArray[np.int64], crop_boxes: NDArray[np.float64], resolution: Resolution, copies: Copies
 ) -> NDArray[np.int64]:
-    """Return the smallest copy of each image with enough pixels in its crop box, or `BASE`, (n,) int64.
+    """Return the smallest copy of each image with enough pixels in its crop box, or `ORIGINAL`, (n,) int64.
 
     Args:
-        index: The data set.
+        dataset: The data set.
         ids: Its rows, (n,).
-        crop boxes: In pixels of the images themselves, (n, 4).
+        crop_boxes: In pixels of the originals, (n, 4).
         resolution: What they are resized to.
         copies: How many pixels are enough.
     """
@@ -37,7 +37,7 @@ def choose_copies(
     for number in reversed(range(len(dataset.copies))):
         copy = dataset.copies[number]
         scales = np.stack([copy.heights[ids] / dataset.heights[ids], copy.widths[ids] / dataset.widths[ids]], axis=1)
-        # A hair less is enough: sizes of copies are rounded.
+        # With a tolerance, as sizes of copies are rounded.
         enough = (sizes * scales >= needed * (1 - 1e-3)).all(axis=1) & (copy.heights[ids] > 0)
         chosen[enough] = number
     return chosen

@@ -3,7 +3,7 @@
 A crop box is (y0, x0, y1, x1) in source pixels, as floats; the graph resamples it to a square. Everything here
 is a pure function of image sizes and uniform random numbers, vectorised over images.
 
-All crop box functions share one signature, so that an augmentation can name any of them:
+All crop functions share one signature, so that an augmentation can name any of them:
 ``(heights (n,), widths (n,), resolution, uniforms (n, NUM_UNIFORMS) in [0, 1)) -> crop boxes (n, 4) float64``.
 """
 
@@ -34,7 +34,7 @@ NUM_TRIES = 10
 """Areas and aspects that torchvision's RandomResizedCrop tries before it falls back to a centre crop."""
 
 NUM_UNIFORMS = 2 * NUM_TRIES + 2
-"""Random numbers a crop box may use: an area and an aspect for each try, and a place."""
+"""Random numbers per crop box: an area and an aspect for each try, and a position."""
 
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
@@ -67,7 +67,7 @@ def _aspect_limited(heights: Ints, widths: Ints) -> tuple[Floats, Floats]:
 
 
 def centre_crop(heights: Ints, widths: Ints, resolution: Resolution, uniforms: Floats) -> Floats:  # noqa: ARG001
-    """Return the test crop boxes: "resize the shorter side to R, centre-crop C", seen in the source.
+    """Return the test crop boxes: "resize the shorter side to R, centre-crop C", in source pixels.
 
     The offset is rounded half to even, as torchvision's ``center_crop`` does.
     """
@@ -78,7 +78,7 @@ def centre_crop(heights: Ints, widths: Ints, resolution: Resolution, uniforms: F
 
 
 def shifted_crop(heights: Ints, widths: Ints, resolution: Resolution, uniforms: Floats) -> Floats:
-    """Return test crop boxes moved sideways: vertically centred, horizontally anywhere in the slack.
+    """Return test crop boxes that are centred vertically and at a random position horizontally.
 
     This is the crop of the authors' second fine-tuning recipe ("v2").
     """
@@ -104,7 +104,7 @@ def corner_crop(
 
 
 def _resized(heights: Ints, widths: Ints, resolution: Resolution) -> tuple[Ints, Ints]:
-    """Return the sizes once the shorter side is ``resize_px``; the longer is rounded down, as torchvision does."""
+    """Return the sizes with the shorter side at ``resize_px``; the longer is rounded down, as in torchvision."""
     shorter = np.minimum(heights, widths)
     return heights * resolution.resize_px // shorter, widths * resolution.resize_px // shorter
 

@@ -19,20 +19,20 @@ __all__ = ["EvalPlan"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvalPlan:
-    """Images of a split in index order, dealt to the ranks in turn; nothing is padded or dropped.
+    """Images of a split in the order of their rows, distributed over the ranks in turn; nothing is padded or dropped.
 
     The last batch may be short, and a rank may have one image less than another.
 
     Attributes:
-        index: The data set.
+        dataset: The data set.
         batch_size: Images per process and step.
         rank, world_size: This process, and how many there are.
         unreadable: Rows that are left out.
         copies: Which resized copies are read, if the data set has any.
-        split: Test images, or for what a network makes of them training images.
+        split: `VAL`, or `TRAIN` to analyse training images.
         every: Take one image of this many.
-        augmentation: How they are looked at.
-        seed, view: Decide what is random in that.
+        augmentation: Crop box, flip and jitter; the plain test crop by default.
+        seed, view: Decide what is random in the augmentation.
     """
 
     dataset: Dataset
@@ -82,7 +82,7 @@ class EvalPlan:
 
     @property
     def num_batches(self) -> int:
-        """Batches of this rank, a short last one included; asked before each of them, so no rows are laid out."""
+        """Batches of this rank, a short last one included."""
         dealt = self._dealt
         num_readable = len(dealt) - sum(int(row) in dealt for row in self.unreadable)
         return -(-num_readable // self.batch_size)

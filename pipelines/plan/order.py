@@ -1,7 +1,7 @@
-"""Which training image stands at which place of an epoch: pure arithmetic on positions.
+"""Which training image is at which position of an epoch: pure arithmetic on positions.
 
-An epoch has one global order of positions, dealt to ranks and steps. Everything random about an image belongs to
-its position, so how many ranks there are changes who gets a position, never what is at it.
+An epoch has one global order of positions, distributed over ranks and steps. Everything random about an image belongs
+to its position: the number of ranks changes which rank gets a position, never what is at it.
 """
 
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ Places = tuple[NDArray[np.int64], NDArray[np.int64]]
 class EpochOrder:
     """One rank's share of an epoch.
 
-    A permutation of the images is cut into global batches, of which each rank takes its part; what does not fill
-    a batch is left. With repeated augmentation a global batch has `repeats` copies of each of its images, one
-    after the other, so that copies lie on different ranks; an epoch stays as long and shows fewer images.
+    A permutation of the images is cut into global batches, of which each rank takes its part; images that do not fill
+    a batch are left out. With repeated augmentation a global batch has each of its images `repeats` times, so that
+    they are on different ranks; an epoch keeps its length and has fewer different images.
 
     Attributes:
         seed, epoch: Decide the permutation.
         num_samples: Training images, which are the first rows of the data set.
         batch_size: Images per process and step.
         rank, world_size: This process, and how many there are.
-        repeats: Copies of each image; divides the global batch.
-        origin: Position at which the cut into batches begins: above 0 where an epoch resumes another
-            global batch than the one it was begun with. As many images as were unreadable before may then be
-            seen a second time in this epoch.
+        repeats: Times that each image is in a global batch; divides the global batch.
+        origin: Position at which the cut into batches begins: above 0 where an epoch is resumed with another
+            global batch than it was begun with. As many images as were unreadable before may then come a second
+            time in this epoch.
     """
 
     seed: int
@@ -60,9 +60,9 @@ class EpochOrder:
     def batch(self, step: int, unreadable: frozenset[int]) -> Places:
         """Return this rank's places of a step, counted from the origin.
 
-        The place of an unreadable image is taken by this rank's next one. So its other images move up, and what
-        is missing at the end comes from the images that fill no batch, or else from the rank's first ones.
-        Images before an unreadable one do not move, so it may be found out while the epoch runs.
+        This rank's next image takes the place of an unreadable one, and all later ones move up. What is missing at the
+        end comes from the images that fill no batch, or else from the rank's first ones. Images before an unreadable
+        one do not move, so it may be found while the epoch runs.
 
         Raises:
             DataError: If no image of this rank is readable.
@@ -74,7 +74,7 @@ class EpochOrder:
         return rows[wanted], positions[wanted]
 
     def _dealt(self, steps: NDArray[np.int64]) -> Places:
-        """Return this rank's places of some steps, unreadable images among them."""
+        """Return this rank's places of some steps, unreadable images included."""
         first = self.origin + steps[:, None] * self.global_batch
         place = self.rank * self.batch_size + np.arange(self.batch_size)
         images = first // self.repeats + place % (self.global_batch // self.repeats)
@@ -94,7 +94,7 @@ class EpochOrder:
 
 @lru_cache(maxsize=2)
 def _readable(order: EpochOrder, unreadable: frozenset[int]) -> Places:
-    """Return all places of a rank's epoch that can be read, in order; O(images), so the last two are kept."""
+    """Return all readable places of a rank's epoch, in order; O(images), so the last two are cached."""
     dealt, spare = order._dealt(np.arange(order.num_steps)), order._spare()  # noqa: SLF001 - its own module
     rows, positions = (np.concatenate(parts) for parts in zip(dealt, spare, strict=True))
     readable = ~np.isin(rows, np.fromiter(unreadable, dtype=np.int64, count=len(unreadable)))

@@ -1,7 +1,7 @@
-"""Random numbers by position: any part of the stream can be had without drawing what comes before it.
+"""Random numbers by position: any of them can be drawn without those before.
 
 Every image of an epoch has a position in one global order, and a fixed number of uniforms belong to each
-position. So the numbers do not depend on how positions are dealt out to ranks and batches.
+position. So the numbers do not depend on how positions are distributed over ranks and batches.
 """
 
 from enum import IntEnum
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["Stream", "permutation", "step_seed", "uniforms_at", "uniforms_of"]
 
 _PER_COUNTER = 4
-"""Doubles that one step of Philox's counter yields."""
+"""Doubles per step of Philox's counter."""
 
 
 class Stream(IntEnum):
@@ -44,13 +44,13 @@ def uniforms_of(seed: int, epoch: int, positions: NDArray[np.int64], width: int)
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:
-    """Return the seed of what a network draws in a step (dropout), 64 bits: no random state has to be saved."""
+    """Return the seed, 64 bits, of what a network draws in a step (dropout): no random state has to be saved."""
     return int(np.random.SeedSequence([seed, Stream.NETWORK, rank, step]).generate_state(1, np.uint64)[0])
 
 
 @lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    """Return the order in which an epoch visits `size` samples; the last two are kept, for they cost O(size)."""
+    """Return the order in which an epoch visits `size` samples; the last two are cached, as each costs O(size)."""
     order = np.random.Generator(_philox(seed, Stream.ORDER, epoch)).permutation(size)
     order.flags.writeable = False
     return order

@@ -24,17 +24,17 @@ class TrainPlan:
     """Every batch of a stage, as a pure function of epoch and step.
 
     The global sequence of images is the same for every world size with the same global batch. How far an epoch
-    is done is counted in positions of that sequence, so it can resume another world size or batch.
+    is done is counted in positions of that sequence, so it can be resumed with another world size or batch.
 
     Attributes:
-        index: The data set.
+        dataset: The data set.
         augmentation: How images are varied.
         schedule: The resolution of each epoch, and perhaps its batch size.
         batch_size: Images per process and step, where the schedule does not say.
         seed: Decides everything random.
         rank, world_size: This process, and how many there are.
-        repeats: Copies of each image in a global batch (repeated augmentation), each varied on its own.
-        unreadable: Rows that are passed over, see `EpochOrder.batch`.
+        repeats: Times that each image is in a global batch, with other random numbers (repeated augmentation).
+        unreadable: Rows that are skipped, see `EpochOrder.batch`.
         copies: Which resized copies are read, if the data set has any.
     """
 
@@ -89,7 +89,7 @@ class TrainPlan:
     def num_steps(self, epoch: int, num_done: int = 0) -> int:
         """Return how many full global batches an epoch has from its position `num_done` on."""
         order = self._order(epoch, num_done)
-        # None where less data is left than was done, as when a run resumes changed data.
+        # Not below 0 where less data is left than was done, as when a run is resumed with changed data.
         return max(0, order.num_steps - num_done // order.global_batch)
 
     def steps_before(self, epoch: int, num_done: int = 0) -> int:
@@ -111,7 +111,7 @@ class TrainPlan:
         return plan_batch(self.dataset, rows, self.augmentation, self.schedule.at(epoch), uniforms, self.copies)
 
     def global_rows(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Return the rows of the data set that all ranks together have at a step of an epoch, unreadable ones included."""
+        """Return the rows that all ranks together have at a step of an epoch, unreadable ones included."""
         order = replace(self._order(epoch), rank=0, world_size=1, batch_size=self.global_batch(epoch))
         return order.batch(step, frozenset())[0]
 

@@ -1,4 +1,4 @@
-"""How often a test image is looked at, and where: once, mirrored as well, or in ten crops."""
+"""Test-time augmentation: the views of a test image, one, two with its mirror image, or ten crops."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from pipelines.errors import ConfigError, did_you_mean
 from pipelines.plan.crops import CropFunction, centre_crop, corner_crop
 from pipelines.resolution import Resolution
 
-__all__ = ["VIEWS", "Look", "Setting", "Views", "parse_views"]
+__all__ = ["VIEWS", "Setting", "View", "Views", "parse_views"]
 
 Views: TypeAlias = Literal["single", "flip", "ten-crop"]
-"""The views of an image whose answers are averaged: the test crop; it and its mirror image; the four corners and the
-centre of the resized image, and their mirror images (Krizhevsky et al., NeurIPS 2012)."""
+"""The views of an image whose predictions are averaged: the test crop; it and its mirror image; the four corners and
+the centre of the resized image, and their mirror images (Krizhevsky et al., NeurIPS 2012)."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One look at an image."""
+    """One view of an image: its crop box, and whether it is mirrored."""
 
     crop: CropFunction
     mirrored: bool = False
@@ -44,32 +44,32 @@ VIEWS: Mapping[Views, tuple[View, ...]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What an accuracy is measured at: size of the images, and looks at each."""
+    """What an accuracy is measured at: the resolution, and the views of each image."""
 
     resolution: Resolution
     views: Views = "single"
 
     @property
     def num_views(self) -> int:
-        """Times that the network runs for one image."""
+        """Forward passes per image."""
         return len(VIEWS[self.views])
 
     @property
     def order(self) -> tuple[Resolution, int]:
-        """What settings are sorted by."""
+        """Sort key."""
         return self.resolution, self.num_views
 
     @property
     def name(self) -> str:
-        """A name for files."""
+        """Name for files."""
         return f"{self.resolution.crop_px}px_{self.resolution.crop_ratio}_{self.views}"
 
 
 def parse_views(text: str) -> tuple[Views, ...]:
-    """Read ``"single"`` or ``"single,flip,ten-crop"``, in that order and without repeats.
+    """Parse ``"single"`` or ``"single,flip,ten-crop"``, in that order and without repeats.
 
     Raises:
-        ConfigError: If one of them is none of these.
+        ConfigError: If a word is none of these.
     """
     words = [word.strip() for word in text.split(",")]
     known: tuple[Views, ...] = get_args(Views)
