@@ -161,16 +161,15 @@ def recipes() -> None:
 
 
 @app.command
-def doctor(*, json: Path | None = None, again: bool = False) -> int:
-    """Show versions and hardware, and check that the graph runs on each device.
+def doctor(*, json: Path | None = None) -> int:
+    """Show versions and hardware, check that the graph runs on each device, and time both ways to decode on a GPU.
 
     Args:
         json: Also write what was found here, as JSON.
-        again: Try once more which way a GPU decodes best, whatever was found before.
     """
     from dali_fixres.commands.doctor import doctor as command  # noqa: PLC0415
 
-    return 0 if command(json, again=again) else 1
+    return 0 if command(json) else 1
 
 
 def _layers(app_: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -1,11 +1,12 @@
-"""The loader: runs the graph over a stream of plans and hands the batches to PyTorch without a copy.
+"""The loader: runs the graph over plans and hands the batches to PyTorch without a copy.
 
-It is public and knows nothing of the trainer: put it under any PyTorch loop.
+It is independent of the trainer: any PyTorch loop can iterate over it.
 """
 
-import re
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,14 +15,17 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from pipelines.batch import Batch
-from pipelines.dali.decodability import DecodabilityCheck, first_cause
-from pipelines.dali.decoding import WHOLE, Decoding, decodes_regions
-from pipelines.dali.graph import build_graph
+from pipelines.dali.decodability import DecodabilityCheck
+from pipelines.dali.decoding import Decode, Timing, Way, faster_way, machine
+from pipelines.dali.graph import build, define_graph
 from pipelines.dali.inputs import GraphInputs, graph_inputs
+from pipelines.dali.messages import first_cause, refused_sample
+from pipelines.dali.timing import time_decoding
 from pipelines.dataset import Dataset
 from pipelines.errors import ConfigError, UnreadableError
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.plan.colour import IMAGENET, Normalisation
+from pipelines.processes import loader_threads
 
 __all__ = ["Loader"]
 
@@ -29,24 +33,33 @@ __all__ = ["Loader"]
 class Loader:
     """Executes plans. Build it once; every resolution, stage and augmentation is just another plan.
 
-    On a CPU its threads give way to the caller's, by a niceness of 10. Call `dali_fixres.runtime.system.prepare_host` before
-    torch is loaded: by default torch's idle threads spin for milliseconds, on cores that the loader then hardly gets.
+    On a CPU its threads run at a lower priority than the caller's (niceness 10), which is best for training.
 
     Example:
         ::
 
-            with Loader(data.index, max_batch_size=64) as loader:
+            with Loader(dataset, max_batch_size=64, device="cuda") as loader:
                 for batch in loader.run(plan.epoch(0)):
                     loss = criterion(network(batch.images), batch.labels)
 
     Args:
-        index: The data set that plans refer to.
+        dataset: The data set that plans refer to.
         max_batch_size: No plan may be larger.
         device: Where batches are wanted: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-        num_threads: CPU threads that read and decode.
+        num_threads: CPU threads that read and decode; one more than usable cores if left out.
         prefetch: Batches that are made ahead of the one in use.
-        normalisation: Mean and standard deviation taken off.
-        decoding: How a GPU decodes; a CPU always decodes just what the crop box needs.
+        normalisation: Mean that is subtracted and standard deviation that is divided by.
+        decode: For batches on a GPU: ``"gpu"`` decodes whole images there, ``"cpu"`` decodes just the regions that
+            crops need, by CPU threads. ``"auto"`` takes the faster one: both are timed, for a few seconds altogether,
+            when a loader is first built for a data set on a machine; the cache folder keeps the answer.
+        warn: Receives a line if a way to decode fails while it is timed.
+
+    Attributes:
+        decode: The way that images are decoded, ``"cpu"`` or ``"gpu"``.
+
+    Raises:
+        ConfigError: If the GPU is to decode batches for a CPU.
+        RunError: If neither way to decode works.
     """
 
     def __init__(
@@ -55,40 +68,41 @@ class Loader:
         *,
         max_batch_size: int,
         device: str | torch.device = "cpu",
-        num_threads: int = 2,
+        num_threads: int | None = None,
         prefetch: int = 2,
         normalisation: Normalisation = IMAGENET,
-        decoding: Decoding = WHOLE,
+        decode: Decode = "auto",
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         self._dataset = dataset
         self._max_batch_size = max_batch_size
         self._device = torch.device(device)
         self._normalisation = normalisation
-        self._decode_window = decodes_regions(decoding if self._device.type == "cuda" else None)
-        self._num_threads = num_threads
+        self._num_threads = num_threads or loader_threads()
+        self.decode: Way = self._way(decode, warn)
         self._decodability: DecodabilityCheck | None = None
         self._plans: Iterator[BatchPlan] = iter(())
         self._in_flight: deque[BatchPlan] = deque()
-        self._pipeline: Any = build_graph(
+        self._pipeline: Any = define_graph(
             self._next_inputs,
             device_id=_gpu_number(self._device) if self._device.type == "cuda" else None,
-            decoding=decoding,
+            decode=self.decode,
             max_batch_size=max_batch_size,
-            num_threads=num_threads,
+            num_threads=self._num_threads,
             prefetch=prefetch,
             normalisation=normalisation,
             from_shards=dataset.in_shards,
         )
+        build(self._pipeline, on_gpu=self._device.type == "cuda")
 
     def run(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
-        """Yield the batches that `plans` order, in their order.
+        """Yield one batch for each plan, in order.
 
-        Plans are drawn a few batches ahead of what is yielded. One stream of plans may run through several
-        epochs and evaluations: then the graph never runs dry between them. A second call ends the first.
+        Plans are drawn a few batches ahead of what is yielded, and may be endless. A second call ends the first.
 
         Raises:
-            UnreadableError: If images of a batch cannot be read or decoded; it says which, and what is wrong with
-                each. The batches before have been yielded; run plans without these images to go on.
+            UnreadableError: If images of a batch cannot be read or decoded, with the reason for each. The batches
+                before have been yielded; to continue, run plans without these images.
             ConfigError: If a plan is larger than `max_batch_size`.
             ValueError: If the loader is closed.
         """
@@ -99,9 +113,9 @@ class Loader:
         return self._batches(self._plans)
 
     def unreadable(self, plans: Iterable[BatchPlan]) -> dict[int, tuple[Path, str]]:
-        """Return the images that these plans would fail over: path and what is wrong, by row of the data set.
+        """Return the images of plans that cannot be decoded: path and reason, by row of the data set.
 
-        Each is decoded by itself on the CPU, the same region of it as in the batch.
+        Each is decoded by itself on the CPU, in the same region as for the batch.
 
         Raises:
             DataError: If the storage has failed.
@@ -113,6 +127,25 @@ class Loader:
             inputs = self._inputs(plan)
             reasons |= self._decodability.regions(plan.ids, plan.copy_ids, inputs.decode_start, inputs.decode_end)
         return {row: (self._dataset.path(row), reason) for row, reason in reasons.items()}
+
+    def _way(self, decode: Decode, warn: Callable[[str], None]) -> Way:
+        """Return the way to decode: if it is ``"auto"`` and batches are wanted on a GPU, the faster one."""
+        if self._device.type != "cuda":
+            if decode == "gpu":
+                raise ConfigError(f"decode 'gpu' needs batches on a GPU, but the device is {self._device}")
+            return "cpu"
+        if decode != "auto":
+            return decode
+        size, threads = self._max_batch_size, self._num_threads
+
+        def loader_of(way: Way) -> Loader:
+            return Loader(self._dataset, max_batch_size=size, device=self._device, num_threads=threads, decode=way)
+
+        def time_both() -> Timing:
+            return time_decoding(self._dataset, size, loader_of, partial(torch.cuda.synchronize, self._device))
+
+        here = machine(torch.cuda.get_device_name(self._device), threads)
+        return faster_way({**here, "data": self._dataset.fingerprint}, time_both, warn)
 
     def _batches(self, plans: Iterator[BatchPlan]) -> Iterator[Batch]:
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
@@ -133,22 +166,23 @@ class Loader:
         return Batch(images, labels, plan.ids, plan.resolution)
 
     def _next_inputs(self) -> tuple[Any, ...]:
-        """Give DALI the next batch's inputs; called on the thread that runs the pipeline, in order."""
+        """Return the next batch's inputs to DALI, which calls this in order, on the thread that runs the pipeline."""
         plan = next(self._plans)
         if len(plan) > self._max_batch_size:
-            raise ConfigError(f"a plan orders {len(plan)} images, the loader takes {self._max_batch_size} at most")
+            raise ConfigError(f"a plan has {len(plan)} images, but max_batch_size is {self._max_batch_size}")
         self._in_flight.append(plan)
         inputs = self._inputs(plan)
-        return inputs if self._decode_window else inputs.without_regions()
+        return inputs if self.decode == "cpu" else inputs.without_regions()
 
     def _inputs(self, plan: BatchPlan) -> GraphInputs:
-        return graph_inputs(plan, self._dataset, self._normalisation, decode_region=self._decode_window)
+        return graph_inputs(plan, self._dataset, self._normalisation, decode_region=self.decode == "cpu")
 
     def _explained(self, error: RuntimeError) -> Exception:
-        """Find out which images the failed batch has failed over."""
+        """Return the error that names the images because of which a batch has failed."""
         plan = self._in_flight[0]
         found = self.unreadable([plan])
-        if not found and self._device.type == "cuda" and (row := refused_row(str(error), plan)) is not None:
+        if not found and self.decode == "gpu" and (place := refused_sample(str(error), len(plan))) is not None:
+            row = int(plan.ids[place])
             reason = f"the GPU's decoder refuses it, though the CPU's does not: {first_cause(str(error)) or error}"
             found = {row: (self._dataset.path(row), reason)}
         if not found:
@@ -157,9 +191,9 @@ class Loader:
         return UnreadableError(found)
 
     def _drain(self) -> None:
-        """Let the graph finish what an abandoned run has ordered, so that the next run starts afresh."""
+        """Let the graph finish the batches in flight of an abandoned run, so that the next run starts afresh."""
         self._plans = iter(())
-        # Each batch in flight may fail, over a broken image that nobody wants any more; then the run has ended.
+        # Each batch in flight may fail because of a broken image; nobody waits for it any more.
         for _ in range(len(self._in_flight) + 1):
             try:
                 while True:
@@ -188,14 +222,6 @@ class Loader:
     ) -> None:
         """Close it."""
         self.close()
-
-
-def refused_row(message: str, plan: BatchPlan) -> int | None:
-    """Return the row of the data set that a message of DALI's decoder is about, if it says which image it was."""
-    found = re.search(r"Failed to decode sample #(\d+)", message)
-    if found is None or int(found[1]) >= len(plan):
-        return None
-    return int(plan.ids[int(found[1])])
 
 
 def _gpu_number(device: torch.device) -> int:

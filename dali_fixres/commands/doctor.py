@@ -1,6 +1,7 @@
 """`dali-fixres doctor`: what this machine can do, and whether the graph runs on it."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import torch
 from PIL import Image
 from rich.table import Table
 
+from dali_fixres.demo.draw import draw_image
+from dali_fixres.errors import RunError
 from dali_fixres.report.tables import print_table
-from dali_fixres.runtime.decoding import Trials, trials_of
 from dali_fixres.runtime.environment import environment
-from dali_fixres.runtime.progress import Reporter
 from pipelines import Loader
-from pipelines.dali.decoding import WHOLE, Decoding, fallback
-from pipelines.dataset.table import make_dataset
+from pipelines.dali.decoding import WAYS, Timing, Way
+from pipelines.dali.timing import time_decoding
+from pipelines.dataset.table import Dataset, make_dataset
 from pipelines.plan import EvalPlan
 from pipelines.plan.colour import IMAGENET
 from pipelines.resolution import Resolution
@@ -24,62 +26,101 @@ from pipelines.storage.files import write_json
 
 __all__ = ["doctor"]
 
+NUM_DRAWN = 64
+"""Images that both ways to decode are timed on, of sizes as in ImageNet."""
 
-def doctor(json: Path | None, *, again: bool = False) -> bool:
+GREY = 128
+"""Colour, 0-255, of the image that checks the graph."""
+
+
+def doctor(json: Path | None) -> bool:
     """Print versions and hardware, run one image through the graph on each device; return whether all is well.
+
+    On a GPU both ways to decode are checked and timed.
 
     Args:
         json: Also write what was found here, as JSON.
-        again: Whether to try the ways to decode on a GPU once more.
     """
     found: dict[str, object] = {**environment(), "cache folder": str(cache_folder())}
-    trials = trials_of(torch.device("cuda"), Reporter(), again=again) if torch.cuda.is_available() else None
-    decodings = {"cpu": WHOLE} if trials is None else {"cpu": WHOLE, "cuda": trials.choice.decoding}
-    checks = {device: _run_graph(device, decoding) for device, decoding in decodings.items()}
-    gpu = {} if trials is None else decoding_rows(trials)
+    problems = {"cpu": check_graph("cpu", "cpu")}
+    timing = None
+    if torch.cuda.is_available():
+        problems |= {_gpu(way): check_graph("cuda", way) for way in WAYS}
+        try:
+            timing = _time_drawn()
+        except RunError as error:
+            problems["cuda, decode auto"] = str(error)
+        else:
+            problems |= {_gpu(way): reason for way, reason in timing.failed.items()}
+    graph = {name: problem or "works" for name, problem in problems.items()}
+    on_devices = {f"graph on {device}": state for device, state in graph.items()}
     table = Table(show_header=False)
-    for name, value in {**found, **gpu}.items():
+    for name, value in {**found, **on_devices, **decoding_rows(timing)}.items():
         table.add_row(name, "none" if value is None else str(value))
-    for device, problem in checks.items():
-        table.add_row(f"graph on {device}", problem or "works")
     print_table("dali-fixres doctor", table)
     if json is not None:
-        content: dict[str, Any] = {
-            "environment": found,
-            "graph": {device: problem or "works" for device, problem in checks.items()},
-        }
-        if trials is not None:
-            content["decoding"] = {**gpu, **trials.as_json()}
+        content: dict[str, Any] = {"environment": found, "graph": graph}
+        if timing is not None:
+            content["decoding"] = {"images_per_s": dict(timing.images_per_s), "auto": timing.faster}
         write_json(json, content)
-    return not any(checks.values())
+    return not any(problems.values())
 
 
-def decoding_rows(trials: Trials) -> dict[str, str]:
-    """Return how a GPU decodes: the choice, why, its hardware, and whether an older DALI might help."""
-    engines = trials.hardware_engines
+def decoding_rows(timing: Timing | None) -> dict[str, str]:
+    """Return the speed of the ways to decode on a GPU, and which one ``--decode auto`` takes; nothing without a GPU."""
+    if timing is None:
+        return {}
     return {
-        "decoding on the GPU": str(trials.choice.decoding),
-        "because": trials.choice.why,
-        "hardware JPEG engines": "the decoder has not told" if engines is None else str(engines),
-        "fallback": fallback(trials.attempts),
+        **{f"decode {way}": f"{speed:.0f} images/s on drawn images" for way, speed in timing.images_per_s.items()},
+        "decode auto": f"{timing.faster} for such images; each data set is timed when it is first used",
     }
 
 
-def _run_graph(device: str, decoding: Decoding) -> str:
+def _gpu(way: Way) -> str:
+    return f"cuda, decode {way}"
+
+
+def check_graph(device: str, decode: Way) -> str:
     """Return what is wrong with the graph on a device, or an empty string: one grey image must come out grey."""
     with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder) / "grey.png"
-        Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(image)
-        size = {"labels": 0, "heights": 60, "widths": 80, "num_bytes": image.stat().st_size, "mtimes_ns": 0}
-        columns = {name: np.array([value], dtype=np.int64) for name, value in size.items()}
-        dataset = make_dataset(Path(folder), ["grey"], [b"grey.png"], columns, is_val=np.array([True]))
-        plan = EvalPlan(dataset, batch_size=1)
+        dataset = _save(Path(folder), [Image.new("RGB", (80, 60), (GREY, GREY, GREY))])
         try:
-            with Loader(dataset, max_batch_size=1, device=device, decoding=decoding) as loader:
-                (batch,) = loader.run(plan.batches(Resolution(32)))
+            with Loader(dataset, max_batch_size=1, device=device, decode=decode) as loader:
+                (batch,) = loader.run(EvalPlan(dataset, batch_size=1).batches(Resolution(32)))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is the finding to show
             return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         mean, std = np.array(IMAGENET.mean), np.array(IMAGENET.std)
-        expected = torch.from_numpy((128 / 255 - mean) / std).float()
+        expected = torch.from_numpy((GREY / 255 - mean) / std).float()
         difference = (batch.images.float().cpu()[0].mean(dim=(1, 2)) - expected).abs().max().item()
         return "" if difference < 0.01 else f"the image came out wrong by {difference:.3f}"
+
+
+def _time_drawn() -> Timing:
+    """Time both ways to decode on drawn images.
+
+    Raises:
+        RunError: If neither works.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = _save(Path(folder), [draw_image(0, "val", number) for number in range(NUM_DRAWN)])
+
+        def loader_of(way: Way) -> Loader:
+            return Loader(dataset, max_batch_size=NUM_DRAWN, device="cuda", decode=way)
+
+        return time_decoding(dataset, NUM_DRAWN, loader_of, torch.cuda.synchronize)
+
+
+def _save(folder: Path, images: Sequence[Image.Image]) -> Dataset:
+    """Write images as JPEGs and return them as a data set of test images."""
+    names = [f"{number:03}.jpg" for number in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        image.save(folder / name, quality=92)
+    columns = {
+        "labels": np.zeros(len(images), np.int64),
+        "heights": np.array([image.height for image in images], np.int64),
+        "widths": np.array([image.width for image in images], np.int64),
+        "num_bytes": np.array([(folder / name).stat().st_size for name in names], np.int64),
+        "mtimes_ns": np.zeros(len(images), np.int64),
+    }
+    is_val = np.ones(len(images), np.bool_)
+    return make_dataset(folder, ["drawn"], [name.encode() for name in names], columns, is_val=is_val)

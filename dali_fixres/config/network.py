@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from dali_fixres.config.checks import check, flag_context
 from dali_fixres.errors import ConfigError
+from pipelines.dali.decoding import Decode
 from pipelines.plan.colour import Normalisation
 from pipelines.plan.copies import Copies
 from pipelines.plan.views import parse_views
@@ -85,6 +86,10 @@ class NetworkConfig(Config):
     workers: int | None = None
     """DALI's CPU threads; one more than usable cores if left out."""
 
+    decode: Decode = "auto"
+    """What decodes images when a GPU computes: the GPU, CPU threads, or the faster of both, timed once per data set
+    (auto)."""
+
     seed: int = 0
     """Decides everything random."""
 
@@ -105,6 +110,8 @@ class NetworkConfig(Config):
         check(self.seed >= 0, "--seed", "at least 0", self.seed)
         if self.pretrained and self.weights is not None:
             raise ConfigError("--pretrained and --weights are two ways to start; give one of them")
+        if self.decode == "gpu" and self.device == "cpu":
+            raise ConfigError("--decode gpu needs a GPU, but --device is cpu; take --decode auto")
         if self.std is not None:
             check(all(0 < value < math.inf for value in self.std), "--std", "above 0", self.std)
         if self.mean is not None:

@@ -8,14 +8,12 @@ import torch
 from dali_fixres.config import NetworkConfig
 from dali_fixres.demo import ensure_demo_data
 from dali_fixres.errors import DataError
-from dali_fixres.runtime.decoding import decoding_for
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Bar, Reporter
 from pipelines import Loader
 from pipelines.dataset import TRAIN, VAL, Dataset, LeftOut, open_dataset
 from pipelines.plan.colour import Normalisation
 from pipelines.plan.crops import Ints
-from pipelines.processes import loader_threads
 
 __all__ = ["NUM_NAMED", "SYNTHETIC", "Data", "advice_on_memory", "open_data", "open_loader"]
 
@@ -26,7 +24,7 @@ NUM_NAMED = 5
 """Unreadable files that warnings name; the run folder lists all."""
 
 NUM_DECODED = 3
-"""Batches of whole images that a GPU holds at once: those made ahead, and the one that is being resized."""
+"""Batches of whole images that a GPU holds at the same time: two made ahead, and the one that is being resized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,38 +89,46 @@ def open_loader(
     reporter: Reporter,
     max_batch_size: int | None = None,
 ) -> Loader:
-    """Build the one loader of a command; a GPU that is met for the first time is tried first."""
+    """Build the one loader of a command.
+
+    With ``--decode auto`` and a GPU, the first process of each node times both ways to decode, and the others read its
+    answer in the cache.
+    """
     dataset, batch_size = data.dataset, max_batch_size or config.batch_size
-    decoding = decoding_for(device, world, reporter)
-    if device.type == "cuda" and not decoding.region and not dataset.copies:  # of which plans read the small ones
+    with world.one_by_one_on_a_node():
+        loader = Loader(
+            dataset,
+            max_batch_size=batch_size,
+            device=device,
+            num_threads=config.workers,
+            normalisation=normalisation,
+            decode=config.decode,
+            warn=reporter.warn,
+        )
+    if device.type == "cuda":
+        reporter.line(f"images are decoded {'by the GPU' if loader.decode == 'gpu' else 'by CPU threads'}")
+    if loader.decode == "gpu" and not dataset.copies:  # where there are any, plans read the small ones
         memory = torch.cuda.get_device_properties(device).total_memory
         if advice := advice_on_memory(dataset.heights, dataset.widths, batch_size, memory):
             reporter.warn(advice)
-    return Loader(
-        dataset,
-        max_batch_size=batch_size,
-        device=device,
-        num_threads=config.workers or loader_threads(),
-        normalisation=normalisation,
-        decoding=decoding,
-    )
+    return loader
 
 
 def advice_on_memory(heights: Ints, widths: Ints, batch_size: int, memory: int) -> str:
-    """Say what to do if whole images take more than a quarter of a GPU's memory, or return an empty string.
+    """Return advice if whole images take more than a quarter of a GPU's memory, or else an empty string.
 
     Args:
-        heights: Of the images, px, (n,).
-        widths: Theirs.
-        batch_size: Images.
-        memory: Of the GPU, in bytes.
+        heights: Of the images in pixels, (n,).
+        widths: Likewise.
+        batch_size: Images per batch.
+        memory: The GPU's memory in bytes.
     """
     needed = float((heights * widths).mean()) * 3 * batch_size * NUM_DECODED
     if needed <= memory / 4:
         return ""
     return (
-        f"this GPU decodes whole images, and {NUM_DECODED} batches of them take about {needed / 2**30:.1f} of its "
-        f"{memory / 2**30:.1f} GiB; prepare smaller copies with `dali-fixres prepare`, or take a smaller --batch-size"
+        f"{NUM_DECODED} batches of whole images take about {needed / 2**30:.1f} of the GPU's "
+        f"{memory / 2**30:.1f} GiB; take --decode cpu, or write smaller copies with `dali-fixres prepare`"
     )
 
 

@@ -17,7 +17,9 @@ from pipelines.dataset.snapshot import compare, load_snapshot, save_snapshot
 
 __all__ = ["resume", "resume_hint", "run_folder", "run_to_go_on_with"]
 
-CHANGEABLE = {"epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "device", "strict", "workers", "data"}
+CHANGEABLE = {
+    "epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "device", "decode", "strict", "workers", "data",
+}  # fmt: skip
 """Settings that a resumed run may change; the others decide which images it has seen and what learned from them.
 Where the data lies may change too, because its fingerprint is compared."""
 

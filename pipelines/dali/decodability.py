@@ -1,6 +1,6 @@
-"""Which images cannot be decoded, one by one: DALI fails a batch as a whole and names no file.
+"""Which images cannot be decoded, and why: DALI fails a batch as a whole and names no file.
 
-Always on the CPU: a GPU's hardware decoder may take a truncated file for a good one.
+The check runs on the CPU, where a truncated file is an error; a GPU's hardware decoder may return wrong pixels instead.
 """
 
 import errno
@@ -17,28 +17,29 @@ from PIL import Image, UnidentifiedImageError
 
 from pipelines.dali.graph import build_decoder
 from pipelines.dali.inputs import files_of
+from pipelines.dali.messages import first_cause
 from pipelines.dataset import FORMATS, NOT_AN_IMAGE, ORIGINAL, Dataset, ResizedCopies
 from pipelines.errors import DataError
 from pipelines.plan.crops import Ints
 
-__all__ = ["DecodabilityCheck", "first_cause"]
+__all__ = ["DecodabilityCheck"]
 
 CHUNK = 16
-"""Images that a thread takes at once."""
+"""Images of one task of the thread pool."""
 
 OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""Errors that are a file's own; all others are the storage's, and passing over images would not help."""
+"""Errors of one file; any other means that the storage has failed, and skipping images would not help."""
 
 Part = tuple[int, int, NDArray[np.int32], NDArray[np.int32]]
-"""A row of the data set, a resized copy, and the region (y, x) of that copy that is decoded: start and end."""
+"""Row of the data set, number of the resized copy, and start and end (y, x) of the region to decode."""
 
 
 class DecodabilityCheck:
-    """Decodes images, each by itself, over several threads.
+    """Decodes images one by one, on several threads, to find those that cannot be decoded.
 
     Args:
-        index: The data set.
-        num_threads: Images decoded at once.
+        dataset: The data set.
+        num_threads: Images decoded at the same time.
     """
 
     def __init__(self, dataset: Dataset, num_threads: int) -> None:
@@ -52,9 +53,7 @@ class DecodabilityCheck:
         self,
         on_progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005
     ) -> dict[int, str]:
-        """Return what is wrong with each image of the data set that cannot be decoded from end to end, by row.
-
-        Scaled-down copies are decoded as well.
+        """Return why images of the data set cannot be decoded, by row; resized copies are decoded as well.
 
         Args:
             on_progress: Called with the number of files done.
@@ -86,13 +85,13 @@ class DecodabilityCheck:
         ends: NDArray[np.int32],
         on_progress: Callable[[int], None] = lambda done: None,  # noqa: ARG005
     ) -> dict[int, str]:
-        """Return what is wrong with each image of which a region cannot be decoded, by row.
+        """Return why regions of images cannot be decoded, by row.
 
         Args:
-            rows: Of the data set, (n,).
+            rows: Rows of the data set, (n,).
             copy_ids: Which copy of each is decoded, (n,).
-            starts: Where the region of each begins (y, x), (n, 2) int32.
-            ends: Where it ends.
+            starts: First pixel (y, x) of each region, (n, 2) int32.
+            ends: One past its last pixel (y, x), (n, 2) int32.
             on_progress: Called with the number of images done.
 
         Raises:
@@ -118,7 +117,7 @@ class DecodabilityCheck:
         return {row: reason for row, reason in reasons.items() if reason}
 
     def _problem(self, pipeline: Any, part: Part) -> str:
-        """Say what is wrong with an image, or return an empty string."""
+        """Return why an image cannot be decoded, or an empty string."""
         row, copy, start, end = part
         try:
             files = files_of(self._dataset, np.array([row]), np.array([copy]))
@@ -126,15 +125,15 @@ class DecodabilityCheck:
         except RuntimeError as error:
             which = "" if copy == ORIGINAL else f"its copy of {self._dataset.copies[copy].side_px} px: "
             cause = first_cause(str(error)) or str(error).partition("\n")[0]
-            return which + (_in_words(self._dataset, row, copy) or f"DALI cannot decode it: {cause}")
+            return which + (_pil_problem(self._dataset, row, copy) or f"DALI cannot decode it: {cause}")
         return ""
 
 
-def _in_words(dataset: Dataset, row: int, copy: int) -> str:
-    """Say what PIL finds wrong with an image, which reads better than what DALI says.
+def _pil_problem(dataset: Dataset, row: int, copy: int) -> str:
+    """Return why PIL cannot decode an image, in clearer words than DALI's, or an empty string.
 
     Raises:
-        DataError: If it is not the file's fault.
+        DataError: If the storage has failed.
     """
     try:
         content = dataset.read(row, copy).tobytes()
@@ -157,9 +156,3 @@ def _in_words(dataset: Dataset, row: int, copy: int) -> str:
     if size != indexed:
         return f"has changed since it was indexed: {size} instead of {indexed} pixels"
     return ""
-
-
-def first_cause(message: str) -> str:
-    """Return the line of a DALI error that says what happened, or an empty string if it is another error."""
-    _, _, cause = message.partition("encountered:")
-    return next((line.strip() for line in cause.splitlines() if line.strip()), "")

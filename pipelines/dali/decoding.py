@@ -1,187 +1,155 @@
-"""How a GPU decodes images: the ways there are, what trying each has shown, and the choice between them.
+"""How images are decoded where batches are wanted on a GPU: by the GPU, or by CPU threads, whichever is faster.
 
-Pure: `pipelines.dali.trial` tries a way, and `dali_fixres.runtime.decoding` runs the trials and keeps what they show.
+Neither DALI nor torch is imported here: the loader says how to run one way.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sized
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
-__all__ = [
-    "CANDIDATES",
-    "NUM_WAYS",
-    "REGIONS_ON_CPU",
-    "WHOLE",
-    "Attempt",
-    "Choice",
-    "Decoding",
-    "choose",
-    "decodes_regions",
-    "decodes_regions_on_cpu",
-    "fallback",
-    "hardware_engines",
-    "next_way",
-]
+from pipelines.dali.messages import first_cause
+from pipelines.errors import ConfigError, RunError, UnreadableError
+from pipelines.processes import usable_cores
+from pipelines.storage.cache_folder import cache_folder
+from pipelines.storage.files import write_json
 
-MAX_DIFFERENCE = 1.0
-"""Mean difference from the CPU's pixels that an image may have, of 255."""
+__all__ = ["WAYS", "Decode", "Timing", "Way", "faster_way", "images_per_s", "machine", "time_ways"]
 
-REGIONS_ON_CPU = "regions are decoded on the CPU: this nvJPEG does not do it with fancy upsampling"
-"""The problem of a way whose regions the GPU declines."""
+Way: TypeAlias = Literal["gpu", "cpu"]
+"""``gpu``: the GPU decodes whole images. ``cpu``: CPU threads decode the regions that crops need, to the very pixels of
+PIL, and these are copied. Either way the GPU resizes and normalises."""
 
+Decode: TypeAlias = Literal["auto", "cpu", "gpu"]
+"""A way, or ``auto``: the faster one. On a CPU there is only ``cpu``."""
 
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How a GPU decodes JPEGs.
+WAYS: tuple[Way, ...] = ("gpu", "cpu")
 
-    Attributes:
-        region: Whether just the crop box's surroundings are decoded, or the whole image.
-        hw_decoder_load: Share of each batch that is meant for the hardware JPEG engines, from 0 to 1.
-        fancy_upsampling: Whether colour is interpolated where it is stored at half the size, as on the CPU.
-    """
+WARM_UP = 4
+"""Batches before the clock starts: by then memory is allocated, and the graph works ahead."""
 
-    region: bool = False
-    hw_decoder_load: float = 0.65
-    fancy_upsampling: bool = True
+SECONDS = 0.5
+"""How long each way is timed."""
 
-    def __str__(self) -> str:
-        """Say it in words."""
-        what = "the crop box's surroundings" if self.region else "whole images"
-        smooth = "" if self.fancy_upsampling else ", without fancy upsampling"
-        return f"{what}, {self.hw_decoder_load:.0%} on hardware engines{smooth}"
-
-
-def decodes_regions(gpu: Decoding | None) -> bool:
-    """Say whether just regions are decoded; None stands for the CPU, which always does that."""
-    return gpu is None or gpu.region
-
-
-WHOLE = Decoding()
-"""What is known to be safe; the share is DALI's own default."""
-
-CANDIDATES = tuple(Decoding(region, load) for region in (False, True) for load in (0.65, 0.0))
-"""What is tried first: all with the CPU's upsampling. Without it nvJPEG before 13.2 decodes regions of most JPEGs, too,
-but strong colours are then off by more than the trial allows."""
-
-SHARES = (0.8, 0.9, 1.0)
-"""For hardware engines, tried with the fastest candidate."""
-
-NUM_WAYS = len(CANDIDATES) + len(SHARES)
-"""Most ways that are tried on a GPU."""
+DRIVER = Path("/sys/module/nvidia/version")
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """What trying a way to decode has shown.
+class Timing:
+    """How fast each way to decode is.
 
     Attributes:
-        decoding: The way.
-        problem: How the trial has ended if not well: a signal, an error, a time limit. Empty if it has measured.
-        difference: The largest mean difference of an image from the CPU's pixels, of 255.
-        images_per_s: Speed of the loader's graph with this way.
-        last_lines: What the trial has written at its end, line by line, if it has ended with a problem.
-        timed_out: Whether it was ended at its time limit, which on a busy machine says little of the way.
+        images_per_s: Of the ways that work; at least one does.
+        failed: What went wrong with the others.
     """
 
-    decoding: Decoding
-    problem: str = ""
-    difference: float = 0.0
-    images_per_s: float = 0.0
-    last_lines: tuple[str, ...] = ()
-    timed_out: bool = False
+    images_per_s: Mapping[Way, float]
+    failed: Mapping[Way, str]
 
     @property
-    def flaw(self) -> str:
-        """Why this way is not to be used, or an empty string."""
-        # Written this way round, a difference that is no number is a flaw.
-        if self.problem or self.difference <= MAX_DIFFERENCE:
-            return self.problem
-        return f"wrong pixels: an image differs from the CPU's by {self.difference:.2f} of 255 on average"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for a JSON file."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `as_json` has returned.
-
-        Raises:
-            KeyError, TypeError: If it is something else.
-        """
-        parts = {"decoding": Decoding(**content["decoding"]), "last_lines": tuple(content["last_lines"])}
-        return cls(**{**content, **parts})
+    def faster(self) -> Way:
+        """The way with more images/s."""
+        return max(self.images_per_s, key=lambda way: self.images_per_s[way])
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The way that images are decoded, and why."""
-
-    decoding: Decoding
-    why: str
-
-
-def next_way(attempts: Sequence[Attempt], engines: int | None = None) -> Decoding | None:
-    """Return what is to be tried next, or None if nothing is left.
-
-    These are the candidates and then, if the fastest of them uses hardware engines, larger shares for these.
+def time_ways(speed_of: Callable[[Way], float]) -> Timing:
+    """Time both ways to decode.
 
     Args:
-        attempts: What has been tried.
-        engines: How many hardware engines the GPU has, if that is known.
+        speed_of: Returns the images/s of a way.
+
+    Raises:
+        RunError: If neither works.
     """
-    known = {attempt.decoding for attempt in attempts}
-    first = [attempt for attempt in attempts if attempt.decoding in CANDIDATES]
-    ways = list(CANDIDATES)
-    best = _fastest(first) if len(first) == len(CANDIDATES) else None
-    if best is not None and best.decoding.hw_decoder_load > 0 and engines != 0:
-        ways += [replace(best.decoding, hw_decoder_load=share) for share in SHARES]
-    return next((way for way in ways if way not in known), None)
+    speeds: dict[Way, float] = {}
+    failed: dict[Way, str] = {}
+    for way in WAYS:
+        try:
+            speeds[way] = speed_of(way)
+        except (RuntimeError, UnreadableError) as error:
+            failed[way] = first_cause(str(error)) or str(error).strip().partition("\n")[0] or type(error).__name__
+    if not speeds:
+        raise RunError("images cannot be decoded: " + "; ".join(_failures(failed)))
+    return Timing(speeds, failed)
 
 
-def choose(attempts: Sequence[Attempt]) -> Choice:
-    """Return the fastest way without a flaw; if there is none, decoding whole images, which DALI does by default."""
-    best = _fastest(attempts)
-    flaws = "; ".join(f"{attempt.decoding}: {attempt.flaw}" for attempt in attempts if attempt.flaw)
-    if best is None:
-        return Choice(WHOLE, f"none of {len(attempts)} ways has passed its trial, so the usual one ({flaws})")
-    num_safe = sum(not attempt.flaw for attempt in attempts)
-    why = f"the fastest of {num_safe} safe ways of {len(attempts)}, {best.images_per_s:.0f} images/s in its trial"
-    return Choice(best.decoding, f"{why} ({flaws})" if flaws else why)
+def images_per_s(
+    batches: Iterator[Sized], wait: Callable[[], None], clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return how many images/s come out of endless batches, after a warm-up.
 
-
-def _fastest(attempts: Sequence[Attempt]) -> Attempt | None:
-    """Return the fastest attempt without a flaw, if there is one."""
-    safe = [attempt for attempt in attempts if not attempt.flaw]
-    return max(safe, key=lambda attempt: attempt.images_per_s, default=None)
-
-
-def fallback(attempts: Sequence[Attempt]) -> str:
-    """Say whether an older DALI might help: it might if decoding regions has crashed, failed or hung."""
-    broken = [
-        attempt for attempt in attempts if attempt.decoding.region and attempt.problem not in {"", REGIONS_ON_CPU}
-    ]
-    if not broken:
-        return "none needed: no trial of decoding regions has crashed, failed or hung"
-    return (
-        f"{len(broken)} trials of decoding regions have crashed, failed or hung; nvidia-dali-cuda120 2.2 with "
-        "nvImageCodec 0.8 is reported to be free of crashes (nvImageCodec issue 55), but is older than this package "
-        "supports, and untried"
-    )
-
-
-def decodes_regions_on_cpu(log: str) -> bool:
-    """Say whether nvImageCodec's log tells that the GPU has declined regions, which the CPU has then decoded."""
-    return "ROI decode with fancy upsampling" in log
-
-
-def hardware_engines(log: str) -> int | None:
-    """Return the number of hardware JPEG engines in nvImageCodec's log at level 4, or None if it names none.
-
-    Its lines are ``HW decoder available num_hw_engines=7 num_cores_per_hw_engine=1`` or
-    ``HW decoder not supported by this platform. Skip.``
+    Args:
+        batches: They never end.
+        wait: Waits for the GPU.
+        clock: Returns the time in s.
     """
-    if found := re.search(r"num_hw_engines=(\d+)", log):
-        return int(found[1])
-    return 0 if "HW decoder not supported by this platform" in log else None
+    for _ in range(WARM_UP):
+        next(batches)
+    wait()
+    start, num_images = clock(), 0
+    while clock() - start < SECONDS:
+        num_images += len(next(batches))
+    wait()
+    return num_images / (clock() - start)
+
+
+def faster_way(key: Mapping[str, Any], time_both: Callable[[], Timing], warn: Callable[[str], None]) -> Way:
+    """Return the faster way to decode: the one in the cache folder, or else timed now and written there.
+
+    If one way fails, a warning gives the reason and the other is taken. As the failure may be temporary, nothing is
+    written then.
+
+    Args:
+        key: What the answer depends on, in plain types.
+        time_both: Times both ways.
+        warn: Prints a warning.
+
+    Raises:
+        RunError: If neither way works.
+    """
+    name = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_folder() / "decoding" / f"{name}.json"
+    if (way := _read(path)) is not None:
+        return way
+    timing = time_both()
+    for failure in _failures(timing.failed):
+        warn(f"{failure}; decode {timing.faster!r} is used instead")
+    if not timing.failed:
+        with suppress(ConfigError):  # a cache folder that cannot be written costs only time
+            write_json(path, {**key, "images_per_s": dict(timing.images_per_s), "decode": timing.faster})
+    return timing.faster
+
+
+def machine(gpu: str, num_threads: int) -> dict[str, str | int | None]:
+    """Return the properties of a machine that decide which way is faster.
+
+    Args:
+        gpu: Name of the GPU.
+        num_threads: CPU threads of the loader.
+    """
+    return {
+        "gpu": gpu,
+        "driver": DRIVER.read_text(encoding="utf-8").strip() if DRIVER.exists() else None,
+        "dali": version("nvidia-dali-cuda120"),
+        "torch": version("torch"),
+        "cores": usable_cores(),
+        "threads": num_threads,
+    }
+
+
+def _failures(failed: Mapping[Way, str]) -> list[str]:
+    return [f"decode {way!r} fails: {reason}" for way, reason in failed.items()]
+
+
+def _read(path: Path) -> Way | None:
+    """Return the way that is written in a cached file, or None if it is missing or unusable."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["decode"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return next((way for way in WAYS if way == found), None)

@@ -1,7 +1,7 @@
 """The one DALI graph: read → decode → resize the crop box → colour and normalise.
 
-It knows no stage and no resolution; both arrive with each batch. This is the only file with DALI operators,
-and the casts that their untyped results need. Each step is a function, so that the benches can run a part of the graph.
+Stage and resolution are not built in: all that depends on them arrives with each batch. This is the only file with DALI
+operators. Each step is a function, so that a part of the graph can be measured by itself.
 """
 
 import os
@@ -14,20 +14,30 @@ from nvidia.dali import fn as _fn
 from nvidia.dali import types
 from nvidia.dali.pipeline import pipeline_def
 
-from pipelines.dali.decoding import Decoding, decodes_regions
+from pipelines.dali.decoding import Way
 from pipelines.plan.colour import Normalisation
 
-__all__ = ["build", "build_decoder", "build_graph", "decoded", "inputs", "normalised", "read", "resized"]
+__all__ = [
+    "build",
+    "build_decoder",
+    "decoded",
+    "decoded_on_gpu",
+    "define_graph",
+    "inputs",
+    "normalised",
+    "read",
+    "resized",
+]
 
 fn: Any = _fn
 """DALI's operators; its stubs lack some, and type the results of others as unions that no operator takes."""
 
 NICENESS = 10
-"""Niceness of DALI's threads over that of the process, on a CPU, where they share the cores with the network.
+"""Added to the niceness of DALI's threads on a CPU, where they compete for the cores with the network.
 
-torch's threads wait for one another after each operator of the network, so whatever stops one of them stops all, while
-the graph's work may be done at any time before the batch is wanted. Of a core that both want, the graph still gets a
-tenth. More would make training a little faster, and starve the graph where other programs keep the cores busy.
+torch's threads synchronise after each operator, so preempting one of them delays all, while a batch of images may be
+finished at any time before it is needed. At this niceness DALI still gets about a tenth of a contended core; with a
+higher one training is slightly faster, but images are late where other programs load the CPU.
 """
 
 _INPUT_TYPES = [
@@ -44,34 +54,34 @@ _INPUT_NDIMS = [1, 1, 1, 1, 1, 1, 0, 2]
 """Types and dimensions per sample of `pipelines.dali.inputs.GraphInputs`, field by field."""
 
 
-def build_graph(
+def define_graph(
     source: Callable[[], Sequence[Any]],
     *,
     device_id: int | None,
-    decoding: Decoding,
+    decode: Way,
     max_batch_size: int,
     num_threads: int,
     prefetch: int,
     normalisation: Normalisation,
     from_shards: bool,
 ) -> Any:
-    """Build the pipeline.
+    """Return the pipeline, not yet built.
 
     Args:
-        source: Returns the `GraphInputs` of the next batch, without regions where whole images are decoded, or
-            raises StopIteration.
-        from_shards: Whether it is given encoded images instead of paths.
+        source: Returns the `GraphInputs` of the next batch, without regions where the GPU decodes, or raises
+            StopIteration.
         device_id: The GPU, or None for DALI's CPU backend.
-        decoding: How the GPU decodes; the CPU always decodes just the region.
+        decode: Whether the GPU decodes whole images or CPU threads decode regions; without a GPU, ``cpu``.
         max_batch_size: No batch is larger.
         num_threads: CPU threads that read and decode.
         prefetch: Batches in flight.
         normalisation: Of batches whose colours are not jittered.
+        from_shards: Whether `source` returns encoded images instead of paths.
     """
-    gpu = None if device_id is None else decoding
-    pipeline: Any = _graph(
+    return _graph(
         source,
-        gpu=gpu,
+        on_gpu=device_id is not None,
+        decode=decode,
         normalisation=normalisation,
         from_shards=from_shards,
         device_id=device_id,
@@ -79,18 +89,16 @@ def build_graph(
         num_threads=num_threads,
         prefetch_queue_depth=prefetch,
     )
-    build(pipeline, on_gpu=device_id is not None)
-    return pipeline
 
 
 def build(pipeline: Any, *, on_gpu: bool) -> None:
-    """Build a pipeline; on a CPU so that its threads give way to the network's.
+    """Build a pipeline; on a CPU its threads get a lower priority than the network's.
 
-    The threads that it starts inherit the priority of the one that builds it, which on Linux is a thread's own.
+    On Linux priority belongs to a thread, and the threads that it starts inherit it: so a thread of its own builds.
     """
 
     def build_nicely() -> None:
-        with suppress(OSError):  # a sandbox may forbid it, and the graph runs without
+        with suppress(OSError):  # a sandbox may forbid it; the graph also runs at normal priority
             os.nice(NICENESS)
         pipeline.build()
 
@@ -101,73 +109,53 @@ def build(pipeline: Any, *, on_gpu: bool) -> None:
         builder.submit(build_nicely).result()
 
 
-def build_decoder(
-    *,
-    from_shards: bool,
-    device_id: int | None = None,
-    decoding: Decoding | None = None,
-    max_batch_size: int = 1,
-    num_threads: int = 1,
-) -> Any:
-    """Build a pipeline that reads and decodes, and no more: ``run(file=…, start=…, end=…)``.
+def build_decoder(*, from_shards: bool) -> Any:
+    """Build a CPU pipeline that reads and decodes a region of one image: ``run(file=[…], start=[…], end=[…])``.
 
-    One that decodes whole images takes no start and no end.
-
-    On a CPU, a batch with a region that cannot be decoded raises RuntimeError, and the next is decoded all the same.
+    It raises RuntimeError if the region cannot be decoded, and can be run again all the same.
 
     Args:
-        from_shards: Whether it is given encoded images instead of paths.
-        device_id: The GPU, or None for DALI's CPU backend.
-        decoding: How the GPU decodes; None without one.
-        max_batch_size: No batch is larger.
-        num_threads: CPU threads that read and decode.
+        from_shards: Whether it is given an encoded image instead of a path.
     """
-    pipeline: Any = _decodability(
-        from_shards,
-        decoding,
-        device_id=device_id,
-        batch_size=max_batch_size,
-        num_threads=num_threads,
-        prefetch_queue_depth=1,
-    )
+    pipeline: Any = _decoder(from_shards, device_id=None, batch_size=1, num_threads=1, prefetch_queue_depth=1)
     pipeline.build()
     return pipeline
 
 
 @pipeline_def
-def _decodability(from_shards: bool, gpu: Decoding | None) -> Any:
-    files = fn.external_source(name="file", dtype=types.DALIDataType.UINT8, ndim=1)
-    if not decodes_regions(gpu):
-        return decoded(read(files, from_shards), None, None, gpu)
+def _decoder(from_shards: bool) -> Any:
+    file = fn.external_source(name="file", dtype=types.DALIDataType.UINT8, ndim=1)
     start, end = (fn.external_source(name=name, dtype=types.DALIDataType.INT32, ndim=1) for name in ("start", "end"))
-    return decoded(read(files, from_shards), start, end, gpu)
+    return decoded(read(file, from_shards), start, end)
 
 
 @pipeline_def(enable_conditionals=True)
 def _graph(
-    source: Callable[[], Sequence[Any]], gpu: Decoding | None, normalisation: Normalisation, from_shards: bool
+    source: Callable[[], Sequence[Any]], on_gpu: bool, decode: Way, normalisation: Normalisation, from_shards: bool
 ) -> Any:
-    on_gpu = gpu is not None
     files, decode_start, decode_end, box_start, box_end, size, jittered, colour = inputs(
-        source, regions=decodes_regions(gpu)
+        source, regions=decode == "cpu"
     )
-    images = decoded(read(files, from_shards), decode_start, decode_end, gpu)
-    squares = resized(images, box_start, box_end, size)
+    encoded = read(files, from_shards)
+    images = decoded_on_gpu(encoded) if decode == "gpu" else decoded(encoded, decode_start, decode_end)
+    if on_gpu:
+        images = images.gpu()  # which leaves those alone that the GPU has decoded
+    crops = resized(images, box_start, box_end, size)
     # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
     if jittered:
-        images = fn.coord_transform(squares, MT=colour, dtype=types.DALIDataType.FLOAT)
+        batch = fn.coord_transform(crops, MT=colour, dtype=types.DALIDataType.FLOAT)
         if on_gpu:
-            images = fn.cast(images, dtype=_output_type(on_gpu))  # coord_transform has no float16 output of its own
+            batch = fn.cast(batch, dtype=_output_type(on_gpu))  # coord_transform has no float16 output of its own
     else:
-        images = normalised(squares, normalisation, on_gpu)
-    return images
+        batch = normalised(crops, normalisation, on_gpu)
+    return batch
 
 
 def inputs(source: Callable[[], Sequence[Any]], *, regions: bool = True) -> Any:
     """Take the `GraphInputs` that a function returns, one batch per call, as the nodes of a graph.
 
-    Without regions, the function returns what `GraphInputs.without_regions` does, and None stands for what is missing:
-    DALI warns of inputs that are not used.
+    Without regions, the function returns what `GraphInputs.without_regions` does, and None stands for the two missing
+    nodes: DALI warns of inputs that are not used.
     """
     if regions:
         return fn.external_source(
@@ -180,23 +168,20 @@ def inputs(source: Callable[[], Sequence[Any]], *, regions: bool = True) -> Any:
 
 def read(files: Any, from_shards: bool) -> Any:
     """Return the encoded images."""
-    # Memory-mapped reading turns an empty file into an error that names nothing.
+    # With memory-mapped reading an empty file fails outside the decoder, with an error that names no image.
     return files if from_shards else fn.io.file.read(files, dont_use_mmap=True)
 
 
-def decoded(encoded: Any, start: Any, end: Any, gpu: Decoding | None) -> Any:
-    """Return the region of each image, or the whole image where the GPU is to decode that; None is the CPU."""
-    # PIL does not rotate by EXIF, and neither does ImageFolder: nor do we, on any device.
-    settings: dict[str, Any] = {"adjust_orientation": False}
-    if gpu is not None:
-        settings |= {
-            "device": "mixed",
-            "hw_decoder_load": gpu.hw_decoder_load,
-            "jpeg_fancy_upsampling": gpu.fancy_upsampling,
-        }
-        if not decodes_regions(gpu):
-            return fn.decoders.image(encoded, **settings)
-    return fn.decoders.image_slice(encoded, start=start, end=end, axes=[0, 1], **settings)
+def decoded(encoded: Any, start: Any, end: Any) -> Any:
+    """Return a region of each image, decoded by CPU threads; its pixels are PIL's."""
+    # Like PIL and torchvision's ImageFolder, this ignores EXIF orientation, on any device.
+    return fn.decoders.image_slice(encoded, start=start, end=end, axes=[0, 1], adjust_orientation=False)
+
+
+def decoded_on_gpu(encoded: Any) -> Any:
+    """Return whole images, decoded by the GPU: nvJPEG decodes no region with the upsampling that keeps colours."""
+    # DALI's default on a GPU enlarges chroma by repeating pixels; the CPU, like PIL, interpolates.
+    return fn.decoders.image(encoded, device="mixed", adjust_orientation=False, jpeg_fancy_upsampling=True)
 
 
 def resized(images: Any, box_start: Any, box_end: Any, size: Any) -> Any:
@@ -212,10 +197,10 @@ def resized(images: Any, box_start: Any, box_end: Any, size: Any) -> Any:
     )
 
 
-def normalised(squares: Any, normalisation: Normalisation, on_gpu: bool) -> Any:
-    """Return the network's input, of images whose colours are not jittered."""
+def normalised(crops: Any, normalisation: Normalisation, on_gpu: bool) -> Any:
+    """Return the network's input, of crops whose colours are not jittered."""
     return fn.crop_mirror_normalize(
-        squares,
+        crops,
         dtype=_output_type(on_gpu),
         mean=[255 * value for value in normalisation.mean],
         std=[255 * value for value in normalisation.std],

@@ -13,7 +13,7 @@ __all__ = ["GraphInputs", "files_of", "graph_inputs"]
 
 
 UNDECODABLE = np.zeros(1, np.uint8)
-"""In place of an image that cannot be read; DALI takes no empty one."""
+"""Replaces an image that cannot be read; DALI takes no empty one."""
 
 
 class GraphInputs(NamedTuple):
@@ -21,9 +21,9 @@ class GraphInputs(NamedTuple):
 
     Attributes:
         files: Absolute paths as bytes, (n, longest) uint8, or n arrays of encoded images where some lie in shards.
-        decode_start, decode_end: Region (y, x) of the source that is decoded, (n, 2) int32.
-        window_start, window_end: The crop box inside that region; from right to left where the image is
-            mirrored, because DALI's resize mirrors a crop box whose start lies behind its end, (n, 2) float32.
+        decode_start, decode_end: Region (y, x) of the file's image that is decoded, (n, 2) int32.
+        box_start, box_end: The crop box (y, x) inside that region, (n, 2) float32. Where the image is mirrored, it
+            runs from right to left: DALI's resize mirrors a box whose start lies behind its end.
         size: Height and width to resize to, (n, 2) float32 (DALI takes run-time sizes as floats only).
         jittered: Whether the colour map replaces plain normalisation, (n,) bool.
         colour: Colour maps, (n, 3, 4) float32; zeros where plain normalisation stays.
@@ -50,9 +50,9 @@ def graph_inputs(
 
     Args:
         plan: The batch.
-        index: The data set it refers to.
-        normalisation: Taken into the colour maps of jittered batches.
-        decode_window: Whether the graph decodes just the crop box's surroundings or the whole image.
+        dataset: The data set it refers to.
+        normalisation: Part of the colour maps of jittered batches.
+        decode_region: Whether the graph decodes the region that the crop needs, or the whole image.
     """
     num = len(plan)
     sources, scales = copy_sizes(plan, dataset)
@@ -83,7 +83,7 @@ def graph_inputs(
 
 
 def copy_sizes(plan: BatchPlan, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return height and width of the copies that a plan reads, and what they are of the images' own, (n, 2) each."""
+    """Return height and width of the copies that a plan reads, and their ratio to the images' own, (n, 2) each."""
     images = np.stack([dataset.heights[plan.ids], dataset.widths[plan.ids]], axis=1)
     sizes = images.copy()
     for number, copy in enumerate(dataset.copies):
@@ -95,10 +95,10 @@ def copy_sizes(plan: BatchPlan, dataset: Dataset) -> tuple[NDArray[np.int64], ND
 def files_of(
     dataset: Dataset, rows: NDArray[np.int64], copy_ids: NDArray[np.int64]
 ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
-    """Return the images' or copies' paths for DALI to read, or, if some are in shards, their bytes.
+    """Return the paths of images or copies for DALI to read, or, if some are in shards, their bytes.
 
-    One array of paths, because DALI takes as long for each array of a list as for one of all. In place of bytes that
-    cannot be read come some that cannot be decoded, which are found out like any others.
+    Paths come in one array: DALI takes as long for each array of a list as for one of all. Bytes that cannot be read
+    are replaced by some that cannot be decoded, so that both kinds of damage are handled alike.
     """
     if not dataset.in_shards:
         return dataset.files(rows, copy_ids)
@@ -114,7 +114,7 @@ def _content(dataset: Dataset, row: int, copy: int) -> NDArray[np.uint8]:
 
 
 def filter_margin(box_sizes: NDArray[np.float64], output_px: int) -> NDArray[np.float64]:
-    """Return how far outside a crop box the antialiasing (triangle) filter reads, in source pixels.
+    """Return how far outside a crop box the antialiasing (triangle) filter reads, in pixels of the file's image.
 
     Its radius is the scale factor when shrinking and one pixel when enlarging; one more covers rounding.
     """

@@ -9,5 +9,5 @@ from pipelines.dataset import Dataset, open_dataset
 
 @pytest.fixture
 def dataset(images: Path) -> Dataset:
-    """Return the index of the small data set: 40 training and 20 test images."""
+    """Return the small data set: 40 training and 20 test images."""
     return open_dataset(images)

@@ -1,24 +1,18 @@
-"""The loader on a GPU: the same images, batches that nothing overwrites, no waiting of the host, damaged files."""
+"""The loader on a GPU, with both ways to decode: batches that nothing overwrites, damaged files, the faster way."""
 
+import json
 import shutil
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
-from torch import nn
 
-from dali_fixres.errors import UnreadableError
-from dali_fixres.evaluation.metrics import EpochStatistics
-from dali_fixres.runtime.decoding import trials_of
-from dali_fixres.runtime.progress import Bar, Reporter
-from dali_fixres.training import loop
-from dali_fixres.training.optimizer import LearningRate, build_optimizer
 from pipelines import Loader
 from pipelines.batch import Batch
-from pipelines.dali.decoding import Decoding
+from pipelines.dali.decoding import WAYS, Way
 from pipelines.dataset import Dataset, open_dataset
+from pipelines.errors import UnreadableError
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.resolution import Resolution, Schedule
@@ -30,11 +24,7 @@ ONE_OF_255 = 1 / (255 * 0.225)
 
 pytestmark = pytest.mark.gpu
 
-
-@pytest.fixture(scope="module")
-def decoding() -> Decoding:
-    """Return the way to decode that has passed its trial on this GPU, now or when the user's cache was filled."""
-    return trials_of(torch.device(CUDA), Reporter(quiet=True)).choice.decoding
+both_ways = pytest.mark.parametrize("decode", WAYS)
 
 
 def training(dataset: Dataset, num_epochs: int) -> list[BatchPlan]:
@@ -45,14 +35,14 @@ def training(dataset: Dataset, num_epochs: int) -> list[BatchPlan]:
 
 
 def keep_busy() -> None:
-    """Give torch's stream so much to do that whatever is ordered next runs long after the host has gone on."""
+    """Give torch's stream so much work that whatever is queued next runs long after this returns."""
     factor = torch.ones(4096, 4096, device=CUDA)
     for _ in range(20):
         factor = factor @ factor / 4096
 
 
 def num_wrong(batch: Batch, expected: torch.Tensor) -> torch.Tensor:
-    """Count values that are others; a decoder may round a pixel otherwise from run to run, and NaN is never right."""
+    """Count wrong values; a GPU's decoder may round a pixel differently from run to run, and NaN is never right."""
     return (~((batch.images - expected).abs() <= 6 * ONE_OF_255)).sum()
 
 
@@ -62,23 +52,16 @@ def on_cpu(dataset: Dataset, plans: list[BatchPlan]) -> list[torch.Tensor]:
         return [batch.images for batch in loader.run(plans)]
 
 
-def test_the_chosen_decoding_gives_the_cpus_images(dataset: Dataset, decoding: Decoding) -> None:
-    """Training crops and test crops, decoded the way that was chosen, are the CPU's but for rounding."""
-    plans = [*training(dataset, 2), *EvalPlan(dataset, batch_size=8).batches(Resolution(320))]
-    with Loader(dataset, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
-        for expected, batch in zip(on_cpu(dataset, plans), loader.run(plans), strict=True):
-            assert (batch.images.float().cpu() - expected).abs().mean().item() <= ONE_OF_255
-
-
-def test_a_batch_is_never_overwritten_while_it_is_read(dataset: Dataset, decoding: Decoding) -> None:
+@both_ways
+def test_a_batch_is_never_overwritten_while_it_is_read(dataset: Dataset, decode: Way) -> None:
     """Batches read late on a busy stream, then poisoned and freed, are what they were; so is one held all along."""
     plans = training(dataset, 8)
-    with Loader(dataset, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
+    with Loader(dataset, max_batch_size=8, device=CUDA, decode=decode) as loader:
         expected = []
         for batch in loader.run(plans):
             expected.append(batch.images.clone())
             torch.cuda.synchronize()
-    with Loader(dataset, max_batch_size=8, device=CUDA, decoding=decoding, prefetch=3) as loader:
+    with Loader(dataset, max_batch_size=8, device=CUDA, decode=decode, prefetch=3) as loader:
         held: Batch | None = None
         wrong = torch.zeros((), dtype=torch.int64, device=CUDA)
         for number, batch in enumerate(loader.run(plans)):
@@ -96,46 +79,16 @@ def test_a_batch_is_never_overwritten_while_it_is_read(dataset: Dataset, decodin
         assert wrong.item() == 0
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_a_step_never_makes_the_host_wait_for_the_gpu(
-    dataset: Dataset, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the loader's batch to the optimiser's step, also where the resolution changes, torch never waits."""
-    monkeypatch.setattr(loop, "LOOK_EVERY_S", 1e9)  # looks at the loss do wait, once a second
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=8), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
-    ).to(CUDA)
-    learner = loop.Learner(
-        network=network,
-        forward=network,
-        optimizer=build_optimizer(network, momentum=0.9, weight_decay=1e-4),
-        learning_rate=LearningRate(((0, 0.01),), num_steps=100, warmup_steps=0, decay="cosine"),
-        seed_of=lambda step: step,
-        set_mode=network.train,
-        label_smoothing=0.1,
-        clip_grad=None,
-    )
-    plans = training(dataset, 4)
-    with Loader(dataset, max_batch_size=8, device=CUDA, decoding=decoding) as loader:
-        meter = loop.EpochMeter(Bar("", 1, Console(quiet=True), live=None), EpochStatistics())
-        assert list(loop.train(learner, loader.run(plans[:5]), 0, meter)) == [1, 2, 3, 4, 5]
-        batches = loader.run(plans)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            assert sum(1 for _ in loop.train(learner, batches, 0, meter)) == len(plans)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-
-def test_a_damaged_file_spoils_no_other_image(tmp_path: Path, images: Path, decoding: Decoding) -> None:
-    """A truncated file stops the batch, or passes for an image; `unreadable` names it, and all others are right."""
+@both_ways
+def test_a_damaged_file_spoils_no_other_image(tmp_path: Path, images: Path, decode: Way) -> None:
+    """A truncated file stops the batch or is decoded wrongly; `unreadable` names it, and all others are right."""
     dataset = copied(images, tmp_path / "damaged")
     plan = EvalPlan(dataset, batch_size=20)
     victim = int(plan.rows[7])
     content = dataset.path(victim).read_bytes()
     dataset.path(victim).write_bytes(content[: len(content) // 2])
     plans = list(plan.batches(Resolution(128)))
-    with Loader(dataset, max_batch_size=20, device=CUDA, decoding=decoding) as loader:
+    with Loader(dataset, max_batch_size=20, device=CUDA, decode=decode) as loader:
         assert loader.unreadable(plans).keys() == {victim}
         stopped_by: set[int] = set()
         try:
@@ -155,6 +108,19 @@ def test_a_damaged_file_spoils_no_other_image(tmp_path: Path, images: Path, deco
 
 
 def copied(images: Path, folder: Path) -> Dataset:
-    """Return the index of a copy of the small data set."""
+    """Return a copy of the small data set."""
     shutil.copytree(images, folder)
     return open_dataset(folder)
+
+
+def test_the_faster_way_is_timed_once(dataset: Dataset, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left to itself the loader times both ways, takes the faster one, and remembers it."""
+    with Loader(dataset, max_batch_size=8, device=CUDA) as first:
+        assert len(list(first.run(training(dataset, 1)))) == 5
+    (answer,) = (own_cache / "decoding").iterdir()
+    found = json.loads(answer.read_text())
+    assert found["images_per_s"].keys() == set(WAYS)
+    assert found["decode"] == max(WAYS, key=found["images_per_s"].get) == first.decode
+    monkeypatch.setattr("pipelines.loader.time_decoding", pytest.fail)
+    with Loader(dataset, max_batch_size=8, device=CUDA) as second:
+        assert second.decode == first.decode

@@ -13,11 +13,13 @@ import pytest
 import torch
 from shapes import check_shapes
 
-from dali_fixres.errors import DataError
 from pipelines import Loader
+from pipelines.dali import decoding
+from pipelines.dali.decoding import WAYS, Decode, Way
 from pipelines.dali.graph import NICENESS
-from pipelines.dataset import VAL, Dataset, open_dataset
-from pipelines.loader import refused_row
+from pipelines.dali.timing import readable_plans, sample_plan, time_decoding
+from pipelines.dataset import TRAIN, VAL, Dataset, open_dataset
+from pipelines.errors import ConfigError, DataError, UnreadableError
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.resolution import Resolution, Schedule
@@ -29,7 +31,7 @@ def training(dataset: Dataset, schedule: str, batch_size: int = 8) -> TrainPlan:
 
 
 def mixed_plans(dataset: Dataset) -> list[BatchPlan]:
-    """Return plans of many resolutions, sizes and stages in one stream."""
+    """Return plans of many resolutions, sizes and stages, one after the other."""
     plan = training(dataset, "64@0,160@1,96@2")
     evaluation = EvalPlan(dataset, batch_size=6)
     tests = list(evaluation.batches(Resolution(224)))
@@ -54,8 +56,8 @@ def niceness_of_threads() -> dict[int, int]:
     return found
 
 
-def test_on_a_cpu_the_network_goes_first(dataset: Dataset) -> None:
-    """The graph's threads get what the process' other threads leave, which keep their priority."""
+def test_on_a_cpu_the_graph_has_a_lower_priority(dataset: Dataset) -> None:
+    """The graph's threads have a higher niceness; the process' other threads keep theirs."""
     before = niceness_of_threads()
     with Loader(dataset, max_batch_size=8, num_threads=3) as loader:
         next(loader.run(training(dataset, "64").epoch(0)))
@@ -83,7 +85,7 @@ def test_a_system_that_forbids_niceness_is_no_obstacle(dataset: Dataset, monkeyp
 
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
 def test_resolution_switches_exactly_on_the_batch(dataset: Dataset, prefetch: int) -> None:
-    """Every batch of a mixed stream has the ids, labels, shape and resolution of its plan."""
+    """Every batch of mixed plans has the ids, labels, shape and resolution of its plan."""
     plans = mixed_plans(dataset)
     with Loader(dataset, max_batch_size=8, prefetch=prefetch) as loader:
         batches = list(loader.run(plans))
@@ -129,7 +131,7 @@ def test_evaluation_sees_every_image_once(dataset: Dataset, world_size: int) -> 
 
 
 def test_an_abandoned_run_leaves_nothing_behind(dataset: Dataset) -> None:
-    """A run left in the middle does not leak batches into the next one, and cannot go on after it."""
+    """A run left in the middle does not leak batches into the next one, and has ended by then."""
     plan = training(dataset, "64@0,96@1")
     with Loader(dataset, max_batch_size=8) as loader:
         first = loader.run(plan.epoch(0))
@@ -139,8 +141,8 @@ def test_an_abandoned_run_leaves_nothing_behind(dataset: Dataset) -> None:
         assert list(first) == []
 
 
-def test_an_endless_stream_is_read_only_a_few_batches_ahead(dataset: Dataset) -> None:
-    """Plans are drawn as they are needed, so a stream may be endless."""
+def test_endless_plans_are_read_only_a_few_batches_ahead(dataset: Dataset) -> None:
+    """Plans are drawn as they are needed, so they may be endless."""
     plan = training(dataset, "64")
     drawn = 0
 
@@ -188,7 +190,7 @@ def resident_mib() -> float:
 
 @pytest.mark.parametrize("damage", ["truncate", "text", "empty", "delete"])
 def test_a_broken_file_is_named(images: Path, tmp_path: Path, damage: str) -> None:
-    """A file that breaks after it was indexed stops the run with an error that names it; the loader goes on."""
+    """A file that breaks after it was indexed stops the run with an error that names it; the loader still works."""
     root = Path(shutil.copytree(images, tmp_path / "data"))
     dataset = open_dataset(root)
     plan = EvalPlan(dataset, batch_size=5)
@@ -209,30 +211,67 @@ def test_a_broken_file_is_named(images: Path, tmp_path: Path, damage: str) -> No
     assert len(good) == 5
 
 
+def test_a_cpu_has_one_way_to_decode(dataset: Dataset) -> None:
+    """Nothing is timed or chosen there, and asking for the GPU is an error."""
+    decodes: tuple[Decode, ...] = ("auto", "cpu")
+    for decode in decodes:
+        with Loader(dataset, max_batch_size=8, decode=decode) as loader:
+            assert loader.decode == "cpu"
+    with pytest.raises(ConfigError, match=r"decode 'gpu' needs batches on a GPU, but the device is cpu"):
+        Loader(dataset, max_batch_size=8, decode="gpu")
+
+
+def test_ways_to_decode_are_timed_on_images_from_all_over_the_data(dataset: Dataset) -> None:
+    """Training crops at 224 px of every fifth image here; of all where there are few."""
+    few = sample_plan(dataset, batch_size=2)
+    np.testing.assert_array_equal(few.rows, dataset.rows(TRAIN)[::5])
+    np.testing.assert_array_equal(sample_plan(dataset, batch_size=64).rows, dataset.rows(TRAIN))
+    with Loader(dataset, max_batch_size=2) as loader:
+        batches = list(loader.run(readable_plans(loader, few)))
+    assert [tuple(batch.images.shape) for batch in batches] == [(2, 3, 224, 224)] * 4
+
+
+def test_ways_to_decode_are_timed_without_unreadable_images(images: Path, tmp_path: Path) -> None:
+    """A broken image is left out, and it is an error if all are broken."""
+    dataset = open_dataset(Path(shutil.copytree(images, tmp_path / "data")))
+    with Loader(dataset, max_batch_size=8) as loader:
+        dataset.path(11).write_bytes(b"no image")
+        plans = readable_plans(loader, sample_plan(dataset, batch_size=8))
+        assert sorted(row for plan in plans for row in plan.ids.tolist()) == [*range(11), *range(12, 40)]
+        for row in range(40):
+            dataset.path(row).write_bytes(b"no image")
+        with pytest.raises(UnreadableError) as caught:
+            readable_plans(loader, sample_plan(dataset, batch_size=8))
+    assert len(caught.value.images) == 40
+
+
+def test_both_ways_to_decode_are_timed(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loader is built, runs for a while, and is closed; one that fails is left out."""
+    monkeypatch.setattr(decoding, "SECONDS", 0.05)
+    built: list[Loader] = []
+
+    def loader_of(way: Way) -> Loader:
+        if way == "gpu":
+            raise RuntimeError("no GPU in this test")
+        built.append(Loader(dataset, max_batch_size=8))
+        return built[-1]
+
+    timing = time_decoding(dataset, 8, loader_of, wait=lambda: None)
+    assert timing.failed == {"gpu": "no GPU in this test"}
+    assert timing.images_per_s["cpu"] > 0
+    (loader,) = built
+    with pytest.raises(ValueError, match="closed"):
+        loader.run([])
+
+
 @pytest.mark.gpu
-def test_gpu_batches_switch_exactly(dataset: Dataset) -> None:
-    """On a GPU too, every batch of a mixed stream is what its plan says."""
+@pytest.mark.parametrize("decode", WAYS)
+def test_gpu_batches_switch_exactly(dataset: Dataset, decode: Way) -> None:
+    """On a GPU too, every batch of mixed plans is what its plan says."""
     plans = mixed_plans(dataset)
-    with Loader(dataset, max_batch_size=8, device="cuda") as loader:
+    with Loader(dataset, max_batch_size=8, device="cuda", decode=decode) as loader:
         batches = list(loader.run(plans))
     for plan, batch in zip(plans, batches, strict=True):
         check_shapes(batch)
         assert batch.resolution == plan.resolution
         np.testing.assert_array_equal(batch.labels.cpu().numpy(), dataset.labels[plan.ids])
-
-
-@pytest.mark.parametrize(
-    ("message", "place"),
-    [
-        ("Error in decoder: Failed to decode sample #3. Nothing helped", 3),
-        ("Failed to decode sample #8", None),  # the batch has 8
-        ("out of memory", None),
-    ],
-)
-def test_an_image_that_one_decoder_refuses_is_told_by_its_message(
-    dataset: Dataset, message: str, place: int | None
-) -> None:
-    """DALI's message has the place in the batch; the row of the data set is that of the plan."""
-    plan = next(iter(training(dataset, "32").epoch(0)))
-    assert len(plan) == 8
-    assert refused_row(message, plan) == (None if place is None else plan.ids[place])

@@ -7,17 +7,17 @@ import pytest
 import torch
 from tars import tar_of_folders
 
-from dali_fixres.errors import UnreadableError
 from pipelines import Loader
 from pipelines.dali.decodability import DecodabilityCheck
 from pipelines.dataset import Dataset, open_dataset
+from pipelines.errors import UnreadableError
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
 from pipelines.resolution import Resolution, Schedule
 
 
 @pytest.fixture
 def shards(images: Path, tmp_path: Path) -> Dataset:
-    """Return the index of one shard for each split, with the rows of the folders."""
+    """Return a data set of one shard for each split, with the rows of the folders."""
     tar_of_folders(images, tmp_path / "shards", num_shards=1)
     return open_dataset(tmp_path / "shards")
 

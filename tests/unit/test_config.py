@@ -49,6 +49,7 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "device": "auto",
         "seed": 0,
         "copies": "exact",
+        "decode": "auto",
         "strict": False,
         "epochs": 30,
         "lr_decay": "cosine",
