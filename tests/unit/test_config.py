@@ -398,6 +398,13 @@ def test_two_ways_to_start(tmp_path: Path) -> None:
         EvaluateConfig(pretrained=True, weights=tmp_path)
 
 
+def test_the_gpu_decodes_for_a_gpu_only() -> None:
+    """Asking for the GPU as decoder and the CPU as device is refused before anything starts."""
+    with pytest.raises(ConfigError, match=r"--decode gpu needs a GPU, but --device is cpu; take --decode auto"):
+        EvaluateConfig(device="cpu", decode="gpu")
+    assert EvaluateConfig(device="cpu", decode="cpu").decode == "cpu"
+
+
 @pytest.mark.parametrize(
     "given", [{"model": "resnet18"}, {"test_res": "128"}, {"views": "flip"}, {"checkpoint": Path()}]
 )
