@@ -1,7 +1,6 @@
 """`dali-fixres index`: what is in a data set, and what of it cannot be used."""
 
 import time
-from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -9,6 +8,7 @@ from rich.table import Table
 from dali_fixres.config import IndexConfig
 from dali_fixres.report.tables import print_table
 from dali_fixres.runtime.data import open_data
+from dali_fixres.runtime.json_files import Copies, IndexFile, Split
 from dali_fixres.runtime.progress import Reporter
 from pipelines.dataset import TRAIN, VAL, Dataset
 from pipelines.storage.files import write_json
@@ -30,7 +30,7 @@ def index(config: IndexConfig) -> None:
     dataset = data.dataset
     splits = [split for split in (TRAIN, VAL) if len(dataset.span(split))]
     print_table(data.title, _table(dataset, splits))
-    copies = [
+    copies: list[Copies] = [
         {"side_px": copy.side_px, "num_images": int((copy.heights > 0).sum()), "megabytes": copy.num_bytes.sum() / 1e6}
         for copy in dataset.copies
     ]
@@ -43,7 +43,7 @@ def index(config: IndexConfig) -> None:
     seconds = time.perf_counter() - started
     reporter.line(f"indexed in {seconds:.1f} s")
     if config.json is not None:
-        content = {
+        content: IndexFile = {
             "splits": {split: _figures(dataset, split) for split in splits},
             "copies": copies,
             "classes": list(dataset.classes),
@@ -67,7 +67,7 @@ def _table(dataset: Dataset, splits: list[str]) -> Table:
     return table
 
 
-def _figures(dataset: Dataset, split: str) -> dict[str, Any]:
+def _figures(dataset: Dataset, split: str) -> Split:
     rows = dataset.rows(split)
     return {
         "num_images": len(rows),

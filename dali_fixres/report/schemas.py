@@ -13,6 +13,7 @@ from typing import Any, Literal, NotRequired, get_args, get_origin, get_type_hin
 from dali_fixres.report import json_files as reports
 from dali_fixres.runtime import json_files as results
 from dali_fixres.runtime.environment import Environment
+from pipelines.dataset.formats.prepared import PreparedFile
 from pipelines.storage.files import write_text
 
 __all__ = ["PAGE", "page"]
@@ -34,6 +35,7 @@ def page() -> str:
     """Return the page as Markdown: files first, then records, then the objects in them."""
     modules = (results, reports)
     types = [kind for module in modules for name in module.__all__ if is_typeddict(kind := getattr(module, name))]
+    types.append(PreparedFile)
     order = {"File": 0, "Record": 1}
     types.sort(key=lambda kind: next((place for end, place in order.items() if kind.__name__.endswith(end)), 2))
     return "\n".join([TITLE, *(section(kind) for kind in (*types, Environment))])

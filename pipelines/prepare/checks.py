@@ -4,10 +4,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipelines.dataset import Dataset
-from pipelines.dataset.formats.prepared import MANIFEST, VERSION, read_manifest, recognises
+from pipelines.dataset.formats.prepared import MANIFEST, VERSION, PreparedFile, read_manifest, recognises
 from pipelines.errors import ConfigError
 from pipelines.prepare.encode import Copy, CopySettings, encode_copies
 from pipelines.prepare.part import Part
@@ -54,7 +53,7 @@ def check_unpacked(source: Path, dataset: Dataset) -> None:
         raise ConfigError(f"the images of {source} are unpacked into a cache that may be emptied; leave --no-full out")
 
 
-def make_manifest(source: Path, dataset: Dataset, settings: CopySettings) -> dict[str, Any]:
+def make_manifest(source: Path, dataset: Dataset, settings: CopySettings) -> PreparedFile:
     """Return what is noted of a prepared data set, by which it is also recognised when it is resumed."""
     is_full = settings.max_side is not None
     return {
@@ -72,7 +71,7 @@ def make_manifest(source: Path, dataset: Dataset, settings: CopySettings) -> dic
     }
 
 
-def check_target(target: Path, manifest: dict[str, Any]) -> None:
+def check_target(target: Path, manifest: PreparedFile) -> None:
     """Refuse a folder with other things in it, or with copies of other data or with other settings.
 
     Raises:
@@ -88,7 +87,7 @@ def check_target(target: Path, manifest: dict[str, Any]) -> None:
             raise ConfigError(f"{target} is not empty; name a new folder, or one that `prepare` has begun")
         return
     before = read_manifest(target)
-    changed = [key for key in manifest if key != "source" and before.get(key) != manifest[key]]
+    changed = [key for key, value in manifest.items() if key != "source" and before.get(key) != value]
     if changed:
         was = ", ".join(f"{key} = {before.get(key)}" for key in changed)
         raise ConfigError(f"{target} was begun with {was}; name a new folder, or remove this one")

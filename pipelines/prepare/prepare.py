@@ -5,7 +5,6 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.dataset.formats import prepared
@@ -41,7 +40,7 @@ class CopyPlan:
 
     dataset: Dataset
     target: Path
-    manifest: dict[str, Any]
+    manifest: prepared.PreparedFile
     parts: tuple[Part, ...]
     room: Room | None
 

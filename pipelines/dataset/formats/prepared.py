@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
@@ -20,13 +20,29 @@ from pipelines.errors import DataError
 from pipelines.storage.arrays import pack_names, unpack_names
 from pipelines.storage.atomic import replacing
 
-__all__ = ["FULL", "INDEX", "MANIFEST", "VERSION", "load", "read_manifest", "recognises", "save"]
+__all__ = ["FULL", "INDEX", "MANIFEST", "VERSION", "PreparedFile", "load", "read_manifest", "recognises", "save"]
 
 MANIFEST, INDEX, FULL = "prepared.json", "index.npz", "full"
 
 VERSION = 1
 
 COLUMNS = ("heights", "widths", "num_bytes", "shard_of", "offsets")
+
+
+class PreparedFile(TypedDict):
+    """`prepared.json` of a prepared data set: its source and settings."""
+
+    version: Annotated[int, "of the format"]
+    source: Annotated[str, "path"]
+    root: Annotated[str | None, "folder of the source's images; null if `full`"]
+    source_fingerprint: Annotated[str, "64 hexadecimal digits"]
+    sizes: Annotated[list[int], "pixels; shorter sides of the resized copies, ascending"]
+    full: Annotated[bool, "whether `full/` holds the images themselves; else they are read from the source"]
+    max_side: Annotated[int | None, "pixels; longest side in `full/`; null without it"]
+    quality: Annotated[int, "of JPEG, 1 to 95"]
+    layout: Annotated[str, "`shards` or `folder`"]
+    shard_size: Annotated[int, "images per shard"]
+    num_images: Annotated[int, "of the source"]
 
 
 def recognises(path: Path) -> bool:
