@@ -42,7 +42,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_fixres.config import Device, FinetuneConfig, Policy
 from dali_fixres.errors import UserError
-from dali_fixres.evaluation.metrics import EpochStatistics
+from dali_fixres.training.statistics import EpochStatistics
 from dali_fixres.finetuning.features import (
     FeatureBank,
     FeatureEpoch,

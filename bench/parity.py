@@ -42,7 +42,7 @@ from dali_fixres.runtime.devices import choose_device
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.precision import forward_precision
 from dali_fixres.runtime.progress import Reporter
-from dali_fixres.training.model_source import build_to_test, find_start
+from dali_fixres.checkpoints.model_source import build_to_test, find_start
 from dali_fixres.training.setup import prepare
 from pipelines import Loader
 from pipelines.dataset import TRAIN, VAL, Dataset

@@ -24,7 +24,7 @@ from learners import build_tuning
 from loaders import TAIL, WARM_UP, training_plan
 from stages import silent_bar
 
-from dali_fixres.evaluation.metrics import EpochStatistics
+from dali_fixres.training.statistics import EpochStatistics
 from dali_fixres.models import ModelSpec
 from dali_fixres.runtime.decoding import decoding_for
 from dali_fixres.runtime.devices import choose_device

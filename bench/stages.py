@@ -19,12 +19,12 @@ from torch import nn
 from verdict import STORAGE
 
 from dali_fixres.evaluation.evaluate import evaluate
-from dali_fixres.evaluation.metrics import EpochStatistics
+from dali_fixres.training.statistics import EpochStatistics
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.precision import forward_precision
 from dali_fixres.runtime.progress import Bar
 from dali_fixres.runtime.signals import StopSignals
-from dali_fixres.training.checkpoint import CheckpointClock
+from dali_fixres.checkpoints.checkpoint import CheckpointClock
 from dali_fixres.training.loop import EpochMeter, Learner, train
 from dali_fixres.training.optimizer import LearningRate, build_optimizer
 from pipelines import Loader

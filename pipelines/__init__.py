@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.loader import Loader
     from pipelines.plan import AUGMENTATIONS, Augmentation, BatchPlan, EvalPlan, TrainPlan
     from pipelines.plan.colour import IMAGENET, Normalisation
+    from pipelines.readable import ReadableBatches, SkippedImages, readable_batches
     from pipelines.resolution import Resolution, Schedule
 
 __all__ = [
@@ -40,12 +41,15 @@ __all__ = [
     "EvalPlan",
     "Loader",
     "Normalisation",
+    "ReadableBatches",
     "Resolution",
     "Schedule",
+    "SkippedImages",
     "TrainPlan",
     "UnreadableError",
     "UserError",
     "open_dataset",
+    "readable_batches",
 ]
 
 _MODULES = {
@@ -55,6 +59,7 @@ _MODULES = {
     "loader": ("Loader",),
     "plan": ("AUGMENTATIONS", "Augmentation", "BatchPlan", "EvalPlan", "TrainPlan"),
     "plan.colour": ("IMAGENET", "Normalisation"),
+    "readable": ("ReadableBatches", "SkippedImages", "readable_batches"),
     "resolution": ("Resolution", "Schedule"),
 }
 

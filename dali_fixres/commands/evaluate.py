@@ -1,39 +1,16 @@
 """`dali-fixres evaluate`: accuracy and cost over test resolutions, crop ratios and views of an image."""
 
-from contextlib import nullcontext
-from dataclasses import replace
-from pathlib import Path
-
-import torch
-
 from dali_fixres.config import EvaluateConfig
-from dali_fixres.errors import DataError
-from dali_fixres.evaluation.class_map import map_classes, read_names
-from dali_fixres.evaluation.metrics import Accuracy
-from dali_fixres.evaluation.predictions import Origin, SavedOutputs, find_outputs, new_folder, save_origin
-from dali_fixres.evaluation.real import RealLabels, read_real
-from dali_fixres.evaluation.sweep import Sweep, costs_of, folder_of
-from dali_fixres.report.sweep import read_before, report_sweep
-from dali_fixres.runtime.data import Data, open_data, open_loader
+from dali_fixres.evaluation.run import count_saved_outputs, run_evaluation
+from dali_fixres.report.sweep import report_sweep
 from dali_fixres.runtime.devices import choose_device
-from dali_fixres.runtime.distributed import World, joined
-from dali_fixres.runtime.environment import environment
-from dali_fixres.runtime.progress import Reporter
-from dali_fixres.runtime.signals import StopSignals
-from dali_fixres.training.model_source import StartCheckpoint, build_to_test, find_start
-from dali_fixres.training.unreadable import Unreadable
-from pipelines.dataset import VAL, Dataset
-from pipelines.plan import EvalPlan
-from pipelines.plan.views import Setting, parse_views
-from pipelines.resolution import DEFAULT_CROP_RATIO, parse_ratios, parse_resolutions
+from dali_fixres.runtime.distributed import joined
 
-__all__ = ["evaluate", "evaluate_among"]
-
-USUAL_TEST_RES = "224"
+__all__ = ["evaluate"]
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Sweep over settings: one graph, one stream of plans, every test image once per look.
+    """Test a network at all settings, or count saved outputs again; report.
 
     Raises:
         UserError: If something the user gave cannot be used.
@@ -41,128 +18,8 @@ def evaluate(config: EvaluateConfig) -> None:
     device = choose_device(config.device)
     with joined(device) as world:
         if config.from_outputs is None:
-            evaluate_among(config, device, world)
+            result = run_evaluation(config, device, world)
         elif world.is_main:
-            _recount(config, config.from_outputs)
-
-
-def evaluate_among(
-    config: EvaluateConfig, device: torch.device, world: World, stop_signals: StopSignals | None = None
-) -> None:
-    """Run a network as one of the processes of `world`; `orders` are those of what this is a part of."""
-    reporter = Reporter(quiet=not world.is_main)
-    torch.manual_seed(config.seed)
-    start = find_start(config, None, reporter)
-    data, val_fraction = _open(config, start, reporter, world)
-    dataset = data.dataset
-    before = read_before(config.before, dataset.fingerprint)
-    name, built, class_map = build_to_test(config, start, dataset, reporter)
-    costs = costs_of(built.network, _settings(config, start))
-    plan = EvalPlan(dataset, config.batch_size, world.rank, world.size, copies=config.copies)
-    real = _real(config, dataset, class_map.num_outputs)
-    network = built.network.to(device).to(memory_format=torch.channels_last)
-    unreadable = Unreadable(data, {}, strict=config.strict, reporter=reporter, listed_in=None)
-    sweep = Sweep(network, plan, costs, class_map, config.only_mapped, real, unreadable, world, stop_signals, reporter)
-    saves = config.save_outputs is not None
-    with (
-        new_folder(config.save_outputs) if config.save_outputs and world.is_main else nullcontext() as save_to,
-        open_loader(config, data, built.normalisation, device, world, reporter) as loader,
-    ):
-        results = sweep.run(loader, save_to, saves=saves)
-        origin = Origin(
-            title=f"{start.title if start else name}, on {data.title}",
-            model=name,
-            checkpoint=str(start.path) if start else None,
-            val_fraction=val_fraction,
-            classes=dataset.classes,
-            class_map=class_map,
-            fingerprint=dataset.fingerprint,
-            synthetic=data.synthetic,
-            unreadable=tuple(unreadable.lines()),
-            environment=environment(),
-        )
-        if save_to is not None:
-            for accuracy in results:
-                save_origin(folder_of(save_to, accuracy.setting, tuple(costs)), origin, accuracy)
-    unreadable.summarise()
-    if world.is_main:
-        report_sweep(config, origin, results, before, _plot_path(config, start))
-
-
-def _recount(config: EvaluateConfig, folder: Path) -> None:
-    """Count saved outputs anew, without a network."""
-    reporter = Reporter()
-    found = find_outputs(folder)
-    origin = found[0].origin
-    if config.data is not None:
-        data = open_data(config.data, config.val_fraction or origin.val_fraction or 1.0, reporter)
-        if data.dataset.fingerprint != origin.fingerprint:
-            raise DataError(
-                f"{folder} holds outputs of another data set (fingerprint {origin.fingerprint[:12]}) than "
-                f"{config.data} ({data.dataset.fingerprint[:12]}); leave --data out, or run evaluate on it"
-            )
-    if config.class_map is not None:
-        class_map = map_classes(read_names(config.class_map), origin.classes, str(config.class_map))
-        if class_map.num_outputs != origin.class_map.num_outputs:
-            raise DataError(
-                f"--class-map {config.class_map} names {class_map.num_outputs} outputs, and those in {folder} are "
-                f"{origin.class_map.num_outputs}"
-            )
-        origin = replace(origin, class_map=class_map)
-    before = read_before(config.before, origin.fingerprint)
-    results = [_count(config, saved, origin) for saved in found]
-    report_sweep(config, origin, results, before, config.plot or folder / "evaluation.png")
-
-
-def _count(config: EvaluateConfig, saved: SavedOutputs, origin: Origin) -> Accuracy:
-    outputs, real = saved.read(), None
-    if config.real is not None:
-        real = read_real(config.real, outputs.paths.tolist(), origin.class_map.num_outputs)
-    counts = outputs.counts(origin.class_map, only_mapped=config.only_mapped, real=real)
-    top1, top5, _, real_top1, real_images = counts.tolist()
-    return replace(saved.accuracy, num_top1=top1, num_top5=top5, num_real_top1=real_top1, num_real_images=real_images)
-
-
-def _open(
-    config: EvaluateConfig, start: StartCheckpoint | None, reporter: Reporter, world: World
-) -> tuple[Data, float | None]:
-    """Open the data asked for (all of it, if it has no split of its own), or else what the run was trained on.
-
-    Returns:
-        It, and what share of it is tested on, where it does not say itself.
-    """
-    data, val_fraction = config.data, config.val_fraction
-    if start is not None and (data is None or _same(data, start.data)):
-        # Never test on what the run was trained on, however its folder is spelt.
-        data, val_fraction = start.data, val_fraction or start.val_fraction
-    else:
-        val_fraction = val_fraction or (1.0 if data is not None else None)
-    return open_data(data, val_fraction, reporter, world), val_fraction
-
-
-def _same(one: Path, other: Path | None) -> bool:
-    return other is not None and one.resolve() == other.resolve()
-
-
-def _settings(config: EvaluateConfig, start: StartCheckpoint | None) -> tuple[Setting, ...]:
-    """Return all combinations of what is asked for, by resolution, crop ratio and number of looks."""
-    usual_res = str(start.checkpoint.test_res) if start else USUAL_TEST_RES
-    usual_ratio = start.checkpoint.crop_ratio if start else DEFAULT_CROP_RATIO
-    ratios = parse_ratios(config.crop_ratio) if config.crop_ratio else (usual_ratio,)
-    resolutions = {r for ratio in ratios for r in parse_resolutions(config.test_res or usual_res, ratio)}
-    settings = [Setting(r, views) for r in resolutions for views in parse_views(config.views or "single")]
-    return tuple(sorted(settings, key=lambda setting: setting.order))
-
-
-def _real(config: EvaluateConfig, dataset: Dataset, num_outputs: int) -> RealLabels | None:
-    if config.real is None:
-        return None
-    return read_real(config.real, [dataset.relative_path(row) for row in dataset.rows(VAL).tolist()], num_outputs)
-
-
-def _plot_path(config: EvaluateConfig, start: StartCheckpoint | None) -> Path:
-    """Return where the plot goes: as asked, into the run, or into the current folder."""
-    if config.plot is not None:
-        return config.plot
-    folder = Path() if start is None else start.path if start.path.is_dir() else start.path.parent
-    return folder / "evaluation.png"
+            result = count_saved_outputs(config, config.from_outputs)
+        if world.is_main:
+            report_sweep(config, result)

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from dali_fixres.checkpoints.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
 from dali_fixres.config import ExportConfig
 from dali_fixres.errors import CheckpointError, ConfigError, ModelError
 from dali_fixres.evaluation.metrics import Accuracy
@@ -20,7 +21,6 @@ from dali_fixres.models.weights import StateDict
 from dali_fixres.report.card import model_card
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder, newest_run
-from dali_fixres.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
 from pipelines.resolution import Resolution
 
 __all__ = ["export"]

@@ -1,15 +1,15 @@
 """`dali-fixres fixres`: train low, sweep, fine-tune high, sweep again, report; each stage is a command of its own.
 
 OUT/
-    config.toml     settings of the story
-    train/          run folder of `train`, unless the story begins with a checkpoint
+    config.toml     settings
+    train/          run folder of `train`, unless the run starts from a checkpoint
     before.json     `evaluate --json` of the trained network
     finetune/       run folder of `finetune`
     after.json      `evaluate --json` of the fixed network
     baseline.json   `evaluate --json` of the network to compare with
     report.html     the report, and report.json its figures
 
-What is there is not made again, so a story that was stopped goes on where it was.
+Finished stages are not repeated, so a run that was stopped resumes where it was.
 """
 
 from collections.abc import Iterator
@@ -19,39 +19,42 @@ from pathlib import Path
 
 import torch
 
-from dali_fixres.commands.evaluate import evaluate_among
-from dali_fixres.commands.finetune import finetune_among
-from dali_fixres.commands.train import DEFAULT_MODEL, train_among
+from dali_fixres.checkpoints.checkpoint import load_checkpoint
+from dali_fixres.checkpoints.model_source import StartCheckpoint, find_source, find_start
 from dali_fixres.config import EvaluateConfig, FixresConfig, read_toml
 from dali_fixres.errors import CheckpointError, ConfigError, Interrupted, ModelError
+from dali_fixres.evaluation.run import run_evaluation
+from dali_fixres.finetuning.run import run_finetuning
+from dali_fixres.finetuning.trainable import freeze_network
 from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.models.head import run_once
+from dali_fixres.report.finetuning import report_finetuning
 from dali_fixres.report.fixres import FixresFolder, best_resolution, write_report
+from dali_fixres.report.sweep import report_sweep
+from dali_fixres.report.training import report_training
 from dali_fixres.runtime.data import open_data
 from dali_fixres.runtime.devices import choose_device
 from dali_fixres.runtime.distributed import World, joined
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import FIXRES, RunFolder, create_run, reopen_run, run_to_resume
 from dali_fixres.runtime.signals import StopSignals, obeying_signals
-from dali_fixres.training.checkpoint import load_checkpoint
-from dali_fixres.training.model_source import StartCheckpoint, find_source, find_start
 from dali_fixres.training.resume import resume_hint
-from dali_fixres.training.setup import freeze_network
+from dali_fixres.training.run import DEFAULT_MODEL, run_training
 from pipelines.dataset import Dataset
 from pipelines.resolution import parse_resolutions
 
 __all__ = ["fixres"]
 
 CHANGEABLE = {"checkpoint_every", "data", "device", "strict", "workers"}
-"""Settings that may change while a story is told: they decide nothing that the finished stages have come to."""
+"""Settings that may change when a run is resumed: no result of a finished stage depends on them."""
 
 
 def fixres(config: FixresConfig) -> None:
-    """Tell the whole story, one stage after the other, and leave a folder with a report.
+    """Train low, sweep, fine-tune high, sweep again; leave a folder with a report.
 
     Raises:
         UserError: If something the user gave cannot be used; what can be known beforehand is found before training.
-        RunError: If a stage cannot go on.
+        RunError: If a stage cannot continue.
         Interrupted: If a signal has stopped it; it can be resumed.
     """
     device = choose_device(config.device)
@@ -61,13 +64,13 @@ def fixres(config: FixresConfig) -> None:
         config = _complete(config, start, reporter)
         trained_at = start.checkpoint.train_res if start else config.schedule.last.crop_px
         _check(config, start, trained_at, reporter, world)
-        with _held(config, world) as folder, obeying_signals(world) as stop_signals:
-            stages = Stages(config, FixresFolder(folder, config), trained_at, device, world, stop_signals, reporter)
+        with _held(config, world) as folder, obeying_signals(world) as signals:
+            stages = Stages(config, FixresFolder(folder, config), trained_at, device, world, signals, reporter)
             try:
                 fixed_for = stages.run()
             except Interrupted as stopped:
                 how = resume_hint(FIXRES, folder, world)
-                said = f"stopped by a signal; what is done is saved; resume: {how}" if world.is_main else ""
+                said = f"stopped by a signal; what is done is saved; resume with: {how}" if world.is_main else ""
                 raise Interrupted(said) from stopped
             if world.is_main:
                 write_report(stages.folder, trained_at, fixed_for, reporter)
@@ -136,11 +139,11 @@ def _check_against(against: Path, dataset: Dataset) -> None:
 
 @contextmanager
 def _held(config: FixresConfig, world: World) -> Iterator[Path]:
-    """Hold the folder of a story, new or begun, in the one process that writes it; all of them are told which it is."""
+    """Hold the folder of a run, new or begun, in the one process that writes it; all of them are told which it is."""
     run: RunFolder | None = None
     try:
         if world.is_main:
-            run = _go_on(config) if config.resume else _new_story(config)
+            run = _go_on(config) if config.resume else _new_run(config)
         (path, *_) = world.gather(run.path if run else None)
         assert path is not None, "the first process has it"
         yield path
@@ -149,8 +152,8 @@ def _held(config: FixresConfig, world: World) -> Iterator[Path]:
             run.release()
 
 
-def _new_story(config: FixresConfig) -> RunFolder:
-    """Make and hold the folder of a story, if nothing in it would be taken for one of its stages.
+def _new_run(config: FixresConfig) -> RunFolder:
+    """Make and hold the folder of a run, if nothing in it would be taken for one of its stages.
 
     Raises:
         ConfigError: If there is something, or it cannot be made.
@@ -160,14 +163,14 @@ def _new_story(config: FixresConfig) -> RunFolder:
         places = (stages.train.path, stages.before, stages.finetune.path, stages.after, stages.baseline)
         if there := [path.name for path in places if path.exists()]:
             raise ConfigError(
-                f"{config.out} holds {', '.join(there)} already, which would be taken for this story's; give another "
-                "--out, or --resume to resume a story"
+                f"{config.out} holds {', '.join(there)} already, which would be taken for this run's; give another "
+                "--out, or --resume to resume a run"
             )
     return create_run(config.out, FIXRES, config.stored())
 
 
 def _go_on(config: FixresConfig) -> RunFolder:
-    """Hold a story that was begun, if its settings are still the same.
+    """Hold a run that was begun, if its settings are still the same.
 
     Raises:
         CheckpointError: If there is none in ``--out``.
@@ -179,7 +182,7 @@ def _go_on(config: FixresConfig) -> RunFolder:
     changed = sorted(key for key in (was.keys() | now.keys()) - CHANGEABLE if was.get(key) != now.get(key))
     if changed:
         said = ", ".join(f"{key} = {was.get(key, 'unset')}" for key in changed)
-        raise ConfigError(f"{run.path} was begun with {said}; a resumed story keeps that, so begin a new one")
+        raise ConfigError(f"{run.path} was begun with {said}; a resumed run keeps that, so begin a new one")
     run = reopen_run(run.path)
     run.write_config(FIXRES, now)
     return run
@@ -187,14 +190,14 @@ def _go_on(config: FixresConfig) -> RunFolder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stages:
-    """The stages of a story, in one of its processes."""
+    """The stages of a FixRes run, in one of its processes."""
 
     config: FixresConfig
     folder: FixresFolder
     trained_at: int
     device: torch.device
     world: World
-    stop_signals: StopSignals
+    signals: StopSignals
     reporter: Reporter
 
     def run(self) -> int:
@@ -204,21 +207,28 @@ class Stages:
             Interrupted: If a signal asks for it; what is done is saved.
         """
         folder, config = self.folder, self.config
-        swept = config.swept(self.trained_at)
-        among = (self.device, self.world, self.stop_signals)
+        sides = config.swept(self.trained_at)
         if config.checkpoint is None and self._begins(folder.train.results, f"training at {config.train_res} px"):
-            train_among(config.training(folder.train.path, resume=self._exists(folder.train.last)), *among)
-        if self._begins(folder.before, f"testing the trained network at {swept} px"):
-            evaluate_among(config.sweeping(folder.trained, swept, folder.before), *among)
+            training = config.training(folder.train.path, resume=self._exists(folder.train.last))
+            report_training(run_training(training, self.device, self.world, self.signals))
+        if self._begins(folder.before, f"testing the trained network at {sides} px"):
+            self._sweep(folder.trained, sides, folder.before)
         side = self._fixed_for()
         if self._begins(folder.finetune.results, f"fine-tuning for {side} px"):
             resume = self._exists(folder.finetune.last)
-            finetune_among(config.tuning(folder.trained, side, folder.finetune.path, resume=resume), *among)
-        if self._begins(folder.after, f"testing the fixed network at {swept} px"):
-            evaluate_among(config.sweeping(folder.finetune.path, swept, folder.after), *among)
-        if config.against is not None and self._begins(folder.baseline, f"testing {config.against} at {swept} px"):
-            evaluate_among(config.sweeping(config.against, swept, folder.baseline), *among)
+            tuning = config.tuning(folder.trained, side, folder.finetune.path, resume=resume)
+            report_finetuning(run_finetuning(tuning, self.device, self.world, self.signals))
+        if self._begins(folder.after, f"testing the fixed network at {sides} px"):
+            self._sweep(folder.finetune.path, sides, folder.after)
+        if config.against is not None and self._begins(folder.baseline, f"testing {config.against} at {sides} px"):
+            self._sweep(config.against, sides, folder.baseline)
         return side
+
+    def _sweep(self, checkpoint: Path, sides: str, json: Path) -> None:
+        config = self.config.sweeping(checkpoint, sides, json)
+        result = run_evaluation(config, self.device, self.world, self.signals)
+        if self.world.is_main:
+            report_sweep(config, result)
 
     def _fixed_for(self) -> int:
         """Return the resolution to fix the network for: as asked, or by the sweep before."""

@@ -1,88 +1,110 @@
-"""The evaluation loop: every image once over all processes, right answers counted as integers on the device."""
+"""Testing: every image once over all processes, right answers counted as integers on the device."""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from dali_fixres.errors import DataError
+from dali_fixres.evaluation.forward import ForwardPass
 from dali_fixres.evaluation.metrics import Accuracy, count_correct
 from dali_fixres.evaluation.predictions import Outputs
 from dali_fixres.runtime.distributed import World
-from dali_fixres.runtime.precision import forward_precision
-from dali_fixres.runtime.progress import Bar
+from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.signals import StopSignals
-from pipelines.batch import Batch
-from pipelines.plan import EvalPlan
-from pipelines.resolution import Resolution
+from pipelines import Batch, EvalPlan, ReadableBatches, Resolution
 
-__all__ = ["collect", "evaluate", "total"]
+__all__ = ["Evaluator", "collect", "count_answers", "total"]
 
 
-def evaluate(
-    network: nn.Module, batches: Iterator[Batch], num_rounds: int, bar: Bar, stop_signals: StopSignals | None = None
-) -> torch.Tensor:
-    """Count right answers over this process' batches, with the network in evaluation mode.
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluator:
+    """Tests a network on the test images at any resolution.
 
-    Args:
-        network: Left in evaluation mode.
-        batches: Each image once.
-        num_rounds: The most batches that any process has; those with less ask for orders all the same.
-        bar: Shows how many rounds are done.
-        orders: May ask to stop; None where signals end the process.
+    Attributes:
+        network: On its device.
+        batches: Where the images come from.
+        plan: Of this process.
+        world: All processes.
+        reporter: Shows progress.
+        signals: May ask to stop; None where signals end the process.
+    """
+
+    network: nn.Module
+    batches: ReadableBatches
+    plan: EvalPlan
+    world: World
+    reporter: Reporter
+    signals: StopSignals | None = None
+
+    def at(self, resolution: Resolution, label: str = "") -> Accuracy:
+        """Test at a resolution, under a label for the progress bar.
+
+        Raises:
+            Interrupted: If a signal asks to stop.
+            DataError: If no test image can be read.
+        """
+        started, rounds = time.perf_counter(), self.plan.num_rounds
+        with self.reporter.bar(label or f"testing at {resolution.crop_px} px", rounds) as bar:
+            forward = ForwardPass(self.network, rounds, bar, self.signals)
+            counts = count_answers(forward, self.batches.evaluation(self.plan, resolution))
+        return self.total(counts, resolution, started)
+
+    def total(self, counts: torch.Tensor, resolution: Resolution, started: float) -> Accuracy:
+        """Sum what all processes have counted, without the images that could not be read."""
+        readable = replace(self.plan, unreadable=self.batches.skipped.rows)
+        return total(counts, readable, resolution, self.world, started)
+
+
+def count_answers(forward: ForwardPass, batches: Iterator[Batch]) -> torch.Tensor:
+    """Count right answers over this process' batches.
 
     Returns:
         Numbers of images right in the first and in the first five answers, and of all images, (3,) int64.
 
     Raises:
-        Interrupted: If orders say so.
+        Interrupted: If a signal asks to stop.
     """
     counts = torch.zeros(3, dtype=torch.int64)
-    for batch, logits in _answers(network, batches, range(1, num_rounds + 1), bar, stop_signals):
+    for batch, logits in forward.over(batches):
         num_images = torch.full((1,), len(batch), device=logits.device)  # a copy from the host would wait
         counts = counts.to(logits.device) + torch.cat([count_correct(logits, batch.labels), num_images])
     return counts.cpu()
 
 
 def collect(
-    network: nn.Module,
+    forward: ForwardPass,
     views: Sequence[Iterator[Batch]],
     plan: EvalPlan,
     num_outputs: int,
     classifier: nn.Module | None,
-    bar: Bar,
-    stop_signals: StopSignals | None = None,
 ) -> Outputs:
-    """Keep what a network answers to this process' images; several looks at one are averaged.
-
-    What is averaged are probabilities, the softmax of each look's logits.
+    """Keep a network's answers to this process' images; the probabilities of several views of an image are averaged.
 
     Args:
-        network: Left in evaluation mode.
-        looks: The batches of each look, the same images every time.
+        forward: Runs the network.
+        views: The batches of each view, the same images every time.
         plan: Of this process.
         num_outputs: Of the network.
         classifier: The part of it whose input is kept, too; None to keep none.
-        bar: Shows how many rounds are done, over all looks.
-        orders: As in `evaluate`.
 
     Returns:
-        Those of the images that could be read in every look.
+        Those of the images that could be read in every view.
 
     Raises:
-        Interrupted: If orders say so.
+        Interrupted: If a signal asks to stop.
     """
-    rows, rounds, num_views = plan.rows, plan.num_rounds, len(views)
+    rows, num_views = plan.rows, len(views)
     sums = torch.zeros(len(rows), num_outputs)
     features: torch.Tensor | None = None
     num_seen = np.zeros(len(rows), dtype=np.int64)
     with _inputs_of(classifier) as caught:
-        for number, batches in enumerate(views):
-            numbers = range(number * rounds + 1, (number + 1) * rounds + 1)
-            for batch, logits in _answers(network, batches, numbers, bar, stop_signals):
+        for batches in views:
+            for batch, logits in forward.over(batches):
                 places = np.searchsorted(rows, batch.ids)
                 answers = logits.float() if num_views == 1 else logits.float().softmax(dim=1)
                 sums[places] += answers.cpu()
@@ -102,23 +124,6 @@ def collect(
         logits=logits.numpy()[seen],
         features=None if features is None else features.numpy()[seen],
     )
-
-
-@torch.inference_mode()
-def _answers(
-    network: nn.Module, batches: Iterator[Batch], numbers: range, bar: Bar, stop_signals: StopSignals | None = None
-) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Yield this process' batches and the network's logits for each; in rounds, as many in all processes."""
-    network.eval()
-    for number in numbers:
-        batch = next(batches, None)
-        if batch is not None:
-            with forward_precision(batch.images.device):
-                logits = network(batch.images)
-            yield batch, logits
-        bar.update(number)
-        if stop_signals is not None:
-            stop_signals.agree().raise_if_stopped()
 
 
 @contextmanager
@@ -142,7 +147,7 @@ def total(counts: torch.Tensor, plan: EvalPlan, resolution: Resolution, world: W
     """Sum what all processes have counted, and make sure that no image is missing or counted twice.
 
     Args:
-        counts: From `evaluate`.
+        counts: From `count_answers`.
         plan: This process', without the images that could not be read.
         resolution: What the result is labelled with.
         world: All processes.

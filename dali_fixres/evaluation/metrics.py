@@ -10,7 +10,7 @@ import torch
 from pipelines.plan.views import Setting, Views, parse_views
 from pipelines.resolution import Resolution
 
-__all__ = ["Accuracy", "EpochStatistics", "Interval", "best_of", "count_correct", "recommended_of", "wilson_interval"]
+__all__ = ["Accuracy", "Interval", "best_of", "count_correct", "recommended_of", "wilson_interval"]
 
 Interval = tuple[float, float]
 """Lower and upper end, in percent."""
@@ -57,6 +57,11 @@ class Accuracy:
     gmacs: float | None = None
     num_real_top1: int = 0
     num_real_images: int = 0
+
+    def __str__(self) -> str:
+        """Return top-1, and of how many images where some could not be read."""
+        of = f" of {self.num_images} images ({self.num_unreadable} unreadable)" if self.num_unreadable else ""
+        return f"top-1 {self.top1:.2f} % at {self.resolution.crop_px} px{of}"
 
     @property
     def setting(self) -> Setting:
@@ -159,23 +164,6 @@ def recommended_of(results: Sequence[Accuracy]) -> Accuracy:
     low, _ = best_of(results).top1_interval
     near = [result for result in results if result.top1 >= low]
     return min(near, key=lambda result: (result.gmacs or 0, -result.top1))
-
-
-@dataclass(frozen=True, slots=True)
-class EpochStatistics:
-    """What an epoch has come to so far.
-
-    Attributes:
-        loss_sum: Over its images.
-        num_images: Images trained on.
-        seconds: Wall time.
-        waited_s: Part of it spent waiting for batches.
-    """
-
-    loss_sum: float = 0.0
-    num_images: int = 0
-    seconds: float = 0.0
-    waited_s: float = 0.0
 
 
 def count_correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 
 from dali_fixres.errors import ConfigError, DataError, SaveError
-from dali_fixres.evaluation.class_map import ClassMap
 from dali_fixres.evaluation.metrics import Accuracy, count_correct
 from dali_fixres.evaluation.real import RealLabels
+from dali_fixres.models.class_map import ClassMap
 from pipelines.storage.atomic import replacing
 from pipelines.storage.files import write_json
 

@@ -1,4 +1,4 @@
-"""What `evaluate` runs: a network at all settings of a sweep, as one stream of plans through one graph."""
+"""A network at all settings of a sweep: resolutions, crop ratios, views."""
 
 import time
 from dataclasses import dataclass, replace
@@ -7,27 +7,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dali_fixres.evaluation.class_map import ClassMap
-from dali_fixres.evaluation.evaluate import collect, evaluate, total
+from dali_fixres.evaluation.evaluate import Evaluator, collect, count_answers
+from dali_fixres.evaluation.forward import ForwardPass
 from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.evaluation.predictions import Outputs, merge, save_arrays
 from dali_fixres.evaluation.real import RealLabels
 from dali_fixres.models import find_head
+from dali_fixres.models.class_map import ClassMap
 from dali_fixres.models.head import count_gmacs, run_once
-from dali_fixres.runtime.distributed import World
-from dali_fixres.runtime.progress import Reporter
-from dali_fixres.runtime.signals import StopSignals
-from dali_fixres.training.stream import Stream, Test
-from dali_fixres.training.unreadable import Unreadable
-from pipelines import Loader
-from pipelines.plan import EvalPlan, views_of
+from dali_fixres.runtime.skipped import share_skipped
+from pipelines.plan import views_of
 from pipelines.plan.views import Setting
 
 __all__ = ["Sweep", "costs_of", "folder_of"]
 
 
 def costs_of(network: nn.Module, settings: tuple[Setting, ...]) -> dict[Setting, float]:
-    """Try a network at all settings before the first image is tested, and count what each costs, in GMACs.
+    """Try a network at all settings before the first image is tested, and count what each costs, in GMACs an image.
 
     Raises:
         ModelError: If it cannot take images of one of the sizes; the message names some that it can.
@@ -46,77 +42,58 @@ def folder_of(folder: Path, setting: Setting, settings: tuple[Setting, ...]) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sweep:
-    """All that is tested, and what with.
+    """Settings to test at, and how answers are counted.
 
     Attributes:
-        network: On its device.
-        plan: Of the test images.
+        evaluator: The network and the test images.
         costs: Of each setting, in its order, GMACs for an image.
         class_map: Outputs of the data's classes.
         only_mapped: Whether no other output may be the answer.
         real: ImageNet-ReaL's labels, if they are to be counted as well.
-        unreadable: Images that are passed over.
-        world: All processes.
-        orders: May ask to stop; None where signals end the process.
-        reporter: Where progress goes.
     """
 
-    network: nn.Module
-    plan: EvalPlan
+    evaluator: Evaluator
     costs: dict[Setting, float]
     class_map: ClassMap
     only_mapped: bool
     real: RealLabels | None
-    unreadable: Unreadable
-    world: World
-    stop_signals: StopSignals | None
-    reporter: Reporter
 
-    def run(self, loader: Loader, save_to: Path | None, *, saves: bool) -> list[Accuracy]:
+    def run(self, save_to: Path | None, *, saves: bool) -> list[Accuracy]:
         """Test at all settings.
 
         Args:
-            loader: Executes the plans.
             save_to: Folder for the outputs, in the process that writes.
             saves: Whether any process does.
         """
-        settings = tuple(self.costs)
-        parts = [
-            Test(replace(self.plan, augmentation=view), setting.resolution)
-            for setting in settings
-            for view in views_of(setting.views)
-        ]
-        stream = Stream(loader, parts, self.unreadable)
-        results = []
+        world, settings, results = self.evaluator.world, tuple(self.costs), []
         for setting in settings:
-            accuracy, outputs = self._test(setting, stream, saves=saves)
+            accuracy, outputs = self._test(setting, saves=saves)
             results.append(accuracy)
             if saves and outputs is not None:
-                shares = self.world.gather_to_main(outputs)
+                shares = world.gather_to_main(outputs)
                 if save_to is not None:
                     save_arrays(folder_of(save_to, setting, settings), merge(shares))
-            stream.share(self.world)
+            share_skipped(self.evaluator.batches.skipped, world)
         return results
 
-    def _test(self, setting: Setting, stream: Stream, *, saves: bool) -> tuple[Accuracy, Outputs | None]:
+    def _test(self, setting: Setting, *, saves: bool) -> tuple[Accuracy, Outputs | None]:
         """Test at one setting; answers are kept only where counting them on the way is not enough."""
-        classifier = find_head(self.network, setting.resolution).classifier if saves else None
-        rounds, num_views = self.plan.num_rounds, setting.num_views
-        label = f"testing at {setting.resolution.crop_px} px{'' if num_views == 1 else f' ({setting.views})'}"
+        one, resolution, num_views = self.evaluator, setting.resolution, setting.num_views
+        plans = [replace(one.plan, augmentation=view) for view in views_of(setting.views)]
+        views = [one.batches.evaluation(plan, resolution) for plan in plans]
+        label = f"testing at {resolution.crop_px} px{'' if num_views == 1 else f' ({setting.views})'}"
         outputs, counts = None, torch.zeros(5, dtype=torch.int64)
         started = time.perf_counter()
-        with self.reporter.bar(label, num_views * rounds) as bar:
+        with one.reporter.bar(label, num_views * one.plan.num_rounds) as bar:
+            forward = ForwardPass(one.network, one.plan.num_rounds, bar, one.signals)
             if saves or num_views > 1 or self.real is not None or not self.class_map.is_plain:
-                views = [stream.part() for _ in range(num_views)]
-                outputs = collect(
-                    self.network, views, self.plan, self.class_map.num_outputs, classifier, bar, self.stop_signals
-                )
+                classifier = find_head(one.network, resolution).classifier if saves else None
+                outputs = collect(forward, views, one.plan, self.class_map.num_outputs, classifier)
                 counts = outputs.counts(self.class_map, only_mapped=self.only_mapped, real=self.real)
             else:
-                counts[:3] = evaluate(self.network, stream.part(), rounds, bar, self.stop_signals)
-        readable = replace(self.plan, unreadable=self.unreadable.rows)
-        accuracy = total(counts[:3], readable, setting.resolution, self.world, started)
-        num_real_top1, num_real_images = self.world.sum(counts[3:]).tolist()
+                counts[:3] = count_answers(forward, views[0])
+        accuracy = one.total(counts[:3], resolution, started)
+        num_real_top1, num_real_images = one.world.sum(counts[3:]).tolist()
         accuracy = replace(
             accuracy,
             views=setting.views,

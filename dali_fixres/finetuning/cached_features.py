@@ -1,37 +1,39 @@
-"""`finetune --method one-pass`: the network runs once, then the classifier learns from its features."""
+"""`finetune --method one-pass`: the network runs once, then the classifier is trained on its features."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dali_fixres.checkpoints import Checkpoint, EpochStatistics
 from dali_fixres.config import FinetuneConfig
 from dali_fixres.errors import Interrupted
-from dali_fixres.evaluation.metrics import EpochStatistics
-from dali_fixres.finetuning.features import (
-    FeatureBank,
-    FeatureEpoch,
-    Rounds,
-    collect_features,
-    learn_from_features,
-    measure_statistics,
-)
+from dali_fixres.evaluation.evaluate import Evaluator
+from dali_fixres.evaluation.forward import ForwardPass
+from dali_fixres.finetuning.feature_training import FeatureEpoch, train_on_features
+from dali_fixres.finetuning.features import FeatureBank, collect_features, measure_statistics
 from dali_fixres.models import Head
-from dali_fixres.training.checkpoint import Checkpoint
-from dali_fixres.training.loop import EpochMeter
-from dali_fixres.training.stage import Stage, record_epoch
-from dali_fixres.training.stream import Stream, Test
-from pipelines.batch import Batch
-from pipelines.dataset import TRAIN
-from pipelines.plan import Augmentation, EvalPlan, step_seed
+from dali_fixres.runtime.skipped import share_skipped
+from dali_fixres.training.run_log import RunLog
+from dali_fixres.training.statistics import EpochMeter
+from dali_fixres.training.step import TrainingSetup
+from pipelines import TRAIN, Augmentation, EvalPlan, TrainPlan
+from pipelines.plan import step_seed
 
-__all__ = ["passes_for_features", "tune_in_one_pass"]
+__all__ = ["passes_for_features", "tune_on_cached_features"]
 
 
-def tune_in_one_pass(stage: Stage, config: FinetuneConfig, head: Head, start: Checkpoint) -> Checkpoint:
-    """Measure the last norm's statistics, collect features, and let the classifier learn; return the new state.
+def tune_on_cached_features(
+    config: FinetuneConfig,
+    setup: TrainingSetup,
+    plan: TrainPlan,
+    head: Head,
+    evaluator: Evaluator,
+    start: Checkpoint,
+    log: RunLog,
+) -> Checkpoint:
+    """Re-estimate the last norm's statistics, cache features, train the classifier on them; return the new state.
 
     Nothing is saved on the way: it takes about one pass over the images, and a stopped run begins it again.
 
@@ -41,10 +43,10 @@ def tune_in_one_pass(stage: Stage, config: FinetuneConfig, head: Head, start: Ch
     if start.epoch >= config.epochs:
         return start
     try:
-        bank = _collect(stage, config, head)
-        return _learn(stage, config, head, bank, start)
+        bank = _cache(config, plan, head, evaluator, log)
+        return _train(config, setup, plan, head, bank, evaluator, start, log)
     except Interrupted as interruption:
-        raise stage.stopped(str(interruption), None) from None
+        raise log.stopped(str(interruption), None) from None
 
 
 def passes_for_features(
@@ -61,68 +63,73 @@ def passes_for_features(
     return replace(once, every=max(1, evaluation.dataset.num_train // config.statistics_images)), views
 
 
-def _collect(stage: Stage, config: FinetuneConfig, head: Head) -> FeatureBank:
-    network = stage.learner.network
-    some, views = passes_for_features(config, stage.evaluation, stage.plan.augmentation, head)
-    plans = views if some is None else [some, *views]
-    started = time.perf_counter()
-    stream = Stream(stage.loader, [Test(plan, stage.test_resolution) for plan in plans], stage.unreadable)
-    if some is not None:
+def _cache(config: FinetuneConfig, plan: TrainPlan, head: Head, evaluator: Evaluator, log: RunLog) -> FeatureBank:
+    """Run the network over the training images once, in each view."""
+    network, batches, reporter, world = evaluator.network, evaluator.batches, log.reporter, log.world
+    resolution, started = config.test_resolution, time.perf_counter()
+    statistics, views = passes_for_features(config, evaluator.plan, plan.augmentation, head)
+    if statistics is not None:
         assert isinstance(head.norm, _BatchNorm)
-        with stage.reporter.bar("measuring the last norm's statistics", some.num_rounds) as bar:
-            rounds = Rounds(some.num_rounds, bar, stage.stop_signals)
-            measure_statistics(network, head.norm, stream.part(), rounds, stage.world)
-    parts: list[Iterator[Batch]] = [_part(stream) for _ in views]
-    once = views[0]
-    with stage.reporter.bar("collecting features", once.num_rounds * config.views) as bar:
-        rounds = Rounds(once.num_rounds, bar, stage.stop_signals)
-        size = (once.num_dealt, once.dataset.num_train)
-        bank = collect_features(network, head.classifier, parts, size, rounds, config.feature_memory)
-    stream.share(stage.world)
+        with reporter.bar("re-estimating the last norm's statistics", statistics.num_rounds) as bar:
+            forward = ForwardPass(network, statistics.num_rounds, bar, evaluator.signals)
+            measure_statistics(head.norm, batches.evaluation(statistics, resolution), forward, world)
+    one = views[0]
+    with reporter.bar("caching features", one.num_rounds * len(views)) as bar:
+        forward = ForwardPass(network, one.num_rounds, bar, evaluator.signals)
+        passes = [batches.evaluation(view, resolution) for view in views]
+        size = (one.num_dealt, one.dataset.num_train)
+        bank = collect_features(head.classifier, passes, size, forward, config.feature_memory)
+    share_skipped(batches.skipped, world)
     seconds = time.perf_counter() - started
-    num_images = sum(plan.num_images for plan in plans)
-    stage.record(
+    num_images = sum(one.num_images for one in (*([] if statistics is None else [statistics]), *views))
+    log.record(
         "pass",
-        test_res=config.test_res,
+        test_res=resolution.crop_px,
         num_images=num_images,
-        views=config.views,
+        views=len(views),
         images_per_s=round(num_images / seconds, 2),
         seconds=round(seconds, 3),
     )
-    stage.reporter.line(f"features of {num_images} looks at images at {config.test_res} px  {seconds:.1f} s")
+    reporter.line(f"cached features of {num_images} images at {resolution.crop_px} px  {seconds:.1f} s")
     return bank
 
 
-def _part(stream: Stream) -> Iterator[Batch]:
-    """Return the next part of a stream, taken off only when it is begun."""
-    yield from stream.part()
-
-
-def _learn(stage: Stage, config: FinetuneConfig, head: Head, bank: FeatureBank, start: Checkpoint) -> Checkpoint:
-    state, plan, learner = start, stage.plan, stage.learner
-    for epoch in range(start.epoch, config.epochs):
+def _train(
+    config: FinetuneConfig,
+    setup: TrainingSetup,
+    plan: TrainPlan,
+    head: Head,
+    bank: FeatureBank,
+    evaluator: Evaluator,
+    state: Checkpoint,
+    log: RunLog,
+) -> Checkpoint:
+    for epoch in range(state.epoch, config.epochs):
         label = f"epoch {epoch + 1}/{config.epochs} on features"
         first_step, num_steps = plan.steps_before(epoch), plan.num_steps(epoch)
-        batches = (plan.global_rows(epoch, step) for step in range(num_steps))
         features = FeatureEpoch(
             epoch % config.views,
             first_step,
-            batches,
+            (plan.global_rows(epoch, step) for step in range(num_steps)),
             dropout=config.feature_dropout,
             seed_of=partial(step_seed, config.seed, 0),
         )
-        with stage.reporter.bar(label, num_steps) as bar:
+        with log.reporter.bar(label, num_steps) as bar:
             meter = EpochMeter(bar, EpochStatistics())
-            for _ in learn_from_features(learner, head.classifier, bank, features, meter, stage.world):
-                stage.stop_signals.agree().raise_if_stopped()
-        state = replace(state, step=first_step + num_steps, statistics=meter.statistics())
-        stage.reporter.line(f"{label}  {record_epoch(stage, state)}")
-        state = replace(state, epoch=epoch + 1, statistics=EpochStatistics())
+            for _ in train_on_features(setup, head.classifier, bank, features, meter, log.world):
+                if evaluator.signals is not None:
+                    evaluator.signals.agree().raise_if_stopped()
+        statistics, step = meter.statistics(), first_step + num_steps
+        last_lr = setup.learning_rate.at(max(step - 1, 0))
+        log.record_epoch(epoch + 1, step, config.test_res, last_lr, statistics)
+        log.reporter.line(f"{label}  {statistics}  {statistics.seconds:.1f} s")
+        state = replace(state, epoch=epoch + 1, step=step)
     return replace(
         state,
-        state_dict=learner.network.state_dict(),
-        optimizer=learner.optimizer.state_dict(),
+        state_dict=setup.network.state_dict(),
+        optimizer=setup.optimizer.state_dict(),
         global_batch=plan.global_batch(config.epochs - 1),
         num_done=0,
-        unreadable=dict(stage.unreadable.reasons),
+        statistics=EpochStatistics(),
+        unreadable=dict(evaluator.batches.skipped.reasons),
     )

@@ -8,32 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from dali_fixres.checkpoints import Checkpoint
 from dali_fixres.config import FinetuneConfig
 from dali_fixres.errors import Interrupted
-from dali_fixres.finetuning.features import Rounds, sample_features
+from dali_fixres.evaluation.evaluate import Evaluator
+from dali_fixres.evaluation.forward import ForwardPass
+from dali_fixres.finetuning.features import FeaturePass, sample_features
 from dali_fixres.models import Head, insert_mapping
 from dali_fixres.models.frechet_distribution import describe
-from dali_fixres.runtime.distributed import World
-from dali_fixres.runtime.progress import Reporter
-from dali_fixres.runtime.signals import StopSignals
-from dali_fixres.training.checkpoint import Checkpoint
+from dali_fixres.runtime.skipped import share_skipped
+from dali_fixres.training.run_log import RunLog
 from dali_fixres.training.setup import augmentation
-from dali_fixres.training.stage import Stage
-from dali_fixres.training.stream import Stream, Test
-from dali_fixres.training.unreadable import Unreadable
-from pipelines import Loader
-from pipelines.dataset import TRAIN
-from pipelines.plan import AUGMENTATIONS, EvalPlan
-from pipelines.resolution import Resolution
+from pipelines import AUGMENTATIONS, TRAIN, EvalPlan, Resolution
 
-__all__ = ["adapt_activations", "sample_views", "views_to_fit"]
+__all__ = ["map_activations", "passes_to_fit", "sample_activations"]
 
 
-def adapt_activations(stage: Stage, config: FinetuneConfig, head: Head, start: Checkpoint) -> Checkpoint:
-    """Fit pooled activations as in training and as in testing, put the mapping before the classifier.
+def map_activations(
+    config: FinetuneConfig, head: Head, evaluator: Evaluator, start: Checkpoint, log: RunLog
+) -> Checkpoint:
+    """Fit pooled activations as in training and as in testing, and put the mapping before the classifier.
 
-    Nothing learns, and the network changes in nothing else. It counts as one epoch: the new state is that of a finished
-    run. Nothing is saved on the way; a stopped run begins it again.
+    Nothing is trained, and the network changes in nothing else. It counts as one epoch: the new state is that of a
+    finished run. Nothing is saved on the way; a stopped run begins it again.
 
     Raises:
         ModelError: If the classifier does not get one vector per image.
@@ -41,21 +38,17 @@ def adapt_activations(stage: Stage, config: FinetuneConfig, head: Head, start: C
     """
     if start.epoch > 0:
         return start
-    network = stage.learner.network
-    views = views_to_fit(config, stage.evaluation, start.train_res)
+    passes = passes_to_fit(config, evaluator.plan, start.train_res)
     started = time.perf_counter()
     try:
-        samples = sample_views(
-            network, head.classifier, views, stage.loader, stage.unreadable, stage.reporter, stage.world,
-            stage.stop_signals,
-        )  # fmt: skip
+        samples = sample_activations(head.classifier, passes, evaluator)
     except Interrupted as interruption:
-        raise stage.stopped(str(interruption), None) from None
+        raise log.stopped(str(interruption), None) from None
     rectified, (trained, tested) = describe(*samples)
-    insert_mapping(network, head.classifier_name).fill(trained.fitted, tested.fitted, rectified=rectified)
+    insert_mapping(evaluator.network, head.classifier_name).fill(trained.fitted, tested.fitted, rectified=rectified)
     seconds = time.perf_counter() - started
-    num_images = sum(view.plan.num_images for view in views)
-    stage.record(
+    num_images = sum(one.plan.num_images for one in passes)
+    log.record(
         "pass",
         test_res=config.test_res,
         num_images=num_images,
@@ -67,47 +60,42 @@ def adapt_activations(stage: Stage, config: FinetuneConfig, head: Head, start: C
     )
     for what, one, at_px in (("training", trained, start.train_res), ("testing", tested, config.test_res)):
         zeros = f", {one.zeros:.1%} zeros, which stay zeros" if rectified else ""
-        stage.reporter.line(f"pooled as in {what} at {at_px} px: {one.fitted}{zeros}")
+        log.reporter.line(f"pooled as in {what} at {at_px} px: {one.fitted}{zeros}")
     return replace(
         start,
         model=replace(start.model, frechet=head.classifier_name),
-        state_dict=network.state_dict(),
+        state_dict=evaluator.network.state_dict(),
         epoch=1,
-        unreadable=dict(stage.unreadable.reasons),
+        unreadable=dict(evaluator.batches.skipped.reasons),
     )
 
 
-def views_to_fit(config: FinetuneConfig, evaluation: EvalPlan, train_res: int) -> list[Test]:
-    """Plan what runs through the network: some training images as training looks at them, and as testing does."""
+def passes_to_fit(config: FinetuneConfig, evaluation: EvalPlan, train_res: int) -> list[FeaturePass]:
+    """Plan what runs through the network once: some training images in training crops, and in test crops."""
     every = max(1, evaluation.dataset.num_train // config.statistics_images)
     some = replace(evaluation, split=TRAIN, every=every)
     as_in_training = replace(some, augmentation=augmentation(config, "train"), seed=config.seed)
     as_in_testing = replace(some, augmentation=AUGMENTATIONS["v1"])
-    return [Test(as_in_training, Resolution(train_res, config.ratio)), Test(as_in_testing, config.test_resolution)]
+    return [
+        FeaturePass(as_in_training, Resolution(train_res, config.ratio)),
+        FeaturePass(as_in_testing, config.test_resolution),
+    ]
 
 
-def sample_views(
-    network: nn.Module,
-    classifier: nn.Module,
-    views: Sequence[Test],
-    loader: Loader,
-    unreadable: Unreadable,
-    reporter: Reporter,
-    world: World,
-    stop_signals: StopSignals | None = None,
+def sample_activations(
+    classifier: nn.Module, passes: Sequence[FeaturePass], evaluator: Evaluator
 ) -> list[NDArray[np.float32]]:
-    """Return what reaches a classifier, in several ways to look at images: of each some activations, (n,) float32.
+    """Return, for each pass, some of the activations that reach a classifier, (n,) float32.
 
     Raises:
         ModelError: If the classifier does not get one vector per image.
-        Interrupted: If orders say so.
+        Interrupted: If a signal asks to stop.
     """
-    stream = Stream(loader, views, unreadable)
     samples = []
-    for view in views:
-        num_rounds = view.plan.num_rounds
-        with reporter.bar(f"activations at {view.resolution.crop_px} px", num_rounds) as bar:
-            rounds = Rounds(num_rounds, bar, stop_signals)
-            samples.append(sample_features(network, classifier, stream.part(), view.plan, rounds, world))
-        stream.share(world)
+    for plan, resolution in passes:
+        with evaluator.reporter.bar(f"activations at {resolution.crop_px} px", plan.num_rounds) as bar:
+            forward = ForwardPass(evaluator.network, plan.num_rounds, bar, evaluator.signals)
+            batches = evaluator.batches.evaluation(plan, resolution)
+            samples.append(sample_features(classifier, batches, plan, forward, evaluator.world))
+        share_skipped(evaluator.batches.skipped, evaluator.world)
     return samples

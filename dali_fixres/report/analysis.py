@@ -1,7 +1,6 @@
 """Tables, plots and figures of `analyze`: apparent sizes of objects, and activations after the pooling."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +8,22 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 
+from dali_fixres.config import AnalyzeConfig
 from dali_fixres.evaluation.apparent_size import SizeComparison
-from dali_fixres.models.frechet_distribution import Pooled
+from dali_fixres.finetuning.analysis import Activations, Analysis
 from dali_fixres.report.json_files import ActivationsPart, ActivationsRow, CropSizes, SizesPart
 from dali_fixres.report.plots import save_figure
-from pipelines.resolution import Resolution
+from dali_fixres.report.tables import print_table
+from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.progress import Reporter
+from pipelines.storage.files import write_json
 
 __all__ = [
-    "Activations",
     "activations_json",
     "activations_table",
     "plot_activations",
     "plot_sizes",
+    "report_analysis",
     "sizes_json",
     "sizes_line",
     "sizes_table",
@@ -37,36 +40,6 @@ SHOWN = 0.995
 """Share of the values that histograms cover; the largest lie above."""
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Activations:
-    """The activations that reach a network's classifier.
-
-    Attributes:
-        classifier_name: Its name.
-        num_images: Images run through the network at each resolution.
-        rectified: Whether none is negative; fits are then of the positive ones.
-        resolutions: Of the training crops, then of the test crops; n.
-        views: Statistics at each of these; n.
-    """
-
-    classifier_name: str
-    num_images: int
-    rectified: bool
-    resolutions: tuple[Resolution, ...]
-    views: tuple[Pooled, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the views."""
-        trained, *tested = (f"{resolution.crop_px} px" for resolution in self.resolutions)
-        return [f"train {trained}", *(f"test {px}" for px in tested)]
-
-    @property
-    def fitted_values(self) -> list[Floats]:
-        """The values that each distribution was fitted to, (num_values,) each."""
-        return [view.values[view.values > 0] if self.rectified else view.values for view in self.views]
 
 
 def _edges(samples: Iterable[Floats]) -> Floats:
@@ -142,7 +115,7 @@ def activations_json(activations: Activations) -> ActivationsPart:
             "histogram": _shares(values, edges),
         }
         for resolution, view, values in zip(
-            activations.resolutions, activations.views, activations.fitted_values, strict=True
+            activations.resolutions, activations.pooled, activations.fitted_values, strict=True
         )
     ]
     return {
@@ -176,7 +149,7 @@ def activations_table(activations: Activations) -> Table:
     )
     for heading in ("crops", "zeros", *(f"{share:.0%}" for share in SHOWN_QUANTILES), "location", "scale", "shape"):
         table.add_column(heading, justify="right")
-    for name, view in zip(activations.names, activations.views, strict=True):
+    for name, view in zip(activations.names, activations.pooled, strict=True):
         fitted = (view.fitted.location, view.fitted.scale, view.fitted.shape)
         numbers = [*np.quantile(view.values, SHOWN_QUANTILES), *fitted]
         table.add_row(name, f"{view.zeros:.1%}", *(f"{number:.3f}" for number in numbers))
@@ -214,7 +187,7 @@ def plot_activations(path: Path, activations: Activations, title: str) -> None:
     shown = activations.fitted_values
     edges = _edges(shown)
     points = np.linspace(edges[0], edges[-1], 400)
-    for number, (name, view) in enumerate(zip(activations.names, activations.views, strict=True)):
+    for number, (name, view) in enumerate(zip(activations.names, activations.pooled, strict=True)):
         colour = f"C{number}"
         zeros = f" ({view.zeros:.1%} zeros)" if activations.rectified else ""
         axes.stairs(_densities(shown[number], edges), edges, fill=number == 0, color=colour, alpha=0.4)
@@ -224,3 +197,29 @@ def plot_activations(path: Path, activations: Activations, title: str) -> None:
     axes.legend()
     figure.suptitle(title)
     save_figure(figure, path)
+
+
+def report_analysis(config: AnalyzeConfig, analysis: Analysis) -> None:
+    """Print the tables, draw the plots, write the figures."""
+    data, sizes, activations, start = analysis.data, analysis.sizes, analysis.activations, analysis.start
+    title = f"apparent sizes in {data.title}"
+    print_table(title, sizes_table(sizes))
+    print(sizes_line(sizes))  # noqa: T201 - the command's result
+    plot_sizes(config.out / "sizes.png", sizes, title)
+    if activations is not None:
+        title = f"what reaches {activations.classifier_name} of {start.title if start else analysis.model}"
+        print_table(title, activations_table(activations))
+        plot_activations(config.out / "activations.png", activations, title)
+    content: dict[str, Any] = {
+        "sizes": sizes_json(sizes),
+        "activations": activations_json(activations) if activations else None,
+        "model": analysis.model,
+        "checkpoint": str(start.path) if start else None,
+        "synthetic": data.synthetic,
+        "fingerprint": data.dataset.fingerprint,
+        "environment": environment(),
+    }
+    for path in (config.out / "analysis.json", config.json):
+        if path is not None:
+            write_json(path, content)
+    Reporter().line(f"figures and plots: {config.out}")

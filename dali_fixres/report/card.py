@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dali_fixres.checkpoints.checkpoint import Checkpoint
 from dali_fixres.config import to_toml
 from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.report.template import TEMPLATES
-from dali_fixres.training.checkpoint import Checkpoint
 from pipelines.resolution import Resolution
 
 __all__ = ["model_card"]

@@ -8,17 +8,7 @@ from typing import Any
 from rich.table import Table
 from torch import nn
 
-from dali_fixres.config import FinetuneConfig, TrainConfig
-from dali_fixres.finetuning.cached_features import passes_for_features
-from dali_fixres.finetuning.frechet import views_to_fit
-from dali_fixres.models import Head, ModelSpec, build_on_meta, fit_or_fail
-from dali_fixres.models.build import num_parameters
-from dali_fixres.models.head import count_gmacs
-from dali_fixres.report.tables import print_table
-from dali_fixres.runtime.data import Data, open_data
-from dali_fixres.runtime.distributed import World
-from dali_fixres.runtime.progress import Reporter
-from dali_fixres.training.model_source import (
+from dali_fixres.checkpoints.model_source import (
     check_classes,
     find_source,
     find_start,
@@ -27,9 +17,20 @@ from dali_fixres.training.model_source import (
     trained_at,
     with_checkpoint_settings,
 )
+from dali_fixres.config import FinetuneConfig, TrainConfig
+from dali_fixres.finetuning.cached_features import passes_for_features
+from dali_fixres.finetuning.features import FeaturePass
+from dali_fixres.finetuning.frechet import passes_to_fit
+from dali_fixres.finetuning.trainable import freeze_network, tuning_plan
+from dali_fixres.models import Head, ModelSpec, build_on_meta, fit_or_fail
+from dali_fixres.models.build import num_parameters
+from dali_fixres.models.head import count_gmacs
+from dali_fixres.report.tables import print_table
+from dali_fixres.runtime.data import Data, open_data
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.progress import Reporter
 from dali_fixres.training.optimizer import LearningRate
-from dali_fixres.training.setup import freeze_network, learning_rate, training_plan, tuning_plan
-from dali_fixres.training.stream import Test
+from dali_fixres.training.setup import learning_rate, training_plan
 from pipelines.dataset import VAL, Dataset
 from pipelines.plan import EvalPlan, TrainPlan
 from pipelines.processes import num_processes
@@ -60,7 +61,7 @@ class _Outline:
     num_learning: int
     tests: tuple[Resolution, ...]
     num_epochs: int
-    passes: tuple[Test, ...] = ()
+    passes: tuple[FeaturePass, ...] = ()
     classifier: nn.Module | None = None
 
 
@@ -102,15 +103,15 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
     else:
         spec, network = _named(config, data.dataset, reporter)
     plan = tuning_plan(config, data, world)
-    head, tuned, what_learns = freeze_network(config, network)
+    head, trainable = freeze_network(config, network)
     train_res = trained_at(config, start)
     tests = sorted({Resolution(train_res, config.ratio), config.test_resolution})
     learns = config.method != "frechet"
     stage = _Outline(
         spec,
         network,
-        what_learns,
-        num_learning=tuned.num_parameters if learns else 0,
+        trainable.summary,
+        num_learning=trainable.num_parameters if learns else 0,
         tests=(*tests, *tests),
         num_epochs=config.epochs if learns else 0,
         passes=_passes(config, plan, head, train_res),
@@ -119,15 +120,15 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
     _report(config, data, plan, stage, reporter)
 
 
-def _passes(config: FinetuneConfig, plan: TrainPlan, head: Head, train_res: int) -> tuple[Test, ...]:
+def _passes(config: FinetuneConfig, plan: TrainPlan, head: Head, train_res: int) -> tuple[FeaturePass, ...]:
     """Return what runs through the network once, as the method says."""
     evaluation = EvalPlan(plan.dataset, config.batch_size)
     if config.method == "frechet":
-        return tuple(views_to_fit(config, evaluation, train_res))
+        return tuple(passes_to_fit(config, evaluation, train_res))
     if config.method == "one-pass":
         statistics, views = passes_for_features(config, evaluation, plan.augmentation, head)
         plans = views if statistics is None else [statistics, *views]
-        return tuple(Test(one, config.test_resolution) for one in plans)
+        return tuple(FeaturePass(one, config.test_resolution) for one in plans)
     return ()
 
 

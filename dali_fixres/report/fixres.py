@@ -19,7 +19,6 @@ from dali_fixres.runtime.data import SYNTHETIC
 from dali_fixres.runtime.json_files import AccuracyRow, EvaluateFile, FinetuneFile
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder
-from dali_fixres.training.checkpoint import load_checkpoint
 from pipelines.storage.files import write_json, write_text
 
 __all__ = ["FixresFolder", "best_resolution", "write_report"]

@@ -1,51 +1,21 @@
 """What `evaluate` says at its end: table, recommendation, JSON and plot."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from dali_fixres.config import EvaluateConfig
-from dali_fixres.errors import ConfigError
 from dali_fixres.evaluation.metrics import Accuracy, best_of, recommended_of
-from dali_fixres.evaluation.predictions import Origin
+from dali_fixres.evaluation.run import EvaluationResult
 from dali_fixres.report.plots import plot_sweep
 from dali_fixres.report.tables import accuracy_table, in_words, print_table
 from dali_fixres.runtime.progress import Reporter
 from pipelines.storage.files import write_json
 
-__all__ = ["read_before", "report_sweep"]
+__all__ = ["report_sweep"]
 
 
-def read_before(path: Path | None, fingerprint: str) -> list[Accuracy]:
-    """Read the results of an earlier call, to draw them beside this one's; none without a path.
-
-    Raises:
-        ConfigError: If the file is not what ``evaluate --json`` writes, or is about other data.
-    """
-    if path is None:
-        return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        results = [Accuracy.from_json(row) for row in content["results"]]
-        other = content["fingerprint"]
-    except OSError as error:
-        raise ConfigError(f"cannot read --before {path}: {error.strerror}") from error
-    except KeyError as error:
-        raise ConfigError(f"--before {path} is not what evaluate --json writes: it lacks {error}") from error
-    except (ValueError, TypeError, AttributeError, ConfigError) as error:
-        raise ConfigError(f"--before {path} is not what evaluate --json writes: {error}") from error
-    if other != fingerprint:
-        raise ConfigError(
-            f"--before {path} is of another data set (fingerprint {other[:12]}) than this one ({fingerprint[:12]})"
-        )
-    return results
-
-
-def report_sweep(
-    config: EvaluateConfig, origin: Origin, results: Sequence[Accuracy], before: Sequence[Accuracy], plot: Path
-) -> None:
+def report_sweep(config: EvaluateConfig, result: EvaluationResult) -> None:
     """Print the table and which setting is best and which recommended; write JSON and plot."""
+    origin, results = result.origin, result.results
     best, recommended = best_of(results), recommended_of(results)
     title = f"{origin.title}{', answers among its classes alone' if config.only_mapped else ''}"
     print_table(title, accuracy_table(results))
@@ -67,8 +37,9 @@ def report_sweep(
             "environment": origin.environment,
         }
         write_json(config.json, content)
-    plot_sweep(plot, {"before": before, origin.model: results} if before else {origin.model: results}, origin.title)
-    reporter.line(f"plot: {plot}")
+    series = {"before": result.before, origin.model: results} if result.before else {origin.model: results}
+    plot_sweep(result.plot, series, origin.title)
+    reporter.line(f"plot: {result.plot}")
 
 
 def _recommendation(best: Accuracy, recommended: Accuracy) -> str:

@@ -1,166 +1,105 @@
-"""The training loop. It takes an iterator of batches and never learns where they come from."""
+"""The training loop, in the order in which it runs."""
 
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
-from dali_fixres.errors import TrainingDivergedError
-from dali_fixres.evaluation.metrics import EpochStatistics
-from dali_fixres.runtime.precision import forward_precision
-from dali_fixres.runtime.progress import Bar
-from dali_fixres.training.optimizer import LearningRate
-from pipelines.batch import Batch
+from dali_fixres.checkpoints import EpochStatistics
+from dali_fixres.checkpoints.checkpoint import Checkpoint, CheckpointClock
+from dali_fixres.errors import Interrupted
+from dali_fixres.evaluation.metrics import Accuracy
+from dali_fixres.runtime.run_folder import BEST, LAST
+from dali_fixres.runtime.signals import StopSignals
+from dali_fixres.runtime.skipped import share_skipped
+from dali_fixres.training.run_log import RunLog
+from dali_fixres.training.statistics import EpochMeter
+from dali_fixres.training.step import TrainingSetup, train_step
+from pipelines import ReadableBatches, TrainPlan
 
-__all__ = ["EpochMeter", "Learner", "train"]
-
-LOOK_EVERY_S = 1.0
-"""Seconds between looks at the loss: each makes the host wait for the device."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Learner:
-    """What learns, and how.
-
-    Attributes:
-        network: The network.
-        forward: The network as it is called while learning: itself, or in DistributedDataParallel.
-        optimizer: Over the parameters that learn.
-        learning_rate: At each step of the whole stage.
-        seed_of: The seed of what the network draws in a step.
-        set_mode: Puts the network into the stage's mode before each epoch.
-        label_smoothing: Share of each label spread over all classes.
-        clip_grad: Largest norm of the gradient, or None.
-    """
-
-    network: nn.Module
-    forward: nn.Module
-    optimizer: Optimizer
-    learning_rate: LearningRate
-    seed_of: Callable[[int], int]
-    set_mode: Callable[[], object]
-    label_smoothing: float
-    clip_grad: float | None
+__all__ = ["train"]
 
 
-def train(learner: Learner, batches: Iterable[Batch], first_step: int, meter: "EpochMeter") -> Iterator[int]:
-    """Take one optimiser step per batch, and yield the number of steps done after each.
-
-    Args:
-        learner: What learns.
-        batches: Of one epoch.
-        first_step: Steps done before, over the whole stage.
-        meter: Sums up.
+def train(
+    setup: TrainingSetup,
+    batches: ReadableBatches,
+    plan: TrainPlan,
+    num_epochs: int,
+    state: Checkpoint,
+    log: RunLog,
+    signals: StopSignals,
+    clock: CheckpointClock,
+    evaluate: Callable[[str], Accuracy] | None = None,
+) -> tuple[Checkpoint, Accuracy | None]:
+    """Train what is left of a run; return its state and the accuracy after the last epoch.
 
     Raises:
-        TrainingDivergedError: If the loss is no finite number; the message names the step.
+        Interrupted: If a signal asks for it; the state has been saved.
+        TrainingDivergedError: If the loss is not finite; the message names the step.
     """
-    learner.set_mode()
-    criterion = nn.CrossEntropyLoss(label_smoothing=learner.label_smoothing)
-    parameters = [parameter for parameter in learner.network.parameters() if parameter.requires_grad]
-    step = first_step
-    for batch in meter.timed(batches):
-        _seed(learner.seed_of(step), batch.images.device)
-        for group in learner.optimizer.param_groups:
-            group["lr"] = learner.learning_rate.at(step)
-        with forward_precision(batch.images.device):
-            loss = criterion(learner.forward(batch.images), batch.labels)
-        learner.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if learner.clip_grad is not None:
-            nn.utils.clip_grad_norm_(parameters, learner.clip_grad)
-        learner.optimizer.step()
-        step += 1
-        meter.add(loss.detach(), len(batch), step)
-        yield step
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    """Seed what the network draws from, as ``torch.manual_seed`` does.
-
-    That also notes a stack trace for every kind of device that is not in use, which takes a quarter of a millisecond.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
-class EpochMeter:
-    """Sums up an epoch without making the host wait: losses stay on the device between looks.
-
-    Args:
-        bar: Shows loss, throughput and waiting.
-        before: What the epoch has come to before it was resumed.
-    """
-
-    def __init__(self, bar: Bar, before: EpochStatistics) -> None:
-        self._bar = bar
-        self._before = before
-        self._loss_sum = before.loss_sum
-        self._bad_step: int | None = None
-        self._unseen: list[tuple[torch.Tensor, int, int]] = []
-        self._num_images = before.num_images
-        self._num_steps = 0
-        self._waited_s = 0.0
-        self._started = self._looked = time.perf_counter()
-
-    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Pass batches on, noting how long each was waited for."""
-        source = iter(batches)
-        while True:
-            asked = time.perf_counter()
-            batch = next(source, None)
-            self._waited_s += time.perf_counter() - asked
-            if batch is None:
-                return
-            yield batch
-
-    def add(self, loss: torch.Tensor, num_images: int, step: int) -> None:
-        """Count a step, `step` of the stage (from 1)."""
-        self._unseen.append((loss, num_images, step))
-        self._num_images += num_images
-        self._num_steps += 1
-        if time.perf_counter() - self._looked >= LOOK_EVERY_S:
-            self._bar.update(self._num_steps, self._text())
-            self._looked = time.perf_counter()
-
-    def statistics(self) -> EpochStatistics:
-        """Return the sums so far; makes the host wait for the device.
-
-        Raises:
-            TrainingDivergedError: If a loss was no finite number.
-        """
-        self._look()
-        if self._bad_step is not None:
-            raise TrainingDivergedError(
-                f"the loss is not finite at step {self._bad_step}; the last good checkpoint is kept; lower --lr, or "
-                "limit the gradient with --clip-grad 1"
-            )
-        seconds = time.perf_counter() - self._started
-        return EpochStatistics(
-            loss_sum=self._loss_sum,
-            num_images=self._num_images,
-            seconds=self._before.seconds + seconds,
-            waited_s=self._before.waited_s + self._waited_s,
+    accuracy: Accuracy | None = None
+    for epoch in range(state.epoch, num_epochs):
+        label = f"epoch {epoch + 1}/{num_epochs} at {plan.schedule.at(epoch).crop_px} px"
+        done_before, step = state.num_done, plan.steps_before(epoch, state.num_done)
+        setup.set_mode()
+        with log.reporter.bar(label, plan.num_steps(epoch, done_before)) as bar:
+            meter = EpochMeter(bar, state.statistics if log.world.is_main else EpochStatistics())
+            for batch in meter.timed(batches.epoch(plan, epoch, done_before)):
+                loss = train_step(setup, batch, step)
+                step += 1
+                meter.add(loss, len(batch), step)
+                asked = signals.agree(save=log.world.is_main and clock.due(step))
+                if asked.stop or asked.save:
+                    log.save(LAST, _state_at(step, state, setup, plan, meter, batches, log))
+                if asked.stop:
+                    raise log.stopped(asked.signal_name, step)
+            state = _state_at(step, state, setup, plan, meter, batches, log)
+        last_lr = setup.learning_rate.at(max(step - 1, 0))
+        log.record_epoch(epoch + 1, step, plan.schedule.at(epoch).crop_px, last_lr, state.statistics)
+        line = f"{label}  {state.statistics}  {state.statistics.seconds:.1f} s"
+        if evaluate is not None:
+            try:
+                accuracy = evaluate(f"testing epoch {epoch + 1}")
+            except Interrupted as interruption:
+                log.save(LAST, state)
+                raise log.stopped(str(interruption), step) from None
+            log.record_evaluation(epoch + 1, accuracy)
+            state, line = replace(state, top1=accuracy.top1), f"{line}  {accuracy}"
+        share_skipped(batches.skipped, log.world)
+        state = replace(
+            state, epoch=epoch + 1, num_done=0, statistics=EpochStatistics(), unreadable=dict(batches.skipped.reasons)
         )
+        if state.top1 is not None and (state.best_top1 is None or state.top1 > state.best_top1):
+            state = replace(state, best_top1=state.top1)
+            log.save(BEST, state)
+        log.save(LAST, state)
+        log.reporter.line(line)
+    return state, accuracy
 
-    def _look(self) -> None:
-        """Fetch the losses since the last look, all at once."""
-        if not self._unseen:
-            return
-        values = torch.stack([loss for loss, _, _ in self._unseen]).tolist()
-        for value, (_, num_images, step) in zip(values, self._unseen, strict=True):
-            self._loss_sum += value * num_images
-            if self._bad_step is None and not math.isfinite(value):
-                self._bad_step = step
-        self._unseen.clear()
 
-    def _text(self) -> str:
-        statistics = self.statistics()
-        seconds = statistics.seconds - self._before.seconds
-        speed = (statistics.num_images - self._before.num_images) / seconds
-        return f"loss {statistics.loss_sum / statistics.num_images:.3f}  {speed:.0f} img/s  waiting {self._waited_s / seconds:.0%}"
+def _state_at(
+    step: int,
+    state: Checkpoint,
+    setup: TrainingSetup,
+    plan: TrainPlan,
+    meter: EpochMeter,
+    batches: ReadableBatches,
+    log: RunLog,
+) -> Checkpoint:
+    """Return the state after a step of the epoch that `state` is in; all processes take part."""
+    epoch, world, statistics = state.epoch, log.world, meter.statistics()
+    world.copy_buffers(setup.network)
+    sums = torch.tensor([statistics.loss_sum, statistics.num_images], dtype=torch.float64)
+    loss_sum, num_images = world.sum(sums)
+    unreadable = {row: why for reasons in world.gather(batches.skipped.reasons) for row, why in reasons.items()}
+    num_more = (step - plan.steps_before(epoch, state.num_done)) * plan.global_batch(epoch)
+    return replace(
+        state,
+        state_dict=setup.network.state_dict(),
+        optimizer=setup.optimizer.state_dict(),
+        global_batch=plan.global_batch(epoch),
+        num_done=state.num_done + num_more,
+        statistics=replace(statistics, loss_sum=loss_sum.item(), num_images=int(num_images)),
+        unreadable=unreadable,
+        step=step,
+    )

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from dali_fixres.checkpoints.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.config import StageConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.models import Model
@@ -12,10 +13,9 @@ from dali_fixres.runtime.data import Data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder, create_run, reopen_run, run_to_resume
-from dali_fixres.training.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from pipelines.dataset.snapshot import compare, load_snapshot, save_snapshot
 
-__all__ = ["resume", "resume_hint", "run_folder", "run_to_go_on_with"]
+__all__ = ["resume", "resume_hint", "resumed_run", "run_folder"]
 
 CHANGEABLE = {
     "epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "device", "decode", "strict", "workers", "data",
@@ -89,7 +89,7 @@ def resume_hint(command: str, folder: Path, world: World) -> str:
 
 
 @contextmanager
-def run_to_go_on_with(config: StageConfig, command: str, world: World) -> Iterator[RunFolder | None]:
+def resumed_run(config: StageConfig, command: str, world: World) -> Iterator[RunFolder | None]:
     """Hold the run that ``--resume`` asks for; None where a new one is to begin.
 
     It is locked before its checkpoint is read, by the one process that will write it.

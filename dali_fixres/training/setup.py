@@ -1,4 +1,4 @@
-"""What `train` and `finetune` put together before a stage runs: plan, network, optimiser, first state."""
+"""What `train` and `finetune` put together before the loop runs: plan, network, optimiser, first state."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,34 +7,31 @@ from functools import partial
 import torch
 from torch import nn
 
+from dali_fixres.checkpoints import Checkpoint, EpochStatistics
 from dali_fixres.config import FinetuneConfig, TrainConfig
 from dali_fixres.errors import CheckpointError, ConfigError
-from dali_fixres.evaluation.metrics import EpochStatistics
-from dali_fixres.finetuning.features import check_features
-from dali_fixres.finetuning.trainable import Tuned, tune
-from dali_fixres.models import Head, Model, ModelSpec, find_head
+from dali_fixres.models import Model, ModelSpec
 from dali_fixres.runtime.data import Data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import LAST
-from dali_fixres.training.checkpoint import Checkpoint
 from dali_fixres.training.compile import compiled
-from dali_fixres.training.loop import Learner
 from dali_fixres.training.optimizer import LearningRate, build_optimizer, load_optimizer, scaled_lr
+from dali_fixres.training.run_log import RunLog
+from dali_fixres.training.step import TrainingSetup
 from pipelines.dataset import Dataset
 from pipelines.plan import AUGMENTATIONS, Augmentation, TrainPlan, step_seed
-from pipelines.resolution import Phase, Schedule
+from pipelines.resolution import Schedule
 
 __all__ = [
+    "announce",
     "augmentation",
-    "build_learner",
-    "compile_learner",
-    "freeze_network",
+    "build_setup",
+    "compile_setup",
     "initial_state",
     "learning_rate",
-    "prepare",
+    "move_network",
     "training_plan",
-    "tuning_plan",
 ]
 
 
@@ -47,15 +44,15 @@ def augmentation(config: TrainConfig | FinetuneConfig, name: str) -> Augmentatio
 def training_plan(
     config: TrainConfig | FinetuneConfig,
     data: Data,
-    view: str,
+    name: str,
     schedule: Schedule,
     world: World,
     repeats: int = 1,
 ) -> TrainPlan:
-    """Plan a stage's batches, with the augmentation of that name."""
+    """Plan the batches of a run, with the augmentation of that name."""
     return TrainPlan(
         data.dataset,
-        augmentation(config, view),
+        augmentation(config, name),
         schedule,
         config.batch_size,
         config.seed,
@@ -66,26 +63,20 @@ def training_plan(
     )
 
 
-def tuning_plan(config: FinetuneConfig, data: Data, world: World) -> TrainPlan:
-    """Plan the batches of a fine-tuning, all at the test resolution."""
-    schedule = Schedule((Phase(0, config.test_res),), config.ratio)
-    return training_plan(config, data, config.augmentation, schedule, world)
-
-
 def initial_state(
     command: str,
     config: TrainConfig | FinetuneConfig,
     trained_at: int,
     spec: ModelSpec,
-    built: Model,
+    model: Model,
     dataset: Dataset,
 ) -> Checkpoint:
-    """Return the state of a stage before its first epoch, of a network trained at `trained_at` pixels."""
+    """Return the state of a run before its first epoch, of a network trained at `trained_at` pixels."""
     return Checkpoint(
         command=command,
         model=spec,
-        state_dict=built.network.state_dict(),
-        normalisation=built.normalisation,
+        state_dict=model.network.state_dict(),
+        normalisation=model.normalisation,
         classes=dataset.classes,
         fingerprint=dataset.fingerprint,
         train_res=trained_at,
@@ -104,7 +95,7 @@ def initial_state(
     )
 
 
-def prepare(network: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:
+def move_network(network: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:
     """Move a network to its device, in the memory format of its images.
 
     Raises:
@@ -120,21 +111,7 @@ def prepare(network: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Mo
     return network.to(device).to(memory_format=torch.channels_last)
 
 
-def freeze_network(config: FinetuneConfig, network: nn.Module) -> tuple[Head, Tuned, str]:
-    """Freeze all of a network but what is to be tuned; return its parts, what learns, and what that is in words.
-
-    Raises:
-        ModelError: If it cannot take images of the test resolution, or not be tuned so.
-    """
-    if config.chosen in {"one-pass", "frechet"}:
-        check_features(network, find_head(network, config.test_resolution).classifier, config.test_resolution)
-    head, tuned, what_learns = tune(network, config.test_resolution, config.tuned, config.blocks)
-    if config.chosen == "frechet":
-        what_learns = f"mapping what reaches {head.classifier_name}; nothing learns"
-    return head, tuned, what_learns
-
-
-def build_learner(
+def build_setup(
     config: TrainConfig | FinetuneConfig,
     network: nn.Module,
     plan: TrainPlan,
@@ -142,7 +119,7 @@ def build_learner(
     set_mode: Callable[[], object],
     world: World,
     device: torch.device,
-) -> Learner:
+) -> TrainingSetup:
     """Put the optimiser, its state so far and the learning rate of every step to a network."""
     optimizer = build_optimizer(network, momentum=config.momentum, weight_decay=config.weight_decay)
     if start.optimizer:
@@ -150,7 +127,7 @@ def build_learner(
             load_optimizer(optimizer, start.optimizer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"the optimiser's state in {LAST} does not fit the network: {error}") from error
-    return Learner(
+    return TrainingSetup(
         network,
         world.wrap(network, device),
         optimizer,
@@ -162,17 +139,17 @@ def build_learner(
     )
 
 
-def compile_learner(learner: Learner, plan: TrainPlan, device: torch.device, reporter: Reporter) -> Learner:
-    """Let the network learn as torch.compile makes it; all the code is made now, before a clock starts."""
+def compile_setup(setup: TrainingSetup, plan: TrainPlan, device: torch.device, reporter: Reporter) -> TrainingSetup:
+    """Return a setup whose network is compiled for every planned shape now, before a clock starts."""
     shapes = ", ".join(f"{number} x {side} px" for number, side in plan.shapes)
     with reporter.bar(f"compiling for batches of {shapes}", total=1) as bar:
-        called = compiled(learner.network, learner.forward, plan.shapes, device)
+        called = compiled(setup.network, setup.forward, plan.shapes, device)
         bar.update(1)
-    return replace(learner, forward=called)
+    return replace(setup, forward=called)
 
 
 def learning_rate(config: TrainConfig | FinetuneConfig, plan: TrainPlan) -> LearningRate:
-    """Return the learning rate of every step of a stage."""
+    """Return the learning rate of every step of a run."""
     num_steps, every = plan.steps_before(config.epochs), config.decay_epochs
     return LearningRate(
         peaks=_peaks(config, plan),
@@ -192,3 +169,27 @@ def _peaks(config: TrainConfig | FinetuneConfig, plan: TrainPlan) -> tuple[tuple
         )
         for phase in plan.schedule.phases
     )
+
+
+def announce(
+    log: RunLog, setup: TrainingSetup, plan: TrainPlan, num_epochs: int, device: torch.device, state: Checkpoint
+) -> None:
+    """Say where the run is, on what device, and the learning rate of each phase."""
+    size, reporter = log.world.size, log.reporter
+    if log.folder is not None:
+        processes = f", {size} processes" if size > 1 else ""
+        reporter.line(f"run: {log.folder.path} on {device}{processes}")
+    if num_epochs == 0:
+        return
+    phases = plan.schedule.phases
+    for phase, (_, peak) in zip(phases, setup.learning_rate.peaks, strict=True):
+        batch = plan.global_batch(phase.first_epoch)
+        share = f" ({size} x {batch // size})" if size > 1 else ""
+        of_phase = f" from epoch {phase.first_epoch + 1} on" if len(phases) > 1 else ""
+        reporter.line(f"learning rate{of_phase}: {peak:.4g} at its peak, for a global batch of {batch}{share}")
+    batch = plan.global_batch(state.epoch)
+    if state.num_done and state.global_batch != batch:
+        reporter.warn(
+            f"the global batch was {state.global_batch} before and is {batch} now; without --lr the learning rate "
+            "changes with it"
+        )

@@ -115,9 +115,9 @@ class TrainPlan:
         order = replace(self._order(epoch), rank=0, world_size=1, batch_size=self.global_batch(epoch))
         return order.batch(step, frozenset())[0]
 
-    def epoch(self, epoch: int, num_done: int = 0) -> Iterator[BatchPlan]:
-        """Yield the batches of an epoch from its position `num_done` on."""
-        return (self.at(epoch, step, num_done) for step in range(self.num_steps(epoch, num_done)))
+    def epoch(self, epoch: int, num_done: int = 0, first_step: int = 0) -> Iterator[BatchPlan]:
+        """Yield the batches of an epoch from its position `num_done` on, without the first few of these."""
+        return (self.at(epoch, step, num_done) for step in range(first_step, self.num_steps(epoch, num_done)))
 
     def _order(self, epoch: int, num_done: int = 0) -> EpochOrder:
         batch_size = self.schedule.phase(epoch).batch_size or self.batch_size

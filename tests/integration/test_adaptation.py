@@ -13,6 +13,7 @@ import pytest
 import torch
 from ranks import run_ranks
 
+from dali_fixres.checkpoints.checkpoint import load_checkpoint
 from dali_fixres.commands.analyze import analyze
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.finetune import finetune
@@ -21,7 +22,6 @@ from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, Tr
 from dali_fixres.errors import CheckpointError, ConfigError, ModelError
 from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.runtime.run_folder import RunFolder
-from dali_fixres.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

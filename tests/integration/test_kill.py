@@ -11,10 +11,10 @@ import pytest
 import torch
 from ranks import start_ranks
 
+from dali_fixres.checkpoints.checkpoint import load_checkpoint
 from dali_fixres.commands.train import train
 from dali_fixres.config import TrainConfig
 from dali_fixres.runtime.run_folder import RunFolder
-from dali_fixres.training.checkpoint import load_checkpoint
 from pipelines.dataset.snapshot import load_snapshot
 
 NUM_KILLS = 30

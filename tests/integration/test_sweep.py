@@ -11,11 +11,11 @@ import pytest
 import torch
 from ranks import run_ranks
 
+from dali_fixres.checkpoints.checkpoint import load_checkpoint, rebuild
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.train import train
 from dali_fixres.config import EvaluateConfig, TrainConfig
 from dali_fixres.errors import CheckpointError, ConfigError, DataError, ModelError
-from dali_fixres.training.checkpoint import load_checkpoint, rebuild
 from pipelines import Loader
 from pipelines.dataset import open_dataset
 from pipelines.plan import EvalPlan

@@ -8,9 +8,9 @@ import torch
 from drawing import natural_image
 from numpy.typing import NDArray
 from PIL import Image
-from reference import torchvision_test_image
 from torchvision.transforms.v2 import functional
 
+from bench.reference import torchvision_test_image
 from pipelines import Loader
 from pipelines.dali.decoding import Way
 from pipelines.dataset import Dataset, open_dataset

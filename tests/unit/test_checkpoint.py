@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from dali_fixres.checkpoints import EpochStatistics
+from dali_fixres.checkpoints.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.errors import CheckpointError, SaveError, TrainingDivergedError
-from dali_fixres.evaluation.metrics import EpochStatistics
 from dali_fixres.models import ModelSpec, build_model, insert_mapping
 from dali_fixres.models.frechet_distribution import Frechet
-from dali_fixres.training.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from pipelines.plan.colour import Normalisation
 
 ARCHITECTURE = ModelSpec("timm/test_resnet", 3, ("drop_rate=0.1",))
@@ -188,7 +188,7 @@ NO_ROOM = """
 import resource, sys
 from dataclasses import replace
 from pathlib import Path
-from dali_fixres.training.checkpoint import load_checkpoint, save_checkpoint
+from dali_fixres.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from dali_fixres.errors import SaveError
 
 source, path = map(Path, sys.argv[1:])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dali_fixres.errors import ConfigError
-from dali_fixres.evaluation.class_map import ClassMap, map_classes, read_names
+from dali_fixres.models.class_map import ClassMap, map_classes, read_names
 
 NAMES = ("n01", "n02", "n03", "n04")
 

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from dali_fixres.training.checkpoint import CheckpointClock
+from dali_fixres.checkpoints.checkpoint import CheckpointClock
 from pipelines.processes import local_rank, num_local, num_processes, num_restarts
 
 

@@ -14,14 +14,15 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models as tv
 
+from dali_fixres.checkpoints import EpochStatistics
+from dali_fixres.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dali_fixres.commands.export import export
 from dali_fixres.config import ExportConfig
 from dali_fixres.errors import CheckpointError, ConfigError, ModelError
-from dali_fixres.evaluation.metrics import Accuracy, EpochStatistics
+from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.models.onnx import require_onnx, write_onnx
 from dali_fixres.runtime.run_folder import RunFolder
-from dali_fixres.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pipelines.plan.colour import Normalisation
 from pipelines.resolution import Resolution
 

@@ -9,7 +9,9 @@ from rich.console import Console
 from torch import nn
 
 from dali_fixres.errors import ModelError
-from dali_fixres.finetuning.features import FeatureEpoch, Rounds, _kept, collect_features
+from dali_fixres.evaluation.forward import ForwardPass
+from dali_fixres.finetuning.feature_training import FeatureEpoch, _kept
+from dali_fixres.finetuning.features import collect_features
 from dali_fixres.runtime.progress import Bar
 from pipelines.batch import Batch
 from pipelines.resolution import Resolution
@@ -35,15 +37,15 @@ def batches() -> Iterator[Batch]:
         yield Batch(torch.ones(2, 3, 8, 8), torch.tensor([0, 1]), np.arange(first, first + 2), Resolution(32))
 
 
-def rounds() -> Rounds:
-    """Return rounds that show nothing."""
-    return Rounds(2, Bar("", 2, Console(quiet=True), live=None))
+def forward(network: nn.Module) -> ForwardPass:
+    """Return two rounds that show nothing."""
+    return ForwardPass(network, 2, Bar("", 2, Console(quiet=True), live=None))
 
 
 def test_features_are_found_by_row() -> None:
     """Each image's features and label lie where its row of the data set says."""
     network = Scaled(0.5)
-    bank = collect_features(network, network.classifier, [batches()], (4, 4), rounds(), 1.0)
+    bank = collect_features(network.classifier, [batches()], (4, 4), forward(network), 1.0)
     features, labels, here = bank.find(0, torch.tensor([3, 0]))
     assert here.tolist() == [True, True]
     assert features.tolist() == [[0.5] * 3] * 2
@@ -52,10 +54,10 @@ def test_features_are_found_by_row() -> None:
 
 @pytest.mark.parametrize("factor", [1e6, float("nan")])
 def test_features_that_half_precision_cannot_hold_are_refused(factor: float) -> None:
-    """They would be learnt from as infinities."""
+    """They would be trained on as infinities."""
     network = Scaled(factor)
     with pytest.raises(ModelError, match="do not fit half precision or are not finite; use --method sgd"):
-        collect_features(network, network.classifier, [batches()], (4, 4), rounds(), 1.0)
+        collect_features(network.classifier, [batches()], (4, 4), forward(network), 1.0)
 
 
 def test_left_out_features_are_made_up_for() -> None:

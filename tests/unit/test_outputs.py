@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dali_fixres.errors import ConfigError
-from dali_fixres.evaluation.class_map import ClassMap
 from dali_fixres.evaluation.predictions import Outputs, merge, new_folder
 from dali_fixres.evaluation.real import RealLabels
+from dali_fixres.models.class_map import ClassMap
 
 
 def _outputs(rows: list[int], logits: list[list[float]], labels: list[int]) -> Outputs:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from dali_fixres.checkpoints import EpochStatistics
 from dali_fixres.errors import TrainingDivergedError
-from dali_fixres.evaluation.metrics import EpochStatistics
 from dali_fixres.runtime.progress import Bar
-from dali_fixres.training import loop
-from dali_fixres.training.loop import EpochMeter
+from dali_fixres.training import step
+from dali_fixres.training.statistics import EpochMeter
 
 
 def meter() -> EpochMeter:
@@ -25,21 +25,21 @@ def test_meter_sums_losses_over_images() -> None:
     assert (statistics.loss_sum, statistics.num_images) == (8.0, 7)
 
 
-def test_a_look_in_between_changes_no_sum() -> None:
-    """Losses that were looked at are not counted again, and those after them are added."""
-    looked, unlooked = meter(), meter()
-    for step, loss in enumerate((0.1, 0.7, 0.3), start=1):
-        for epoch in (looked, unlooked):
-            epoch.add(torch.tensor(loss), 3, step)
-        looked.statistics()
-    assert looked.statistics().loss_sum == unlooked.statistics().loss_sum > 0
+def test_a_fetch_in_between_changes_no_sum() -> None:
+    """Losses that were fetched are not counted again, and those after them are added."""
+    fetched, unfetched = meter(), meter()
+    for number, loss in enumerate((0.1, 0.7, 0.3), start=1):
+        for epoch in (fetched, unfetched):
+            epoch.add(torch.tensor(loss), 3, number)
+        fetched.statistics()
+    assert fetched.statistics().loss_sum == unfetched.statistics().loss_sum > 0
 
 
 def test_first_step_with_a_loss_that_is_not_finite_is_named() -> None:
-    """The message names the first of several bad steps, although it is only looked at later."""
+    """The message names the first of several bad steps, although it is fetched only later."""
     epoch = meter()
-    for step, loss in enumerate((1.0, 2.0, float("nan"), 1.0, float("inf")), start=11):
-        epoch.add(torch.tensor(loss), 4, step)
+    for number, loss in enumerate((1.0, 2.0, float("nan"), 1.0, float("inf")), start=11):
+        epoch.add(torch.tensor(loss), 4, number)
     with pytest.raises(TrainingDivergedError, match="at step 13;"):
         epoch.statistics()
 
@@ -48,5 +48,5 @@ def test_a_step_is_seeded_as_torch_would() -> None:
     """What a network draws after seeding a step is what it draws after ``torch.manual_seed``."""
     torch.manual_seed(2**63 + 5)
     expected = torch.rand(4)
-    loop._seed(2**63 + 5, torch.device("cpu"))
+    step._seed(2**63 + 5, torch.device("cpu"))
     assert torch.equal(torch.rand(4), expected)

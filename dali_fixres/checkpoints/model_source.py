@@ -4,14 +4,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dali_fixres.checkpoints.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
 from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, NetworkConfig
 from dali_fixres.errors import CheckpointError, ConfigError
-from dali_fixres.evaluation.class_map import ClassMap, map_classes, read_names
 from dali_fixres.models import Model, ModelSpec, WeightsFile, build_model, load_into, read_weights, recognise
 from dali_fixres.models.build import num_parameters
+from dali_fixres.models.class_map import ClassMap, map_classes, read_names
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import newest_run
-from dali_fixres.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
 from pipelines.dataset import Dataset
 
 __all__ = [

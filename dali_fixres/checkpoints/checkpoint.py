@@ -9,16 +9,45 @@ from typing import Any
 import torch
 
 from dali_fixres.errors import CheckpointError, TrainingDivergedError
-from dali_fixres.evaluation.metrics import EpochStatistics
 from dali_fixres.models import Model, ModelSpec, build_model, load_into
 from dali_fixres.models.weights import StateDict, read_torch_file
 from dali_fixres.runtime.run_folder import BEST, LAST
 from pipelines.plan.colour import Normalisation
 from pipelines.storage.atomic import replacing
 
-__all__ = ["Checkpoint", "CheckpointClock", "checkpoint_file", "load_checkpoint", "rebuild", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointClock",
+    "EpochStatistics",
+    "checkpoint_file",
+    "load_checkpoint",
+    "rebuild",
+    "save_checkpoint",
+]
 
-FORMAT = 2
+FORMAT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class EpochStatistics:
+    """Sums over the part of an epoch that is done.
+
+    Attributes:
+        loss_sum: Over its images.
+        num_images: Images trained on.
+        seconds: Wall time.
+        waited_s: Part of it spent waiting for batches.
+    """
+
+    loss_sum: float = 0.0
+    num_images: int = 0
+    seconds: float = 0.0
+    waited_s: float = 0.0
+
+    def __str__(self) -> str:
+        """Return mean loss, throughput and share of waiting."""
+        speed, waiting = self.num_images / self.seconds, self.waited_s / self.seconds
+        return f"loss {self.loss_sum / self.num_images:.3f}  {speed:.0f} img/s  waiting for data {waiting:.0%}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,163 @@
+"""A fine-tuning run: a network is fixed for a higher test resolution (FixRes), and tested before and after."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from dali_fixres.checkpoints import Checkpoint, CheckpointClock
+from dali_fixres.checkpoints.model_source import (
+    USUAL_TRAIN_RES,
+    build_source,
+    build_start,
+    find_source,
+    find_start,
+    refuse_second_mapping,
+    refuse_untrained_head,
+    trained_at,
+    with_checkpoint_settings,
+)
+from dali_fixres.config import FinetuneConfig
+from dali_fixres.errors import CheckpointError
+from dali_fixres.evaluation.evaluate import Evaluator
+from dali_fixres.evaluation.metrics import Accuracy
+from dali_fixres.finetuning.cached_features import tune_on_cached_features
+from dali_fixres.finetuning.frechet import map_activations
+from dali_fixres.finetuning.trainable import freeze_network, tuning_plan
+from dali_fixres.models import Model
+from dali_fixres.models.head import run_once
+from dali_fixres.runtime.data import Data, open_data, open_loader
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.run_folder import BEST, LAST, RunFolder
+from dali_fixres.runtime.signals import StopSignals, obeying_signals
+from dali_fixres.runtime.skipped import SkipReport
+from dali_fixres.training.loop import train
+from dali_fixres.training.resume import resume, resumed_run, run_folder
+from dali_fixres.training.run import evaluate_after
+from dali_fixres.training.run_log import RunLog
+from dali_fixres.training.setup import announce, build_setup, initial_state, move_network
+from pipelines import EvalPlan, ReadableBatches, Resolution
+
+__all__ = ["FinetuningResult", "run_finetuning"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FinetuningResult:
+    """What a fine-tuning run has come to.
+
+    Attributes:
+        config: Its settings, with nothing left to a default.
+        folder: The run folder; None in all processes but the first.
+        data: What it was tuned on.
+        state: At the end.
+        num_trained: Trained parameters; 0 if nothing is trained.
+        before, after: Accuracies at the training and at the test resolution.
+    """
+
+    config: FinetuneConfig
+    folder: RunFolder | None
+    data: Data
+    state: Checkpoint
+    num_trained: int
+    before: list[Accuracy]
+    after: list[Accuracy]
+
+
+def run_finetuning(
+    config: FinetuneConfig, device: torch.device, world: World, signals: StopSignals | None = None
+) -> FinetuningResult:
+    """Fine-tune as one of the processes of `world`; test before and after; leave a run folder.
+
+    Args:
+        config: Its settings.
+        device: Of this process.
+        world: All processes.
+        signals: Those of the run that this is a part of.
+
+    Raises:
+        UserError: If something the user gave cannot be used.
+        RunError: If the run cannot continue.
+        Interrupted: If a signal has stopped it; it can be resumed.
+    """
+    config = replace(config, method=config.chosen)
+    if config.method != "frechet":
+        config = replace(config, base_lr=config.rate, policy=config.tuned)
+    reporter = Reporter(quiet=not world.is_main)
+    torch.manual_seed(config.seed)
+    with resumed_run(config, "finetune", world) as resumed:
+        if resumed:
+            data = open_data(config.data, config.val_fraction, reporter, world)
+            data, model, start = resume(resumed, config, data, reporter)
+        else:
+            config, data, model, start = _begin(config, reporter, world)
+        plan = tuning_plan(config, data, world)
+        eval_plan = EvalPlan(data.dataset, config.batch_size, world.rank, world.size, copies=config.copies)
+        tested = sorted({Resolution(start.train_res, config.ratio), config.test_resolution})
+        for resolution in tested:
+            run_once(model.network, resolution)
+        network = move_network(model.network, device, sync_bn=config.sync_bn)
+        head, trainable = freeze_network(config, network)
+        with (
+            run_folder(config, "finetune", resumed, start, data, world) as folder,
+            open_loader(config, data, model.normalisation, device, world, reporter) as loader,
+            obeying_signals(world, signals) as signals,
+        ):
+            skip_report = SkipReport(data.dataset, reporter, folder.unreadable if folder else None)
+            batches = ReadableBatches(loader, skip_report.start(start.unreadable, strict=config.strict))
+            setup = build_setup(config, network, plan, start, trainable.set_mode, world, device)
+            log = RunLog("finetune", folder, world, reporter)
+            evaluator = Evaluator(network, batches, eval_plan, world, reporter, signals)
+            announce(log, setup, plan, 0 if config.method == "frechet" else config.epochs, device, start)
+            reporter.line(trainable.summary)
+            before = _before(log, evaluator, resumed, tested, start)
+            if config.method == "frechet":
+                state = map_activations(config, head, evaluator, start, log)
+            elif config.method == "one-pass":
+                state = tune_on_cached_features(config, setup, plan, head, evaluator, start, log)
+            else:
+                clock = CheckpointClock(*config.checkpoint_interval)
+                state, _ = train(setup, batches, plan, config.epochs, start, log, signals, clock)
+            after = [evaluate_after(log, evaluator, resolution, state) for resolution in tested]
+            top1 = next(accuracy.top1 for accuracy in after if accuracy.resolution == config.test_resolution)
+            state = replace(state, top1=top1, best_top1=top1)
+            log.save(LAST, state)
+            log.save(BEST, state)
+            skip_report.summarise(batches.skipped)
+    num_trained = 0 if config.method == "frechet" else trainable.num_parameters
+    return FinetuningResult(config, folder, data, state, num_trained, before, after)
+
+
+def _begin(config: FinetuneConfig, reporter: Reporter, world: World) -> tuple[FinetuneConfig, Data, Model, Checkpoint]:
+    """Find checkpoint, data and network of a new run, and the state before its first epoch."""
+    start = find_start(config, "train", reporter)
+    if start is not None:
+        config = with_checkpoint_settings(config, start)
+    data = open_data(config.data, config.val_fraction, reporter, world)
+    if start is not None:
+        spec, model = start.checkpoint.model, build_start(start, config, data.dataset)
+        refuse_second_mapping(config, start)
+    else:
+        source = find_source(config, reporter)
+        config = replace(config, model=source.name)
+        spec, model = build_source(config, source, data.dataset, reporter)
+        refuse_untrained_head(config, source.name, model.new_head)
+        if config.train_res is None:
+            reporter.line(f"taken to have been trained at {USUAL_TRAIN_RES} px; --train-res says otherwise")
+        if source.weights is None and not config.pretrained:
+            reporter.warn("a network that has not been trained is fixed; give --weights, --pretrained or --checkpoint")
+    state = initial_state("finetune", config, trained_at(config, start), spec, model, data.dataset)
+    return config, data, model, state
+
+
+def _before(
+    log: RunLog, evaluator: Evaluator, resumed: RunFolder | None, tested: list[Resolution], start: Checkpoint
+) -> list[Accuracy]:
+    """Return the accuracies before the first epoch: those that a resumed run has recorded, or new ones."""
+    records = resumed.records() if resumed else []
+    rows = [row for row in records if row["event"] == "evaluation" and row["epoch"] == 0]
+    known = {accuracy.resolution: accuracy for accuracy in map(Accuracy.from_json, rows)}
+    if known.keys() >= set(tested):
+        return [known[resolution] for resolution in tested]
+    if resumed is not None and (start.step > 0 or start.epoch > 0):
+        raise CheckpointError(f"the records of {resumed.path} lack the evaluations before tuning; start a new run")
+    return [evaluate_after(log, evaluator, resolution, start) for resolution in tested]

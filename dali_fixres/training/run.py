@@ -1,0 +1,151 @@
+"""A training run: from settings to a finished run folder."""
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from dali_fixres.checkpoints import Checkpoint, CheckpointClock
+from dali_fixres.checkpoints.model_source import build_source, find_source
+from dali_fixres.config import TrainConfig
+from dali_fixres.errors import Interrupted
+from dali_fixres.evaluation.evaluate import Evaluator
+from dali_fixres.evaluation.metrics import Accuracy
+from dali_fixres.models import Model
+from dali_fixres.models.head import run_once
+from dali_fixres.runtime.data import Data, open_data, open_loader
+from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.run_folder import RunFolder
+from dali_fixres.runtime.signals import StopSignals, obeying_signals
+from dali_fixres.runtime.skipped import SkipReport, share_skipped
+from dali_fixres.training.loop import train
+from dali_fixres.training.resume import resume, resumed_run, run_folder
+from dali_fixres.training.run_log import RunLog
+from dali_fixres.training.setup import (
+    announce,
+    build_setup,
+    compile_setup,
+    initial_state,
+    move_network,
+    training_plan,
+)
+from pipelines import EvalPlan, ReadableBatches, Resolution
+
+__all__ = ["DEFAULT_MODEL", "TrainingResult", "resolve_defaults", "run_training"]
+
+DEFAULT_MODEL = "resnet50"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingResult:
+    """What a training run has come to.
+
+    Attributes:
+        config: Its settings, with nothing left to a default.
+        folder: The run folder; None in all processes but the first.
+        data: What it was trained on.
+        state: After the last epoch.
+        accuracies: At the last training resolution and at the test resolution.
+        seconds: Wall time of the call.
+    """
+
+    config: TrainConfig
+    folder: RunFolder | None
+    data: Data
+    state: Checkpoint
+    accuracies: list[Accuracy]
+    seconds: float
+
+
+def resolve_defaults(config: TrainConfig) -> TrainConfig:
+    """Return settings in which nothing is left to a default: the run folder holds all of them."""
+    return replace(
+        config,
+        model=config.model or (None if config.weights else DEFAULT_MODEL),
+        test_res=config.test_resolution.crop_px,
+        crop_ratio=config.ratio,
+        base_lr=config.rate,
+    )
+
+
+def run_training(
+    config: TrainConfig, device: torch.device, world: World, signals: StopSignals | None = None
+) -> TrainingResult:
+    """Train a network as one of the processes of `world`, test it after every epoch, and leave a run folder.
+
+    Args:
+        config: Its settings.
+        device: Of this process.
+        world: All processes.
+        signals: Those of the run that this is a part of.
+
+    Raises:
+        UserError: If something the user gave cannot be used.
+        RunError: If the run cannot continue.
+        Interrupted: If a signal has stopped it; it can be resumed.
+    """
+    started = time.perf_counter()
+    config = resolve_defaults(config)
+    reporter = Reporter(quiet=not world.is_main)
+    torch.manual_seed(config.seed)
+    with resumed_run(config, "train", world) as resumed:
+        data = open_data(config.data, config.val_fraction, reporter, world)
+        if resumed:
+            data, model, start = resume(resumed, config, data, reporter)
+        plan = training_plan(config, data, "train", config.schedule, world, config.repeats)
+        eval_plan = EvalPlan(data.dataset, config.batch_size, world.rank, world.size, copies=config.copies)
+        if not resumed:
+            config, model, start = _begin(config, data, reporter)
+        for resolution in {config.test_resolution, *(config.schedule.at(epoch) for epoch in range(config.epochs))}:
+            run_once(model.network, resolution)
+        network = move_network(model.network, device, sync_bn=config.sync_bn)
+        size = max(plan.max_batch_size, config.batch_size)
+        with (
+            run_folder(config, "train", resumed, start, data, world) as folder,
+            open_loader(config, data, model.normalisation, device, world, reporter, size) as loader,
+            obeying_signals(world, signals) as signals,
+        ):
+            skip_report = SkipReport(data.dataset, reporter, folder.unreadable if folder else None)
+            batches = ReadableBatches(loader, skip_report.start(start.unreadable, strict=config.strict))
+            setup = build_setup(config, network, plan, start, network.train, world, device)
+            if config.compile:
+                setup = compile_setup(setup, plan, device, reporter)
+            log = RunLog("train", folder, world, reporter)
+            evaluator = Evaluator(network, batches, eval_plan, world, reporter, signals)
+            announce(log, setup, plan, config.epochs, device, start)
+            state, last = train(
+                setup, batches, plan, config.epochs, start, log, signals, CheckpointClock(*config.checkpoint_interval),
+                evaluate=lambda label: evaluator.at(config.test_resolution, label),
+            )  # fmt: skip
+            known = {last.resolution: last} if last else {}
+            accuracies = [
+                known.get(resolution) or evaluate_after(log, evaluator, resolution, state)
+                for resolution in sorted({config.schedule.last, config.test_resolution})
+            ]
+            skip_report.summarise(batches.skipped)
+    return TrainingResult(config, folder, data, state, accuracies, time.perf_counter() - started)
+
+
+def evaluate_after(log: RunLog, evaluator: Evaluator, resolution: Resolution, state: Checkpoint) -> Accuracy:
+    """Test the network of a state outside of the epochs, and record it.
+
+    Raises:
+        Interrupted: If a signal asks for it; `state` has been saved before.
+    """
+    try:
+        accuracy = evaluator.at(resolution)
+    except Interrupted as interruption:
+        raise log.stopped(str(interruption), state.step) from None
+    log.record_evaluation(state.epoch, accuracy)
+    share_skipped(evaluator.batches.skipped, log.world)
+    return accuracy
+
+
+def _begin(config: TrainConfig, data: Data, reporter: Reporter) -> tuple[TrainConfig, Model, Checkpoint]:
+    """Build the network of a new run, and the state before its first epoch."""
+    source = find_source(config, reporter)
+    config = replace(config, model=source.name)
+    spec, model = build_source(config, source, data.dataset, reporter)
+    state = initial_state("train", config, config.schedule.last.crop_px, spec, model, data.dataset)
+    return config, model, state
