@@ -12,7 +12,7 @@ import torch
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.train import train
 from dali_fixres.config import EvaluateConfig, TrainConfig
-from dali_fixres.errors import CheckpointError
+from dali_fixres.errors import CheckpointError, DataError
 
 
 class Mischief:
@@ -61,7 +61,7 @@ def test_a_snapshot_cannot_run_code(config: TrainConfig, tmp_path: Path) -> None
     state = torch.load(config.out / "last.pt", weights_only=True)
     torch.save({**state, "fingerprint": "0" * 64}, config.out / "last.pt")
     np.savez(config.out / "data.npz", paths=np.array([Mischief(witness)], dtype=object))
-    with pytest.raises(CheckpointError, match=r"cannot read .*data\.npz"):
+    with pytest.raises(DataError, match=r"cannot read .*data\.npz"):
         train(replace(config, resume=True))
     assert not witness.exists()
 

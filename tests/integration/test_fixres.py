@@ -28,7 +28,7 @@ SIDES = [64, 96, 128]
 
 @pytest.fixture(scope="module")
 def config(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FixresConfig:
-    """Return a story of one epoch of 5 steps at 64 px, and one of tuning, on data whose path is no good HTML."""
+    """Return a run of one epoch of 5 steps at 64 px, and one of tuning, on data whose path is no good HTML."""
     folder = tmp_path_factory.mktemp("data") / "<script>alert(1)"
     data = Path(shutil.copytree(images, folder))
     return FixresConfig(
@@ -39,7 +39,7 @@ def config(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FixresConf
 
 @pytest.fixture(scope="module")
 def given(config: FixresConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a story that was never stopped, at its best resolution."""
+    """Return the folder of a run that was never stopped, at its best resolution."""
     folder = tmp_path_factory.mktemp("stories") / "told"
     fixres(replace(config, out=folder))
     return folder
@@ -239,7 +239,7 @@ def test_stages_of_others_are_not_taken_over(config: FixresConfig, given: Path, 
     (tmp_path / "story").mkdir()
     copy: Any = shutil.copytree if (given / stage).is_dir() else shutil.copyfile
     copy(given / stage, tmp_path / "story" / stage)
-    with pytest.raises(ConfigError, match=f"holds {stage} already, which would be taken for this story's"):
+    with pytest.raises(ConfigError, match=f"holds {stage} already, which would be taken for this run's"):
         fixres(replace(config, out=tmp_path / "story"))
 
 
@@ -247,7 +247,7 @@ def test_a_story_is_told_once(config: FixresConfig, given: Path) -> None:
     """Its folder takes no other story, no other settings, and no other command's run; told again it stays as it is."""
     with pytest.raises(ConfigError, match=r"holds train, before.json, finetune, after.json already"):
         fixres(replace(config, out=given))
-    with pytest.raises(ConfigError, match="begun with seed = 0, sweep = 96,128; a resumed story keeps that"):
+    with pytest.raises(ConfigError, match="begun with seed = 0, sweep = 96,128; a resumed run keeps that"):
         fixres(replace(config, out=given, resume=True, seed=1, sweep="96"))
     with pytest.raises(CheckpointError, match="is the folder of train, not of fixres"):
         fixres(replace(config, out=given / "train", resume=True))

@@ -252,7 +252,7 @@ def test_files_of_others(content: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     assert str(caught.value) == (
-        f"{path} is no dali-fixres checkpoint of format 2; for other weights files give --model NAME --weights {path}"
+        f"{path} is no dali-fixres checkpoint of format 3; for other weights files give --model NAME --weights {path}"
     )
 
 
