@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dali_fixres.checkpoints import load_checkpoint
 from dali_fixres.config import FixresConfig
 from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.report.cost import best_row, evaluation_cost, gain, row_at, training_cost
