@@ -11,7 +11,7 @@ from rich.table import Table
 from dali_fixres.config import AnalyzeConfig
 from dali_fixres.evaluation.apparent_size import SizeComparison
 from dali_fixres.finetuning.analysis import Activations, Analysis
-from dali_fixres.report.json_files import ActivationsPart, ActivationsRow, CropSizes, SizesPart
+from dali_fixres.report.json_files import ActivationsPart, ActivationsRow, AnalysisFile, CropSizes, SizesPart
 from dali_fixres.report.plots import save_figure
 from dali_fixres.report.tables import print_table
 from dali_fixres.runtime.environment import environment
@@ -210,7 +210,7 @@ def report_analysis(config: AnalyzeConfig, analysis: Analysis) -> None:
         title = f"what reaches {activations.classifier_name} of {start.title if start else analysis.model}"
         print_table(title, activations_table(activations))
         plot_activations(config.out / "activations.png", activations, title)
-    content: dict[str, Any] = {
+    content: AnalysisFile = {
         "sizes": sizes_json(sizes),
         "activations": activations_json(activations) if activations else None,
         "model": analysis.model,
