@@ -17,7 +17,7 @@ from pipelines.dataset import Dataset
 __all__ = [
     "USUAL_TRAIN_RES",
     "ModelSource",
-    "Start",
+    "StartCheckpoint",
     "build_source",
     "build_start",
     "build_to_test",
@@ -77,7 +77,7 @@ def find_start(
     Args:
         config: Its `checkpoint`, `model` and `weights` decide.
         command: Whose runs to choose the newest of, if neither is given; None for any.
-        reporter: Told which checkpoint it is.
+        reporter: Shows which checkpoint it is.
 
     Raises:
         CheckpointError: If there is none, or it is of another network than ``--model``.
@@ -111,10 +111,10 @@ def with_checkpoint_settings(config: FinetuneConfig, start: StartCheckpoint) -> 
 
 
 def refuse_untrained_head(config: FinetuneConfig, name: str, new_head: Collection[str]) -> None:
-    """Raise ConfigError if activations are to be mapped for a classifier that knows nothing yet."""
+    """Raise ConfigError if activations are to be mapped for a classifier that has not been trained."""
     if config.method == "frechet" and new_head:
         raise ConfigError(
-            f"--method frechet learns nothing, and {name} has a new classifier for the classes of this data; train it "
+            f"--method frechet trains nothing, and {name} has a new classifier for the classes of this data; train it "
             "first, or use another method"
         )
 
@@ -131,7 +131,7 @@ def trained_at(config: FinetuneConfig, start: StartCheckpoint | None) -> int:
 
 
 def build_start(start: StartCheckpoint, config: NetworkConfig, dataset: Dataset) -> Model:
-    """Rebuild a checkpoint's network, once it is certain that it knows the data's classes.
+    """Rebuild a checkpoint's network, after checking that it has the data's classes.
 
     Raises:
         CheckpointError: If the classes differ, or the tensors do not fit.
@@ -141,7 +141,7 @@ def build_start(start: StartCheckpoint, config: NetworkConfig, dataset: Dataset)
 
 
 def check_classes(start: StartCheckpoint, dataset: Dataset) -> None:
-    """Make sure that a checkpoint's network knows the data's classes.
+    """Make sure that a checkpoint's network has the data's classes.
 
     Raises:
         CheckpointError: If they differ.
@@ -152,7 +152,7 @@ def check_classes(start: StartCheckpoint, dataset: Dataset) -> None:
 
 def _other_classes(start: StartCheckpoint, dataset: Dataset, advice: str) -> CheckpointError:
     known, found = _few(start.checkpoint.classes), _few(dataset.classes)
-    return CheckpointError(f"{start.path} knows the {known}, and {dataset.root} has the {found}; {advice}")
+    return CheckpointError(f"{start.path} has the {known}, and {dataset.root} has the {found}; {advice}")
 
 
 def _rebuild(start: StartCheckpoint, config: NetworkConfig) -> Model:
@@ -205,7 +205,7 @@ def find_source(config: NetworkConfig, reporter: Reporter) -> ModelSource:
 
     Args:
         config: Its `model` and `weights` decide.
-        reporter: Told which network has been recognised.
+        reporter: Shows which network has been recognised.
 
     Raises:
         CheckpointError: If the file cannot be read, or its network is not recognised.
@@ -217,39 +217,39 @@ def find_source(config: NetworkConfig, reporter: Reporter) -> ModelSource:
     reporter.line(f"looking for the network that {config.weights} is of; --model NAME saves the time")
     name = recognise(weights)
     reporter.line(
-        f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors; these do not tell its mean and "
+        f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors; these do not say its mean and "
         "std and its constructor's arguments, for which there are --mean, --std, --model-arg"
     )
     return ModelSource(name, weights)
 
 
 def build_source(
-    config: NetworkConfig, named: ModelSource, dataset: Dataset, reporter: Reporter, num_outputs: int | None = None
+    config: NetworkConfig, source: ModelSource, dataset: Dataset, reporter: Reporter, num_outputs: int | None = None
 ) -> tuple[ModelSpec, Model]:
     """Build a network by name for the data's classes and load what ``--weights`` or ``--pretrained`` say.
 
     Args:
         config: What else is asked for.
-        named: The network, and its weights file.
-        index: The data.
-        reporter: Told what it is.
+        source: The network, and its weights file.
+        dataset: The data.
+        reporter: Shows what it is.
         num_outputs: Instead of one for each class of the data.
 
     Raises:
         ModelError: If it cannot be built.
         CheckpointError: If the weights are of another network.
     """
-    spec = ModelSpec(named.name, num_outputs or len(dataset.classes), config.model_arg)
-    built = build_model(spec, pretrained=config.pretrained)
+    spec = ModelSpec(source.name, num_outputs or len(dataset.classes), config.model_arg)
+    model = build_model(spec, pretrained=config.pretrained)
     start = "pretrained weights" if config.pretrained else "random weights"
-    new_head = built.new_head
-    if named.weights is not None:
-        new_head = load_into(built.network, named.weights.state, str(named.weights.path)).new_head
-        start = f"weights of {named.weights}"
+    new_head = model.new_head
+    if source.weights is not None:
+        new_head = load_into(model.network, source.weights.state, str(source.weights.path)).new_head
+        start = f"weights of {source.weights}"
     if new_head:
         start += f", with a new head for {spec.num_classes} classes ({', '.join(new_head)})"
-    reporter.line(f"network: {named.name}, {num_parameters(built.network) / 1e6:.2f} M parameters, {start}")
-    return spec, Model(built.network, config.normalisation(built.normalisation), new_head)
+    reporter.line(f"network: {source.name}, {num_parameters(model.network) / 1e6:.2f} M parameters, {start}")
+    return spec, Model(model.network, config.normalisation(model.normalisation), new_head)
 
 
 def _few(classes: tuple[str, ...]) -> str:

@@ -42,7 +42,7 @@ def apparent_sizes(heights: Ints, widths: Ints, crop: CropFunction, resolution: 
     Args:
         heights: Of the images in pixels, (n,).
         widths: Likewise.
-        crop box: Where is looked.
+        crop: The crop function.
         resolution: At which size.
         uniforms: Random numbers for the crop boxes, (n, NUM_UNIFORMS).
 

@@ -1,4 +1,4 @@
-"""Testing: every image once over all processes, right answers counted as integers on the device."""
+"""Testing: every image once over all processes, correct predictions counted as integers on the device."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -61,10 +61,10 @@ class Evaluator:
 
 
 def count_answers(forward: ForwardPass, batches: Iterator[Batch]) -> torch.Tensor:
-    """Count right answers over this process' batches.
+    """Count correct predictions over this process' batches.
 
     Returns:
-        Numbers of images right in the first and in the first five answers, and of all images, (3,) int64.
+        Images correct in the first and in the first five predictions, and all images, (3,) int64.
 
     Raises:
         Interrupted: If a signal asks to stop.
@@ -83,7 +83,7 @@ def collect(
     num_outputs: int,
     classifier: nn.Module | None,
 ) -> Outputs:
-    """Keep a network's answers to this process' images; the probabilities of several views of an image are averaged.
+    """Keep a network's outputs for this process' images; the probabilities of several views of an image are averaged.
 
     Args:
         forward: Runs the network.

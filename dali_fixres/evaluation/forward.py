@@ -1,4 +1,4 @@
-"""A network run over batches without learning: for its answers, or for what hooks see inside it."""
+"""A network run over batches without training: for its logits, or for what hooks see inside it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Counts that are exact: right answers as integers, percentages only at the very end."""
+"""Accuracy: correct predictions are counted as integers; percentages are computed at the very end."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -38,12 +38,12 @@ class Accuracy:
 
     Attributes:
         resolution: Tested at.
-        num_top1, num_top5: Images whose label was the first, or among the first five, answers.
+        num_top1, num_top5: Images whose label was the first, or among the first five, predictions.
         num_images: Images tested.
         num_unreadable: Images that could not be read, and are not counted among those.
         seconds: Wall time, loading included.
-        views: Looks at each image whose answers were averaged.
-        gmacs: Billions of multiply-accumulates for one image, all its looks together; None if not counted.
+        views: Views of each image whose predictions were averaged.
+        gmacs: Billions of multiply-accumulates for one image, all its views together; None if not counted.
         num_real_top1, num_real_images: As `num_top1` and `num_images` by ImageNet-ReaL's labels, if these were given.
     """
 
@@ -95,7 +95,7 @@ class Accuracy:
 
     @property
     def images_per_s(self) -> float:
-        """Images per second; an image that is looked at ten times counts once."""
+        """Images per second; an image with ten views counts once."""
         return self.num_images / self.seconds
 
     def as_json(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def recommended_of(results: Sequence[Accuracy]) -> Accuracy:
 
 
 def count_correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Count right answers on the device.
+    """Count correct predictions on the device.
 
     Args:
         logits: (n, classes).

@@ -1,4 +1,4 @@
-"""What a network answers, image by image: counted, saved and read back.
+"""A network's outputs, image by image: counted, saved and read back.
 
 A folder of outputs:
 
@@ -36,14 +36,14 @@ ABOUT = "outputs.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
-    """What a network has answered to n images, in the order of the index.
+    """A network's outputs for n images, in the order of the data set.
 
     Attributes:
         rows: Rows of the data set, (n,) int64.
         paths: Relative paths of the images, (n,) bytes.
         labels: Classes of the data, (n,) int64.
         logits: (n, outputs) float32; of several views of an image the logarithm of the mean of their softmax.
-        features: What the classifier was given, (n, channels) float32, of several looks the mean; None if not kept.
+        features: What the classifier was given, (n, channels) float32, of several views the mean; None if not kept.
     """
 
     rows: NDArray[np.int64]
@@ -53,7 +53,7 @@ class Outputs:
     features: NDArray[np.float32] | None
 
     def counts(self, class_map: ClassMap, *, only_mapped: bool, real: RealLabels | None) -> torch.Tensor:
-        """Count right answers.
+        """Count correct predictions.
 
         Returns:
             Images right in the first and in the first five answers, all images; images right by ReaL's labels,
@@ -72,7 +72,7 @@ class Outputs:
 
 
 def merge(parts: Sequence[Outputs]) -> Outputs:
-    """Put the outputs of all processes into the order of the index."""
+    """Put the outputs of all processes into the order of the data set."""
     parts = [part for part in parts if len(part.rows)]
     columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Outputs)}
     order = np.argsort(np.concatenate(columns["rows"]))

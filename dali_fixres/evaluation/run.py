@@ -187,7 +187,7 @@ def _same(one: Path, other: Path | None) -> bool:
 
 
 def _settings(config: EvaluateConfig, start: StartCheckpoint | None) -> tuple[Setting, ...]:
-    """Return all combinations of what is asked for, by resolution, crop ratio and number of looks."""
+    """Return all combinations of what is asked for, by resolution, crop ratio and number of views."""
     usual_res = str(start.checkpoint.test_res) if start else USUAL_TEST_RES
     usual_ratio = start.checkpoint.crop_ratio if start else DEFAULT_CROP_RATIO
     ratios = parse_ratios(config.crop_ratio) if config.crop_ratio else (usual_ratio,)

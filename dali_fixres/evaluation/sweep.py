@@ -42,7 +42,7 @@ def folder_of(folder: Path, setting: Setting, settings: tuple[Setting, ...]) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sweep:
-    """Settings to test at, and how answers are counted.
+    """Settings to test at, and how predictions are counted.
 
     Attributes:
         evaluator: The network and the test images.
@@ -77,7 +77,7 @@ class Sweep:
         return results
 
     def _test(self, setting: Setting, *, saves: bool) -> tuple[Accuracy, Outputs | None]:
-        """Test at one setting; answers are kept only where counting them on the way is not enough."""
+        """Test at one setting; outputs are kept only where counting on the way is not enough."""
         one, resolution, num_views = self.evaluator, setting.resolution, setting.num_views
         plans = [replace(one.plan, augmentation=view) for view in views_of(setting.views)]
         views = [one.batches.evaluation(plan, resolution) for plan in plans]

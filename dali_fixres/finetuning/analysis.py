@@ -146,7 +146,7 @@ def _activations(
     reporter: Reporter,
     world: World,
 ) -> Activations:
-    """Collect activations of the same images in training crops, at the first resolution, and in test crops at the others.
+    """Collect activations of the same images: in training crops at the first resolution, in test crops at the others.
 
     Colours are jittered as in the network's training, if that is known.
     """

@@ -20,7 +20,7 @@ class FeatureEpoch:
     """An epoch of the classifier.
 
     Attributes:
-        view: Which view of the images it looks at.
+        view: Which view of the images is used.
         first_step: Steps done before.
         batches: Rows of the data set of each global batch.
         dropout: Share of features that is left out, others in each step.

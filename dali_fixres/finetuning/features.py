@@ -93,7 +93,7 @@ def collect_features(
     """Run every view of every image through a frozen network and keep what its classifier gets.
 
     Args:
-        classifier: The part of it that will learn.
+        classifier: The layer that will be trained.
         views: Batches of each view.
         size: How many images this process has at most, and how many rows the index has to train on.
         forward: Runs the network.
@@ -177,7 +177,7 @@ def sample_features(
 
 
 def check_features(network: nn.Module, classifier: nn.Module, resolution: Resolution) -> None:
-    """Make sure, before any image is read, that a network has features to learn from.
+    """Make sure, before any image is read, that a network has features to cache.
 
     Raises:
         ModelError: If its classifier does not get one vector per image.
@@ -194,8 +194,8 @@ def check_features(network: nn.Module, classifier: nn.Module, resolution: Resolu
 def _check_pooled(inputs: torch.Tensor, network: nn.Module) -> None:
     if inputs.ndim > 2 and inputs.shape[2:].numel() > 1:
         raise ModelError(
-            f"the classifier of {type(network).__name__} runs before the pooling, so there are no features to learn "
-            "from; use --method sgd"
+            f"the classifier of {type(network).__name__} runs before the pooling, so there are no features to cache; "
+            "use --method sgd"
         )
 
 

@@ -64,7 +64,7 @@ class FinetuningResult:
 
 
 def run_finetuning(
-    config: FinetuneConfig, device: torch.device, world: World, signals: StopSignals | None = None
+    config: FinetuneConfig, device: torch.device, world: World, outer_signals: StopSignals | None = None
 ) -> FinetuningResult:
     """Fine-tune as one of the processes of `world`; test before and after; leave a run folder.
 
@@ -72,7 +72,7 @@ def run_finetuning(
         config: Its settings.
         device: Of this process.
         world: All processes.
-        signals: Those of the run that this is a part of.
+        outer_signals: Those of the run that this is a part of.
 
     Raises:
         UserError: If something the user gave cannot be used.
@@ -100,7 +100,7 @@ def run_finetuning(
         with (
             run_folder(config, "finetune", resumed, start, data, world) as folder,
             open_loader(config, data, model.normalisation, device, world, reporter) as loader,
-            obeying_signals(world, signals) as signals,
+            obeying_signals(world, outer_signals) as signals,
         ):
             skip_report = SkipReport(data.dataset, reporter, folder.unreadable if folder else None)
             batches = ReadableBatches(loader, skip_report.start(start.unreadable, strict=config.strict))

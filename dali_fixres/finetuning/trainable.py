@@ -26,7 +26,7 @@ class Trainable:
     Attributes:
         names: Trained parameters.
         num_parameters: How many numbers these are.
-        set_mode: Puts the network into the mode of this stage: everything evaluates, but for what is tuned before the
+        set_mode: Puts the network into evaluation mode, but for what is tuned before the
             classifier.
         summary: What is trained, in words.
     """

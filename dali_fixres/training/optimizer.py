@@ -20,7 +20,7 @@ class LearningRate:
     Attributes:
         peaks: Pairs (first step, peak): what the rate reaches at the end of the warm-up, changed by the schedule's
             phases.
-        num_steps: Of the whole stage.
+        num_steps: Of the whole run.
         warmup_steps: Linear rise from 0; step 0 already takes one share of it.
         decay: ``cosine`` to 0, or ``step``: to a tenth at each of `drops`.
         drops: First steps of the falls to a tenth; if None, the ends of the first and second third after the warm-up.
@@ -61,7 +61,7 @@ def load_optimizer(optimizer: SGD, state: dict[str, Any]) -> None:
 
 
 def build_optimizer(network: nn.Module, *, momentum: float, weight_decay: float) -> SGD:
-    """Return SGD with Nesterov momentum over what learns; norms' parameters and biases do not decay."""
+    """Return SGD with Nesterov momentum over the trainable parameters; those of norms, and biases, do not decay."""
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in learning if parameter.ndim > 1], "weight_decay": weight_decay},

@@ -63,7 +63,7 @@ def _changed_data(
 ) -> tuple[Data, dict[int, str]]:
     """Return the data to resume, and which of its images are unreadable.
 
-    Where nothing has changed but images that the run passes over anyway, that is the data as it was.
+    Where nothing has changed but images that the run skips anyway, that is the data as it was.
     """
     old = load_snapshot(run.data, data.dataset.root)
     difference = compare(old, data.dataset)
@@ -128,7 +128,7 @@ def run_folder(
     run = resumed or create_run(config.out, command, config.stored())
     try:
         run.write_config(command, config.stored())
-        # In this order: a snapshot is looked at where the checkpoint is of other data.
+        # In this order: the snapshot is needed only where the checkpoint is of other data.
         save_checkpoint(run.last, start)
         save_snapshot(run.data, data.dataset)
         yield run

@@ -70,7 +70,7 @@ def resolve_defaults(config: TrainConfig) -> TrainConfig:
 
 
 def run_training(
-    config: TrainConfig, device: torch.device, world: World, signals: StopSignals | None = None
+    config: TrainConfig, device: torch.device, world: World, outer_signals: StopSignals | None = None
 ) -> TrainingResult:
     """Train a network as one of the processes of `world`, test it after every epoch, and leave a run folder.
 
@@ -78,7 +78,7 @@ def run_training(
         config: Its settings.
         device: Of this process.
         world: All processes.
-        signals: Those of the run that this is a part of.
+        outer_signals: Those of the run that this is a part of.
 
     Raises:
         UserError: If something the user gave cannot be used.
@@ -104,7 +104,7 @@ def run_training(
         with (
             run_folder(config, "train", resumed, start, data, world) as folder,
             open_loader(config, data, model.normalisation, device, world, reporter, size) as loader,
-            obeying_signals(world, signals) as signals,
+            obeying_signals(world, outer_signals) as signals,
         ):
             skip_report = SkipReport(data.dataset, reporter, folder.unreadable if folder else None)
             batches = ReadableBatches(loader, skip_report.start(start.unreadable, strict=config.strict))

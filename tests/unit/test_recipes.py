@@ -149,7 +149,7 @@ def test_activations_are_not_mapped_for_a_classifier_that_knows_nothing(
     torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), tmp_path / "seven.pth")
     given = ["finetune", "--data", str(many), "--model", "resnet18", "--weights", str(tmp_path / "seven.pth"), *dry]
     wanted = ["--method", "frechet", "--test-res", "96", "--out", str(tmp_path / "run")]
-    with pytest.raises(ConfigError, match="frechet learns nothing, and resnet18 has a new classifier"):
+    with pytest.raises(ConfigError, match="frechet trains nothing, and resnet18 has a new classifier"):
         app([*given, *wanted], exit_on_error=False, result_action="return_value")
     assert not (tmp_path / "run").exists()
 
