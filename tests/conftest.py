@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawing import natural_image
+from preparing import SMALL
 
 from dali_fixres.runtime.system import SHORT_SPIN
+from pipelines.prepare import prepare_copies
 
 # Before torch is loaded, as `dali_fixres.runtime.system` does in programs, which inherit this.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -35,6 +37,16 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 height, width = rng.integers(180, 420, 2)
                 natural_image(rng, int(height), int(width)).save(folder / f"{number:02}.jpg", quality=92)
     return root
+
+
+@pytest.fixture(scope="session")
+def prepared(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the images with copies of 64 and 128 px, in shards of 15."""
+    target = tmp_path_factory.mktemp("prepared") / "set"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DALI_FIXRES_CACHE", str(tmp_path_factory.mktemp("cache")))
+        prepare_copies(images, target, SMALL)
+    return target
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

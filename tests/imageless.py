@@ -1,4 +1,4 @@
-"""An index of images that need not exist, for tests of plans."""
+"""A data set of images that need not exist, for tests of plans."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import numpy as np
 from pipelines.dataset import Dataset
 from pipelines.dataset.table import make_dataset
 
-__all__ = ["imageless_index"]
+__all__ = ["imageless_dataset"]
 
 
-def imageless_index(num_train: int, num_val: int = 1) -> Dataset:
-    """Lay out an index of three classes, with sizes by row number."""
+def imageless_dataset(num_train: int, num_val: int = 1) -> Dataset:
+    """Lay out a data set of three classes, with sizes by row number."""
     numbers = np.arange(num_train + num_val)
     columns = {
         "labels": numbers % 3,

@@ -6,6 +6,7 @@ from pathlib import Path
 from dali_fixres.config import VerifyConfig
 from dali_fixres.errors import ConfigError, SaveError
 from dali_fixres.runtime.data import NUM_NAMED, open_data
+from dali_fixres.runtime.json_files import VerifyFile
 from dali_fixres.runtime.progress import Reporter
 from pipelines.dali.decodability import DecodabilityCheck
 from pipelines.processes import usable_cores
@@ -41,7 +42,7 @@ def verify(folder: Path, config: VerifyConfig) -> bool:
     seconds = time.perf_counter() - started
     reporter.line(f"decoded in {seconds:.1f} s, {num_files / seconds:.0f} images/s")
     if config.json is not None:
-        content = {
+        content: VerifyFile = {
             "num_files": num_files,
             "unreadable": lines,
             "fingerprint": dataset.fingerprint,

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imageless import imageless_index
+from imageless import imageless_dataset
 
 from pipelines.dataset import ORIGINAL, Dataset, ResizedCopies
 from pipelines.dataset.table import with_copies
@@ -21,18 +21,18 @@ def copy(dataset: Dataset, side_px: int) -> ResizedCopies:
     heights, widths = (
         np.round(column * side_px / shorter).astype(np.int64) for column in (dataset.heights, dataset.widths)
     )
-    return ResizedCopies(side_px, Path("/resized copy"), heights * there, widths * there, zeros, (), zeros, zeros)
+    return ResizedCopies(side_px, Path("/copies"), heights * there, widths * there, zeros, (), zeros, zeros)
 
 
-def laddered(*sides: int) -> Dataset:
-    """Return an index of 200 images of 300 to 499 px with copies."""
-    dataset = imageless_index(190, 10)
+def with_sizes(*sides: int) -> Dataset:
+    """Return 200 images of 300 to 499 px with copies."""
+    dataset = imageless_dataset(190, 10)
     return with_copies(dataset, [copy(dataset, side) for side in sides])
 
 
 def test_the_smallest_copy_with_enough_pixels() -> None:
     """A crop box of half of an image of 400 x 400 px has 200 px itself, 128 in the copy of 256, 80 in that of 160."""
-    dataset = replace(imageless_index(5, 1), heights=np.full(6, 400), widths=np.full(6, 400))
+    dataset = replace(imageless_dataset(5, 1), heights=np.full(6, 400), widths=np.full(6, 400))
     dataset = with_copies(dataset, [copy(dataset, 160), copy(dataset, 256)])
     crop_boxes = np.tile([100.0, 100.0, 300.0, 300.0], (5, 1))
     ids = np.arange(5)
@@ -44,7 +44,7 @@ def test_the_smallest_copy_with_enough_pixels() -> None:
 
 def test_an_image_without_a_copy_is_read_itself() -> None:
     """No copy is made of an image that is not larger; a larger copy, or the image, is read in its place."""
-    dataset = replace(imageless_index(2, 1), heights=np.array([150, 400, 400]), widths=np.array([150, 400, 400]))
+    dataset = replace(imageless_dataset(2, 1), heights=np.array([150, 400, 400]), widths=np.array([150, 400, 400]))
     dataset = with_copies(dataset, [copy(dataset, 160), copy(dataset, 256)])
     crop_boxes = np.array([[0.0, 0.0, 150.0, 150.0], [0.0, 0.0, 400.0, 400.0]])
     assert choose_copies(dataset, np.array([0, 1]), crop_boxes, Resolution(96), "exact").tolist() == [ORIGINAL, 0]
@@ -56,7 +56,7 @@ def test_an_image_without_a_copy_is_read_itself() -> None:
 )
 def test_exact_never_enlarges_what_need_not_be(sides: set[int], side_px: int, epoch: int) -> None:
     """With any copy sizes, a copy that is read has a pixel for each pixel of the crop, and no smaller copy has."""
-    dataset = laddered(*sorted(sides))
+    dataset = with_sizes(*sorted(sides))
     plan = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse(str(side_px)), 64).at(epoch, 1)
     for row, crop, chosen in zip(plan.ids.tolist(), plan.crop_boxes, plan.copy_ids.tolist(), strict=True):
         pixels = [
@@ -72,7 +72,7 @@ def test_exact_never_enlarges_what_need_not_be(sides: set[int], side_px: int, ep
 
 def test_the_order_does_not_depend_on_copies() -> None:
     """Images, crop boxes, flips and jitter are those of the same data without copies."""
-    with_copies, without = laddered(96, 160), imageless_index(190, 10)
+    with_copies, without = with_sizes(96, 160), imageless_dataset(190, 10)
     one, other = (
         TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse("96"), 32).at(2, 3)
         for dataset in (with_copies, without)
@@ -85,7 +85,7 @@ def test_the_order_does_not_depend_on_copies() -> None:
 
 def test_tests_read_copies_too() -> None:
     """A test crop of 96 px of images of 300 px and more is read from the copy of 110 px."""
-    dataset = laddered(110, 200)
+    dataset = with_sizes(110, 200)
     (plan,) = EvalPlan(dataset, batch_size=16).batches(Resolution(96))
     assert set(plan.copy_ids.tolist()) == {0}
 
@@ -93,6 +93,7 @@ def test_tests_read_copies_too() -> None:
 def test_copies_are_a_part_of_the_fingerprint() -> None:
     """Data with other copies are other data: a run on them sees other pixels."""
     fingerprints = {
-        dataset.fingerprint for dataset in (laddered(96), laddered(96, 160), laddered(100), imageless_index(190, 10))
+        dataset.fingerprint
+        for dataset in (with_sizes(96), with_sizes(96, 160), with_sizes(100), imageless_dataset(190, 10))
     }
     assert len(fingerprints) == 4

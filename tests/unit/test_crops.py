@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 NUM_DRAWS = 20_000
 NUM_REFERENCE_DRAWS = 6000
-"""Fewer, for torchvision draws one crop box at a time, 10,000 a second."""
+"""Fewer, as torchvision draws crop boxes one by one, 10,000 a second."""
 KS_LIMIT = 1.95 * (1 / NUM_DRAWS + 1 / NUM_REFERENCE_DRAWS) ** 0.5
 """Two samples of these sizes from one distribution differ by more once in 1000 seeds; the seeds are fixed."""
 
@@ -68,8 +68,8 @@ def _ks_distance(one: Floats, other: Floats) -> float:
     return float(np.abs(gaps).max())
 
 
-def test_the_ks_distance_tells_distributions_apart() -> None:
-    """The yardstick itself: below its limit for one distribution, above it for two that differ by 5 %."""
+def test_the_ks_distance_separates_distributions() -> None:
+    """The measure itself: below its limit for one distribution, above it for two that differ by 5 %."""
     rng = np.random.default_rng(0)
     one, same, other = rng.random(NUM_DRAWS), rng.random(NUM_DRAWS), 1.05 * rng.random(NUM_DRAWS)
     assert _ks_distance(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 1.0, 1.0, 1.0])) == 0.25
@@ -77,7 +77,7 @@ def test_the_ks_distance_tells_distributions_apart() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (200, 520)])
-def test_training_windows_are_distributed_as_torchvisions(height: int, width: int) -> None:
+def test_training_crop_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
     """Area, aspect and place follow torchvision's RandomResizedCrop, also where many tries fail (200 by 520)."""
     ours = _statistics(_ours(height, width), height, width)
     reference = _statistics(_torchvisions(height, width), height, width)
@@ -90,7 +90,7 @@ def test_training_windows_are_distributed_as_torchvisions(height: int, width: in
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 900), (700, 80)])
-def test_training_windows_fall_back_as_often_as_torchvisions(height: int, width: int) -> None:
+def test_training_crop_boxes_fall_back_as_often_as_torchvisions(height: int, width: int) -> None:
     """At an extreme shape the share of fallbacks is torchvision's, and they are the same crop box."""
     fallback = _torchvision_fallback(height, width)
     ours, reference = _ours(height, width), _torchvisions(height, width)
@@ -133,7 +133,7 @@ def test_fallback_literals(height: int, width: int, expected: list[int]) -> None
     assert crop.tolist() == [expected]
 
 
-def test_training_window_by_hand() -> None:
+def test_training_crop_box_by_hand() -> None:
     """Uniforms of one half take area 0.54 at aspect 1, in the middle of the slack."""
     uniforms = np.full((1, NUM_UNIFORMS), 0.5)
     crop = random_resized_crop(np.array([100]), np.array([200]), ANY_RESOLUTION, uniforms)
@@ -146,7 +146,7 @@ def test_training_window_by_hand() -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(SIDES, SIDES, st.lists(UNITS, min_size=NUM_UNIFORMS, max_size=NUM_UNIFORMS))
-def test_training_windows_are_whole_pixels_inside_the_image(height: int, width: int, drawn: list[float]) -> None:
+def test_training_crop_boxes_are_whole_pixels_inside_the_image(height: int, width: int, drawn: list[float]) -> None:
     """Whatever the image and the random numbers, a crop box has whole pixels, at least one, all in the image."""
     (crop,) = random_resized_crop(np.array([height]), np.array([width]), ANY_RESOLUTION, np.array([drawn]))
     y0, x0, y1, x1 = crop
@@ -156,7 +156,7 @@ def test_training_windows_are_whole_pixels_inside_the_image(height: int, width: 
 
 
 @pytest.mark.parametrize("last", [0.0, np.nextafter(1, 0)])
-def test_training_windows_reach_every_edge(last: float) -> None:
+def test_training_crop_boxes_reach_every_edge(last: float) -> None:
     """The largest random number puts the crop box at the far edges, the smallest at the near ones."""
     uniforms = np.full((1, NUM_UNIFORMS), 0.2)
     uniforms[0, -2:] = last
@@ -185,7 +185,7 @@ SIZES = [(375, 500), (500, 375), (500, 333), (333, 500), (256, 256), (224, 224),
 
 @pytest.mark.parametrize("crop_px", [32, 96, 128, 160, 224, 225, 320])
 @pytest.mark.parametrize("crop_ratio", [0.875, 1.0, 0.5])
-def test_test_windows_are_the_literal_formula(crop_px: int, crop_ratio: float) -> None:
+def test_test_crop_boxes_are_the_literal_formula(crop_px: int, crop_ratio: float) -> None:
     """A test crop box is resize and centre crop written as one crop box, with offsets rounded half to even."""
     resolution = Resolution(crop_px, crop_ratio)
     for height, width in SIZES:
@@ -198,7 +198,7 @@ def test_test_windows_are_the_literal_formula(crop_px: int, crop_ratio: float) -
         np.testing.assert_allclose(crop, expected, rtol=1e-14, err_msg=f"{height} by {width}")
 
 
-def test_test_window_literals() -> None:
+def test_test_crop_box_literals() -> None:
     """Some crop boxes by hand, one of them with an offset of 58.5 that is rounded to the even 58."""
     assert _one(centre_crop, 256, 256, Resolution(224)).tolist() == [[16, 16, 240, 240]]
     assert _one(centre_crop, 512, 1024, Resolution(224)).tolist() == [[32, 288, 480, 736]]
@@ -207,7 +207,7 @@ def test_test_window_literals() -> None:
     np.testing.assert_allclose(_one(centre_crop, 375, 500, Resolution(224)), expected, rtol=1e-14)
 
 
-def test_test_windows_cut_what_torchvision_cuts() -> None:
+def test_test_crop_boxes_cut_what_torchvision_cuts() -> None:
     """The crop box scaled to torchvision's resized image is exactly the crop that torchvision's center_crop takes."""
     for (height, width), crop_px in product([(37, 100), (100, 37), (61, 64), (75, 100), (90, 60), (53, 53)], (32, 57)):
         resolution = Resolution(crop_px)
@@ -223,7 +223,7 @@ def test_test_windows_cut_what_torchvision_cuts() -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(SIDES, SIDES, st.integers(32, 1024), st.floats(0.3, 1.0), UNITS)
-def test_test_windows_stay_inside_the_image(
+def test_test_crop_boxes_stay_inside_the_image(
     height: int, width: int, crop_px: int, crop_ratio: float, drawn: float
 ) -> None:
     """Centred and shifted test crop boxes lie in the image, to a rounding error, and keep the crop's scale."""
@@ -237,14 +237,14 @@ def test_test_windows_stay_inside_the_image(
         assert shorter == pytest.approx(crop_px / resolution.resize_px, rel=0.05)
 
 
-def test_test_windows_use_no_random_numbers() -> None:
+def test_test_crop_boxes_use_no_random_numbers() -> None:
     """The centre crop box is the same for all random numbers."""
     first = _one(centre_crop, 375, 500, ANY_RESOLUTION, 0.0)
     np.testing.assert_array_equal(first, _one(centre_crop, 375, 500, ANY_RESOLUTION, 0.99))
 
 
 @pytest.mark.parametrize(("height", "width", "slack"), [(375, 500, 117), (500, 375, 32), (256, 256, 32)])
-def test_shifted_windows_move_sideways_only(height: int, width: int, slack: int) -> None:
+def test_shifted_crop_boxes_move_sideways_only(height: int, width: int, slack: int) -> None:
     """The rows are the centre crop's; the column offset is uniform over the whole numbers from 0 to the slack."""
     resolution = Resolution(224)
     centre_y0, _, centre_y1, _ = _one(centre_crop, height, width, resolution)[0]
@@ -264,7 +264,7 @@ def test_shifted_windows_move_sideways_only(height: int, width: int, slack: int)
     np.testing.assert_allclose((crop_boxes[:, 3] - crop_boxes[:, 1]) * resized_w / width, 224, rtol=1e-12)
 
 
-def test_shifted_window_literals() -> None:
+def test_shifted_crop_box_literals() -> None:
     """The smallest random number puts the crop at the left edge, the largest at the right one."""
     left = _one(shifted_crop, 512, 1024, Resolution(224), 0.0)
     right = _one(shifted_crop, 512, 1024, Resolution(224), float(np.nextafter(1, 0)))

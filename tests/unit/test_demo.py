@@ -14,7 +14,7 @@ from dali_fixres.demo.draw import draw_image
 
 
 class Made(NamedTuple):
-    """A finished set of 20 + 10 images of seed 3, and what its maker told of its progress."""
+    """A finished set of 20 + 10 images of seed 3, and the progress that was reported."""
 
     folder: Path
     progress: list[tuple[int, int]]
@@ -24,8 +24,14 @@ class Made(NamedTuple):
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Make one set for all tests of this file, in two workers."""
     made = Made(tmp_path_factory.mktemp("demo") / "set", [])
-    tell = made.progress.append
-    ensure_demo_data(made.folder, seed=3, num_train=20, num_val=10, workers=2, on_progress=lambda *call: tell(call))
+    ensure_demo_data(
+        made.folder,
+        seed=3,
+        num_train=20,
+        num_val=10,
+        workers=2,
+        on_progress=lambda *call: made.progress.append(call),
+    )
     return made
 
 
@@ -48,7 +54,7 @@ def test_layout_and_counts(made: Made) -> None:
 
 
 def test_progress_counts_up_to_all_images(made: Made) -> None:
-    """Progress is told image counts that go up and end with all of them."""
+    """Progress reports image counts that go up and end with all of them."""
     assert made.progress in ([(16, 30), (30, 30)], [(14, 30), (30, 30)])  # either worker may be first
 
 
@@ -67,7 +73,7 @@ def test_images_are_jpegs_of_natural_sizes(made: Made) -> None:
 def test_default_folder_and_same_bytes_for_any_workers(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The set goes to the cache under a name that tells its content, and one worker draws it as two do."""
+    """The set goes to the cache under a name that says its content, and one worker draws it as two do."""
     monkeypatch.setenv("DALI_FIXRES_CACHE", str(tmp_path))
     folder = ensure_demo_data(seed=3, num_train=20, num_val=10, workers=1)
     assert folder == tmp_path / "demo-v1-seed3-train20-val10"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dali_fixres.errors import DataError
 from pipelines import Loader
 from pipelines.dataset import TRAIN, VAL, open_dataset
+from pipelines.errors import DataError
 from pipelines.plan import EvalPlan
 from pipelines.resolution import Resolution
 

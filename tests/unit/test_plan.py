@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imageless import imageless_index
+from imageless import imageless_dataset
 from numpy.typing import NDArray
 
-from dali_fixres.errors import ConfigError, DataError
 from pipelines.dataset import TRAIN, VAL, Dataset
+from pipelines.errors import ConfigError, DataError
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan, step_seed
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.plan.random import uniforms_of
@@ -37,7 +37,7 @@ def _columns(plans: list[BatchPlan]) -> dict[str, NDArray[np.float64]]:
     jitter = [plan.jitter for plan in plans if plan.jitter is not None]
     return {
         "ids": np.concatenate([plan.ids for plan in plans]).astype(np.float64),
-        "windows": np.concatenate([plan.crop_boxes for plan in plans]),
+        "crop_boxes": np.concatenate([plan.crop_boxes for plan in plans]),
         "flip": np.concatenate([plan.flip for plan in plans]).astype(np.float64),
         "jitter": np.concatenate(jitter) if jitter else np.empty((0, 3)),
     }
@@ -52,8 +52,8 @@ def _assert_same(one: list[BatchPlan], other: list[BatchPlan]) -> None:
 
 
 def test_an_epoch_is_a_permutation() -> None:
-    """If batches divide the training images, each is seen exactly once per epoch, in an order of its own."""
-    dataset = imageless_index(num_train=96, num_val=10)
+    """If batches divide the training images, each comes exactly once per epoch, in another order every epoch."""
+    dataset = imageless_dataset(num_train=96, num_val=10)
     plan = _plan(dataset, 8)
     epochs = [np.concatenate([batch.ids for batch in plan.epoch(epoch)]) for epoch in range(3)]
     for ids in epochs:
@@ -65,13 +65,13 @@ def test_an_epoch_is_a_permutation() -> None:
 def test_shapes_of_a_stage_are_those_of_its_phases() -> None:
     """Each pair of batch size and resolution once, in order; a phase without a batch size has the stage's."""
     schedule = Schedule.parse("96@0:batch=16,128@2,96@4:batch=16,128@5:batch=4")
-    plan = TrainPlan(imageless_index(num_train=96, num_val=10), AUGMENTATIONS["train"], schedule, 8)
+    plan = TrainPlan(imageless_dataset(num_train=96, num_val=10), AUGMENTATIONS["train"], schedule, 8)
     assert plan.shapes == ((16, 96), (8, 128), (4, 128))
 
 
 def test_an_epoch_has_no_image_twice_and_no_test_image() -> None:
     """If batches do not divide the training images, the rest is left out, another rest each epoch."""
-    dataset = imageless_index(num_train=100, num_val=30)
+    dataset = imageless_dataset(num_train=100, num_val=30)
     plan = _plan(dataset, 16)
     assert plan.num_steps(0) == 6
     left_out = []
@@ -85,7 +85,7 @@ def test_an_epoch_has_no_image_twice_and_no_test_image() -> None:
 
 def test_every_image_is_as_likely_at_every_place() -> None:
     """Over 2000 epochs each image comes first equally often (within five standard deviations)."""
-    plan = _plan(imageless_index(num_train=10, num_val=1), 5)
+    plan = _plan(imageless_dataset(num_train=10, num_val=1), 5)
     firsts = np.bincount([plan.at(epoch, 0).ids[0] for epoch in range(2000)], minlength=10)
     assert np.abs(firsts - 200).max() < 5 * 200**0.5
 
@@ -94,7 +94,7 @@ def test_every_image_is_as_likely_at_every_place() -> None:
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_global_sequence_does_not_depend_on_the_world_size(augmentation: str, world_size: int) -> None:
     """One, two or four processes see the same global batches in the same order, to the bit."""
-    dataset = imageless_index(num_train=70, num_val=3)
+    dataset = imageless_dataset(num_train=70, num_val=3)
     alone = list(_plan(dataset, 16, augmentation=augmentation).epoch(1))
     size = 16 // world_size
     ranks = [
@@ -108,8 +108,8 @@ def test_the_global_sequence_does_not_depend_on_the_world_size(augmentation: str
 
 
 def test_a_batch_is_a_function_of_epoch_and_step() -> None:
-    """Asked twice, backwards or by another plan object, a step's batch is the same to the bit."""
-    dataset = imageless_index(num_train=50, num_val=3)
+    """Planned twice, backwards or by another plan object, a step's batch is the same to the bit."""
+    dataset = imageless_dataset(num_train=50, num_val=3)
     plan = _plan(dataset, 8)
     forwards = [plan.at(epoch, step) for epoch in (0, 1, 2) for step in range(6)]
     backwards = [_plan(dataset, 8).at(epoch, step) for epoch in (2, 1, 0) for step in reversed(range(6))]
@@ -121,7 +121,7 @@ def test_a_batch_is_a_function_of_epoch_and_step() -> None:
 
 def test_steps_epochs_and_seeds_differ() -> None:
     """No two of several steps, epochs and seeds share their crop boxes."""
-    dataset = imageless_index(num_train=64, num_val=3)
+    dataset = imageless_dataset(num_train=64, num_val=3)
     plans = [_plan(dataset, 8, seed=seed).at(epoch, step) for seed in (0, 1) for epoch in (0, 1) for step in (0, 1)]
     jitters = [tuple(plan.jitter.ravel()) for plan in plans if plan.jitter is not None]
     assert len(set(jitters)) == len(plans) == 8
@@ -129,7 +129,7 @@ def test_steps_epochs_and_seeds_differ() -> None:
 
 GOLDEN: dict[str, object] = {
     "ids": [668, 954, 612, 827],
-    "windows": [[7, 40, 369, 345], [190, 127, 324, 284], [47, 24, 366, 420], [6, 27, 222, 295]],
+    "crop_boxes": [[7, 40, 369, 345], [190, 127, 324, 284], [47, 24, 366, 420], [6, 27, 222, 295]],
     "flip": [False, True, False, True],
     "jitter": [[1.05309, 1.068681, 1.246769], [1.149577, 0.869, 1.028049], [0.815562, 0.794287, 0.973464],
                [1.000389, 1.018579, 1.242947]],
@@ -138,11 +138,11 @@ GOLDEN: dict[str, object] = {
 
 def _golden_batch() -> dict[str, object]:
     """Return seed 0, epoch 3, step 17 in plain types, jitter rounded to six places."""
-    batch = _plan(imageless_index(num_train=1000, num_val=10), 4).at(3, 17)
+    batch = _plan(imageless_dataset(num_train=1000, num_val=10), 4).at(3, 17)
     assert batch.jitter is not None
     return {
         "ids": batch.ids.tolist(),
-        "windows": batch.crop_boxes.tolist(),
+        "crop_boxes": batch.crop_boxes.tolist(),
         "flip": batch.flip.tolist(),
         "jitter": batch.jitter.round(6).tolist(),
     }
@@ -163,7 +163,7 @@ def test_another_process_plans_the_same() -> None:
 
 def test_resolution_changes_exactly_at_its_epoch() -> None:
     """All batches of an epoch have its phase's resolution; the order and the flips do not depend on it."""
-    dataset = imageless_index(num_train=20, num_val=3)
+    dataset = imageless_dataset(num_train=20, num_val=3)
     phases = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse("96@0,128@2,160@3"), 8)
     sides = [[batch.resolution.crop_px for batch in phases.epoch(epoch)] for epoch in range(5)]
     assert sides == [[96, 96], [96, 96], [128, 128], [160, 160], [160, 160]]
@@ -174,7 +174,7 @@ def test_resolution_changes_exactly_at_its_epoch() -> None:
 def test_a_phase_has_its_own_batch_size() -> None:
     """A phase's batch size is its own or else the stage's, and the steps of the stage add up over both."""
     plan = TrainPlan(
-        imageless_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0:batch=16,128@2"), 8, world_size=2
+        imageless_dataset(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0:batch=16,128@2"), 8, world_size=2
     )
     assert [plan.global_batch(epoch) for epoch in range(4)] == [32, 32, 16, 16]
     assert [plan.num_steps(epoch) for epoch in range(4)] == [1, 1, 3, 3]
@@ -187,12 +187,12 @@ def test_a_phase_has_its_own_batch_size() -> None:
 def test_a_batch_larger_than_the_data_in_a_later_phase() -> None:
     """A batch that the training images cannot fill is refused in any phase before anything is trained."""
     with pytest.raises(ConfigError, match=r"^a batch of 64 images is larger than the 50 "):
-        TrainPlan(imageless_index(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0,128@2:batch=64"), 8)
+        TrainPlan(imageless_dataset(50, 3), AUGMENTATIONS["train"], Schedule.parse("96@0,128@2:batch=64"), 8)
 
 
 def test_repeats_literals() -> None:
     """With two repeats a global batch of four is two images and the same two again, on the other rank."""
-    dataset, view = imageless_index(num_train=10, num_val=3), AUGMENTATIONS["train"]
+    dataset, view = imageless_dataset(num_train=10, num_val=3), AUGMENTATIONS["train"]
     ranks = [TrainPlan(dataset, view, CONSTANT, 2, rank=rank, world_size=2, repeats=2) for rank in (0, 1)]
     once = _plan(dataset, 2)
     for step in range(2):
@@ -203,7 +203,7 @@ def test_repeats_literals() -> None:
 
 def test_repeats_divide_the_global_batch() -> None:
     """Repeats that do not divide a phase's global batch are refused with all numbers and the way out."""
-    dataset = imageless_index(num_train=64, num_val=3)
+    dataset = imageless_dataset(num_train=64, num_val=3)
     schedule = Schedule.parse("96@0:batch=6,128@2:batch=4")
     assert TrainPlan(dataset, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=6).num_steps(0) == 3
     expected = (
@@ -216,7 +216,7 @@ def test_repeats_divide_the_global_batch() -> None:
 
 def test_unreadable_images_literals() -> None:
     """Ten images in batches of four: the others move up, the two spare ones follow, then the first come again."""
-    dataset, view = imageless_index(num_train=10, num_val=3), AUGMENTATIONS["train"]
+    dataset, view = imageless_dataset(num_train=10, num_val=3), AUGMENTATIONS["train"]
     order = [int(row) for batch in _plan(dataset, 1).epoch(0) for row in batch.ids]
 
     def shown(*places: int) -> list[int]:
@@ -232,7 +232,7 @@ def test_unreadable_images_literals() -> None:
 
 def test_no_readable_image_on_a_rank() -> None:
     """A rank that can read none of its images says so."""
-    dataset = imageless_index(num_train=10, num_val=3)
+    dataset = imageless_dataset(num_train=10, num_val=3)
     plan = TrainPlan(dataset, AUGMENTATIONS["train"], CONSTANT, 4, unreadable=frozenset(range(10)))
     with pytest.raises(DataError, match=r"^none of the 10 training images of rank 0 can be read$"):
         plan.at(0, 0)
@@ -258,7 +258,7 @@ def test_step_seeds() -> None:
 @pytest.mark.parametrize(("augmentation", "strength"), [("train", 0.3), ("v2", 0.05)])
 def test_jitter_is_uniform_around_one(augmentation: str, strength: float) -> None:
     """Brightness, contrast and saturation are scaled by independent factors, uniform within 1 ± the strength."""
-    plan = _plan(imageless_index(num_train=4000, num_val=3), 4000, augmentation=augmentation)
+    plan = _plan(imageless_dataset(num_train=4000, num_val=3), 4000, augmentation=augmentation)
     jitter = plan.at(0, 0).jitter
     assert jitter is not None
     assert jitter.shape == (4000, 3)
@@ -273,14 +273,14 @@ def test_jitter_is_uniform_around_one(augmentation: str, strength: float) -> Non
 
 def test_no_jitter_is_none() -> None:
     """An augmentation without jitter leaves colours alone altogether."""
-    batch = _plan(imageless_index(num_train=20, num_val=3), augmentation="v1").at(0, 0)
+    batch = _plan(imageless_dataset(num_train=20, num_val=3), augmentation="v1").at(0, 0)
     assert batch.jitter is None
 
 
 @pytest.mark.parametrize(("augmentation", "share"), [("train", 0.5), ("v1", 0.0), ("v2", 0.5)])
 def test_share_of_flips(augmentation: str, share: float) -> None:
     """Half of the images are mirrored, or none, whatever their crop box and jitter are."""
-    batch = _plan(imageless_index(num_train=4000, num_val=3), 4000, augmentation=augmentation).at(0, 0)
+    batch = _plan(imageless_dataset(num_train=4000, num_val=3), 4000, augmentation=augmentation).at(0, 0)
     assert batch.flip.dtype == np.bool_
     # Five standard deviations of a share of 4000 coins are 0.04.
     assert batch.flip.mean() == pytest.approx(share, abs=0.04 if share else 0)
@@ -289,9 +289,9 @@ def test_share_of_flips(augmentation: str, share: float) -> None:
         assert np.abs(np.asarray(np.corrcoef(together))[0, 1:]).max() < 0.08
 
 
-def test_windows_belong_to_their_images() -> None:
-    """Windows lie in the image of the same row, and v1 looks at the test crop."""
-    dataset = imageless_index(num_train=60, num_val=3)
+def test_crop_boxes_belong_to_their_images() -> None:
+    """Crop boxes lie in the image of the same row, and those of v1 are the test crops."""
+    dataset = imageless_dataset(num_train=60, num_val=3)
     for augmentation in ("train", "v1", "v2"):
         batch = _plan(dataset, 60, augmentation=augmentation).at(0, 0)
         assert sorted(batch.ids.tolist()) == list(range(60))
@@ -310,7 +310,7 @@ def test_windows_belong_to_their_images() -> None:
 
 def test_batch_larger_than_the_data() -> None:
     """A global batch that the training images cannot fill is refused with both numbers and the way out."""
-    dataset = imageless_index(num_train=31, num_val=3)
+    dataset = imageless_dataset(num_train=31, num_val=3)
     assert _plan(dataset, 31).num_steps(0) == 1
     expected = (
         r"batch of 16 images on each of 2 processes is larger than the 31 training images of /data; lower the batch"
@@ -322,13 +322,13 @@ def test_batch_larger_than_the_data() -> None:
 def test_training_needs_training_images() -> None:
     """A data set without training images is refused with the folder expected."""
     with pytest.raises(DataError, match=r"^/data has no training images; expected /data/train/<class>"):
-        _plan(imageless_index(num_train=0, num_val=3), 1)
+        _plan(imageless_dataset(num_train=0, num_val=3), 1)
 
 
 @pytest.mark.parametrize("batch_size", [0, -4])
 def test_batch_size_is_at_least_one(batch_size: int) -> None:
     """A batch of nothing is refused, for training and for evaluation."""
-    dataset = imageless_index(num_train=10, num_val=3)
+    dataset = imageless_dataset(num_train=10, num_val=3)
     with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
         _plan(dataset, batch_size)
     with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
@@ -339,14 +339,14 @@ def test_batch_size_is_at_least_one(batch_size: int) -> None:
 def test_steps_out_of_the_epoch(step: int) -> None:
     """A step that the epoch does not have is an IndexError, not a wrong batch."""
     with pytest.raises(IndexError, match=rf"^step {step} of 6$"):
-        _plan(imageless_index(num_train=50, num_val=3), 8).at(0, step)
+        _plan(imageless_dataset(num_train=50, num_val=3), 8).at(0, step)
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 9))
 def test_evaluation_covers_every_test_image_once(num_val: int, batch_size: int, world_size: int) -> None:
     """Over all ranks each test image comes exactly once, for any number of images, batch and world size."""
-    dataset = imageless_index(num_train=5, num_val=num_val)
+    dataset = imageless_dataset(num_train=5, num_val=num_val)
     plans = [EvalPlan(dataset, batch_size, rank, world_size) for rank in range(world_size)]
     batches = [list(plan.batches(Resolution(160))) for plan in plans]
     assert [len(some) for some in batches] == [plan.num_batches for plan in plans]
@@ -359,8 +359,8 @@ def test_evaluation_covers_every_test_image_once(num_val: int, batch_size: int, 
 
 
 def test_evaluation_batches_are_plain_test_crops() -> None:
-    """An evaluation looks at centre crops in index order, unmirrored and with their own colours."""
-    dataset = imageless_index(num_train=5, num_val=11)
+    """An evaluation has centre crops in the order of rows, not mirrored and with unchanged colours."""
+    dataset = imageless_dataset(num_train=5, num_val=11)
     batches = list(EvalPlan(dataset, 4).batches(Resolution(128)))
     assert [batch.ids.tolist() for batch in batches] == [[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15]]
     for batch in batches:
@@ -374,4 +374,4 @@ def test_evaluation_batches_are_plain_test_crops() -> None:
 def test_evaluation_needs_test_images() -> None:
     """A data set without test images is refused with its folder."""
     with pytest.raises(DataError, match=r"^/data has no images to test on"):
-        EvalPlan(imageless_index(num_train=5, num_val=0), 4)
+        EvalPlan(imageless_dataset(num_train=5, num_val=0), 4)

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imageless import imageless_index
+from imageless import imageless_dataset
 
-from dali_fixres.errors import DataError
+from pipelines.errors import DataError
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.resolution import Phase, Resolution, Schedule
 
 Sample = tuple[int, tuple[float, ...], bool, tuple[float, ...]]
-"""What a network sees of an image: row, crop box, flip, jitter."""
+"""The network's view of an image: row, crop box, flip, jitter."""
 
 any_case = settings(derandomize=True, deadline=None, max_examples=80)
 
 
-_dataset = lru_cache(maxsize=64)(imageless_index)
+_dataset = lru_cache(maxsize=64)(imageless_dataset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def test_an_epoch_covers_its_images(case: Case) -> None:
 @any_case
 @given(cases())
 def test_a_global_batch_has_the_next_images_varied_each_on_its_own(case: Case) -> None:
-    """Each step takes the next images of the permutation, and no two copies of one look alike."""
+    """Each step takes the next images of the permutation, and no two copies of one are varied alike."""
     share = case.global_batch // case.repeats
     for step in range(case.num_steps):
         samples = case.step(step)
@@ -166,12 +166,12 @@ def test_steps_before_count_all_epochs(case: Case) -> None:
     assert plan.max_batch_size == max(case.batch_sizes)
 
 
-# Going on within an epoch
+# Resuming within an epoch
 
 
 @any_case
 @given(cases(), st.data())
-def test_the_same_batch_goes_on_to_the_bit(case: Case, data: st.DataObject) -> None:
+def test_the_same_batch_resumes_to_the_bit(case: Case, data: st.DataObject) -> None:
     """From any step on, an epoch is the tail of the whole epoch, on every rank."""
     done = data.draw(st.integers(0, case.num_steps))
     num_done = done * case.global_batch
@@ -184,9 +184,9 @@ def test_the_same_batch_goes_on_to_the_bit(case: Case, data: st.DataObject) -> N
 
 @any_case
 @given(cases(), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(0, 3)), max_size=3))
-def test_another_global_batch_goes_on_where_the_last_one_ended(case: Case, changes: list[tuple[int, int, int]]) -> None:
+def test_another_global_batch_resumes_where_the_last_one_ended(case: Case, changes: list[tuple[int, int, int]]) -> None:
     """However often the global batch changes, images follow on in the permutation up to the last full batch."""
-    # Batches that are multiples of the repeats, as they must be; each goes on for some steps, the last to the end.
+    # Batches that are multiples of the repeats, as they must be; each lasts some steps, the last one to the end.
     parts = [(case.world_size, case.batch_sizes[0], 2), *((w, size * case.repeats, n) for w, size, n in changes)]
     parts = [part for part in parts if part[0] * part[1] <= case.num_train]
     num_done = 0
@@ -207,7 +207,7 @@ def test_another_global_batch_goes_on_where_the_last_one_ended(case: Case, chang
 @any_case
 @given(cases(max_repeats=1), st.data())
 def test_another_global_batch_changes_no_sample(case: Case, data: st.DataObject) -> None:
-    """What an image looks like belongs to its place in the epoch, whichever batch it falls into after a change."""
+    """An image's augmentation belongs to its position in the epoch, whichever batch it falls into after a change."""
     alone = replace(case, world_size=1, batch_sizes=(1, 1))
     whole = [sample for step in range(case.num_train) for sample in alone.step(step)]
     num_done = data.draw(st.integers(0, case.num_steps)) * case.global_batch
@@ -235,10 +235,10 @@ def broken_cases(draw: st.DrawFn, max_repeats: int = 99) -> tuple[Case, int, fro
 
 
 def _places(case: Case, rank: int) -> tuple[list[int], list[int]]:
-    """Return the rows dealt to a rank, and its part of those that fill no batch."""
-    dealt = [row for batch in case.plan(rank).epoch(case.epoch) for row in _rows(batch)]
+    """Return the rows of a rank's batches, and its part of those that fill no batch."""
+    own = [row for batch in case.plan(rank).epoch(case.epoch) for row in _rows(batch)]
     spare = case.permutation[case.num_steps * case.global_batch // case.repeats :]
-    return dealt, spare[rank :: case.world_size]
+    return own, spare[rank :: case.world_size]
 
 
 @any_case
@@ -248,11 +248,11 @@ def test_the_next_images_of_the_rank_take_the_place_of_unreadable_ones(
 ) -> None:
     """Every batch is full and readable: images move up, then come spare ones, then the rank's first ones again."""
     case, rank, unreadable = broken
-    dealt, spare = _places(case, rank)
-    readable = [row for row in chain(dealt, spare) if row not in unreadable]
+    own, spare = _places(case, rank)
+    readable = [row for row in chain(own, spare) if row not in unreadable]
     plan = case.plan(rank, unreadable)
     if not readable:
-        with pytest.raises(DataError, match=rf"^none of the {len(dealt) + len(spare)} training images of rank {rank}"):
+        with pytest.raises(DataError, match=rf"^none of the {len(own) + len(spare)} training images of rank {rank}"):
             plan.at(case.epoch, 0)
         return
     batches = [_rows(batch) for batch in plan.epoch(case.epoch)]
@@ -266,25 +266,25 @@ def test_the_next_images_of_the_rank_take_the_place_of_unreadable_ones(
 def test_batches_before_the_first_unreadable_image_do_not_change(broken: tuple[Case, int, frozenset[int]]) -> None:
     """Up to the first unreadable image of the rank its batches are those of the whole data set, to the bit."""
     case, rank, unreadable = broken
-    dealt, spare = _places(case, rank)
-    if unreadable.issuperset(dealt + spare):
+    own, spare = _places(case, rank)
+    if unreadable.issuperset(own + spare):
         return
     whole = [_samples(batch) for batch in case.plan(rank).epoch(case.epoch)]
     batches = [_samples(batch) for batch in case.plan(rank, unreadable).epoch(case.epoch)]
     size = case.global_batch // case.world_size
-    first = next((place for place, row in enumerate(dealt) if row in unreadable), len(dealt))
+    first = next((place for place, row in enumerate(own) if row in unreadable), len(own))
     assert batches[: first // size] == whole[: first // size]
 
 
 @any_case
 @given(broken_cases(), st.data())
-def test_found_out_one_by_one_is_as_known_from_the_start(
+def test_found_one_by_one_is_as_known_from_the_start(
     broken: tuple[Case, int, frozenset[int]], data: st.DataObject
 ) -> None:
-    """Whether images are found out batch by batch, over a resumption even, or are known: batches are the same."""
+    """Whether images are found batch by batch, even over a resumption, or are known before: batches are the same."""
     case, rank, unreadable = broken
-    dealt, spare = _places(case, rank)
-    if unreadable.issuperset(dealt + spare):
+    own, spare = _places(case, rank)
+    if unreadable.issuperset(own + spare):
         return
     expected = [_samples(batch) for batch in case.plan(rank, unreadable).epoch(case.epoch)]
     resumed_at = data.draw(st.integers(0, case.num_steps))
@@ -307,11 +307,11 @@ def test_spare_images_stand_in_for_unreadable_ones(broken: tuple[Case, int, froz
     case, _, unreadable = broken
     seen: Counter[int] = Counter()
     for rank in range(case.world_size):
-        dealt, spare = _places(case, rank)
-        if unreadable.issuperset(dealt + spare):
+        own, spare = _places(case, rank)
+        if unreadable.issuperset(own + spare):
             return
         rows = Counter(row for batch in case.plan(rank, unreadable).epoch(case.epoch) for row in _rows(batch))
-        if len(unreadable.intersection(dealt + spare)) <= len(spare):
+        if len(unreadable.intersection(own + spare)) <= len(spare):
             assert set(rows.values()) == {1}
         seen.update(rows.keys())
     assert set(seen.values()) == {1}

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from tars import add_member, tar_of_folders
 
-from dali_fixres.errors import DataError
 from pipelines.dataset import TRAIN, VAL, open_dataset
 from pipelines.dataset.shards import read_shard
+from pipelines.errors import DataError
 
 
 def jpeg(height: int = 40, width: int = 60) -> bytes:
@@ -68,14 +68,14 @@ def test_shards_win_over_other_folders_beside_them(tmp_path: Path) -> None:
 
 
 def test_shards_that_were_put_together(tmp_path: Path) -> None:
-    """One archive behind another in a file would lose the second: that is said."""
+    """One archive behind another in a file would lose the second: it is refused."""
     one = write(tmp_path / "one.tar", {"a.jpg": jpeg(), "a.cls": b"3"}).read_bytes()
     (tmp_path / "two.tar").write_bytes(one + one)
     with pytest.raises(DataError, match="there is more behind the end at byte"):
         read_shard(tmp_path / "two.tar")
 
 
-def test_shards_without_a_split_are_asked_for_one(tmp_path: Path) -> None:
+def test_shards_without_a_split_need_one(tmp_path: Path) -> None:
     """Shards of other names, or a single one, need --val-fraction."""
     members = {f"{number}.{kind}": jpeg() if kind == "jpg" else b"1" for number in range(4) for kind in ("jpg", "cls")}
     path = write(tmp_path / "set" / "imagenet-000.tar", members)
@@ -108,7 +108,7 @@ def test_labels_of_json_members(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_long_names(tmp_path: Path, form: int) -> None:
-    """Names of more than 100 bytes, and of other letters, are read in both of the forms that tar files have."""
+    """Names of more than 100 bytes, and of other letters, are read in both formats of tar files."""
     key = "n0153/" + "x" * 120 + "\u00e4"
     path = write(tmp_path / "x.tar", {f"{key}.jpg": jpeg(), f"{key}.cls": b"1"}, format=form)
     (member,) = read_shard(path)
@@ -133,7 +133,7 @@ def test_dots_end_the_key(tmp_path: Path) -> None:
     ],
 )
 def test_shards_that_cannot_be_used(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
-    """What is wrong with a shard is said, with the member's name."""
+    """The error says what is wrong with a shard, and names the member."""
     path = write(tmp_path / "x.tar", members)
     with pytest.raises(DataError, match=message):
         open_dataset(path, val_fraction=1.0)
@@ -159,7 +159,7 @@ def test_a_shard_cut_between_members(tmp_path: Path, kept: int) -> None:
 
 
 def test_a_label_without_an_image(tmp_path: Path) -> None:
-    """A sample whose image is of a kind that cannot be read is named, not passed over."""
+    """A sample whose image is of a kind that cannot be read is named, not left out."""
     path = write(tmp_path / "x.tar", {"a.jpg": jpeg(), "a.cls": b"1", "b.avif": b"x", "b.cls": b"1"})
     with pytest.raises(DataError, match=r"'b' has a label and no image; a sample's image is one of \.jpg"):
         read_shard(path)
@@ -212,7 +212,7 @@ def test_an_idx_that_does_not_match(tmp_path: Path) -> None:
 
 
 def test_a_compressed_shard(tmp_path: Path) -> None:
-    """It is said with what it is compressed, and why it has to be unpacked."""
+    """The error names the compression, and why the shard has to be unpacked."""
     (tmp_path / "a.tar").write_bytes(
         gzip.compress(write(tmp_path / "b.tar", {"a.jpg": jpeg(), "a.cls": b"3"}).read_bytes())
     )

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_fixres.errors import DataError
 from pipelines.dataset import Dataset
 from pipelines.dataset.snapshot import compare, load_snapshot, save_snapshot
 from pipelines.dataset.table import make_dataset
+from pipelines.errors import DataError
 
 Image = tuple[bytes, str, bool, int]
 """Path, class, whether it is tested on, height."""
@@ -22,7 +22,7 @@ IMAGES: tuple[Image, ...] = (
 
 
 def _dataset(images: Sequence[Image], classes: Sequence[str] = ("ant", "b\udce4r", "cat"), root: str = "/a") -> Dataset:
-    """Lay out an index of images that need not exist."""
+    """Lay out a data set of images that need not exist."""
     images = sorted(images, key=lambda image: (image[2], image[0]))
     heights = np.array([height for *_, height in images], dtype=np.int64)
     columns = {

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dali_fixres.errors import DataError
 from pipelines.dataset import TRAIN, VAL, Dataset, open_dataset
+from pipelines.errors import DataError
 
 
 def draw(*paths: Path) -> None:
@@ -57,7 +57,7 @@ def test_metadata_of_json_lines_for_the_whole(tmp_path: Path) -> None:
     assert names(dataset, VAL) == {("validation/1.png", "9")}
 
 
-def test_flat_images_with_metadata_are_asked_for_a_split(tmp_path: Path) -> None:
+def test_flat_images_with_metadata_need_a_split(tmp_path: Path) -> None:
     """Images in one folder have no split; --val-fraction draws one."""
     draw(*(tmp_path / f"{number}.png" for number in range(4)))
     rows = [{"file_name": f"{number}.png", "label": "ab"[number % 2]} for number in range(4)]
@@ -153,7 +153,7 @@ def test_a_name_with_a_comma(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_a_table_of_another_name(tmp_path: Path) -> None:
-    """The table has to be given itself, which is said."""
+    """The error names the table, which has to be given itself."""
     (tmp_path / "all.csv").write_text("path,label\n1.png,cat\n")
     with pytest.raises(DataError, match=r"has no class folders; to read the table all.csv, give it: .*/all.csv"):
         open_dataset(tmp_path, val_fraction=1.0)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from imageless import imageless_index
+from imageless import imageless_dataset
 
-from dali_fixres.errors import ConfigError
+from pipelines.errors import ConfigError
 from pipelines.plan import EvalPlan, views_of
 from pipelines.plan.crops import corner_crop
 from pipelines.plan.views import Setting, Views, parse_views
@@ -14,7 +14,7 @@ from pipelines.resolution import Resolution
     [("single", ("single",)), ("ten-crop, single,single", ("single", "ten-crop")), ("flip", ("flip",))],
 )
 def test_views_are_read(text: str, views: tuple[Views, ...]) -> None:
-    """Views come by number of looks and without repeats."""
+    """Views are sorted by their number, without repeats."""
     assert parse_views(text) == views
 
 
@@ -22,13 +22,13 @@ def test_views_are_read(text: str, views: tuple[Views, ...]) -> None:
     ("text", "found"), [("fliip", "'fliip'; did you mean 'flip'"), ("", "''"), ("single;flip", "'single;")]
 )
 def test_unknown_views(text: str, found: str) -> None:
-    """What is none is refused with the flag and the names there are."""
+    """Other words are refused with the flag and the known names."""
     with pytest.raises(ConfigError, match=rf"^--views takes single, flip, ten-crop, .*; found {found}"):
         parse_views(text)
 
 
 def test_settings() -> None:
-    """A setting knows how often the network runs, and names a folder."""
+    """A setting has its number of forward passes, and a name for files."""
     settings = [Setting(Resolution(128, 0.9), views) for views in parse_views("single,flip,ten-crop")]
     assert [setting.num_views for setting in settings] == [1, 2, 10]
     assert [setting.name for setting in settings] == ["128px_0.9_single", "128px_0.9_flip", "128px_0.9_ten-crop"]
@@ -46,9 +46,9 @@ def test_corners_in_the_source() -> None:
     assert corners == [[0, 0, 200, 200], [0, 400, 200, 600], [100, 0, 300, 200], [100, 400, 300, 600]]
 
 
-def test_looks_are_fixed_plans() -> None:
-    """The ten looks are five crop boxes and their mirror images, without chance; the fifth crop box is the test crop."""
-    plan = EvalPlan(imageless_index(num_train=5, num_val=3), batch_size=3)
+def test_views_are_fixed_plans() -> None:
+    """Ten-crop is five crop boxes and their mirror images, nothing random; the fifth crop box is the test crop."""
+    plan = EvalPlan(imageless_dataset(num_train=5, num_val=3), batch_size=3)
     views = views_of("ten-crop")
     assert not any(view.is_random for view in views)
     (single,) = views_of("single")

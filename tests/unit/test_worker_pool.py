@@ -71,7 +71,7 @@ def test_two_interrupts_end_all_at_once(at_work: tuple[subprocess.Popen[str], li
 
 
 def test_workers_end_with_a_killed_parent(at_work: tuple[subprocess.Popen[str], list[int]]) -> None:
-    """A parent that is killed cannot tell its workers; they notice."""
+    """Workers of a killed parent end by themselves."""
     parent, workers = at_work
     parent.kill()
     parent.wait(timeout=60)

@@ -1,0 +1,16 @@
+"""Prepared data for tests."""
+
+import hashlib
+from pathlib import Path
+
+from pipelines.prepare import CopySettings
+
+__all__ = ["SMALL", "digests"]
+
+SMALL = CopySettings(sides=(64, 128), max_side=300, quality=90, layout="shards", shard_size=15)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each tar and .idx file below a folder."""
+    files = [path for path in folder.rglob("*") if path.suffix in {".tar", ".idx"}]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
