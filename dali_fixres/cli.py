@@ -238,8 +238,13 @@ app.config = (_layers,)
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     prepare_host()
+    run = _run
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:  # where torchrun's report takes the first error from
+        from torch.distributed.elastic.multiprocessing.errors import record  # noqa: PLC0415 - loads torch
+
+        run = record(_run)
     try:
-        result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        result = run(argv)
     except (CycloptsError, UserError) as error:
         _fail(str(error), code=2)
     except RunError as error:
@@ -251,9 +256,17 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(result if isinstance(result, int) else 0)
 
 
+def _run(argv: list[str] | None) -> Any:
+    """Run a command and return what it returns; expected errors are raised without the traceback of their cause."""
+    try:
+        return app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except (CycloptsError, UserError, RunError, Interrupted) as error:
+        raise error.with_traceback(None) from None
+
+
 def _fail(message: str, code: int) -> NoReturn:
     """Print an error and exit."""
-    rank = f"rank {os.environ['RANK']}: " if num_processes() > 1 and not message.startswith("rank ") else ""
+    rank = f"rank {os.environ['RANK']}: " if num_processes() > 1 else ""
     _end(f"error: {rank}{message}", code)
 
 

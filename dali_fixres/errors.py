@@ -11,7 +11,7 @@ Exception
 ├── RunError (1)             the run cannot continue
 │   ├── TrainingDivergedError    the loss or the network's numbers are no longer finite
 │   ├── SaveError                a file of the run cannot be written
-│   └── ProcessFailedError       another process of the run has failed
+│   └── ProcessFailedError       another rank has ended
 └── Interrupted (75)         a signal has asked the run to stop
 
 A message says what is wrong, where, and the next step. Those of data and settings come from `pipelines`.
@@ -53,7 +53,7 @@ class TrainingDivergedError(RunError):
 
 
 class ProcessFailedError(RunError):
-    """Another process of the same run has failed; the text is its message."""
+    """A collective has failed because another rank has ended."""
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error

@@ -1,4 +1,4 @@
-"""Weights files of the field: read without running code, stripped of wrappers, loaded with mismatches listed."""
+"""Weights files: read without running code, unwrapped, and loaded, with mismatches listed."""
 
 import pickle
 import re
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from dali_fixres.errors import CheckpointError
 
@@ -30,14 +31,13 @@ __all__ = [
 StateDict: TypeAlias = dict[str, torch.Tensor]
 
 PARTS = ("state_dict_ema", "model_ema", "state_dict", "model")
-"""Where files of the field have their tensors. Averaged ones first, as timm does: the accuracies told of such files are
-theirs."""
+"""Where training scripts save the tensors. EMA weights come first, as in timm: published accuracies are theirs."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before each name."""
 
 NUM_AVERAGED = "n_averaged"
-"""What torch's AveragedModel, which torchvision saves as model_ema, counts beside the network's tensors."""
+"""A counter in the state dict of torch's AveragedModel, which torchvision saves as model_ema."""
 
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [
@@ -47,19 +47,18 @@ HARMLESS: list[Any] = [
     _SCALAR,
     (_SCALAR, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
 ]
-"""What training scripts save beside the tensors, and what only makes an object when it is loaded: argparse's settings
-and NumPy's numbers."""
+"""What training scripts save beside the tensors and what is safe to load: argparse's settings and NumPy's numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightsFile:
-    """What a weights file holds.
+    """A network's tensors from a file.
 
     Attributes:
         path: The file.
-        state: The network's tensors by name, without wrappers' prefixes.
-        part: The part of the file they are from, as ``state_dict_ema``; empty if the file holds nothing else.
-        arch: What the file says the network is; None if it does not.
+        state: Tensors by name, without wrappers' prefixes.
+        part: Key in the file that they were under, as ``state_dict_ema``; empty for a bare state dict.
+        arch: The network's name, if the file has it.
     """
 
     path: Path
@@ -73,10 +72,10 @@ class WeightsFile:
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    """What became of a state dict.
+    """What `load_into` has loaded.
 
     Attributes:
-        new_head: Names of the classifier's tensors that start at zero, because the classes differ.
+        new_head: Names of the classifier's tensors, if they start at zero because the classes differ.
         num_tensors: How many tensors were loaded.
     """
 
@@ -108,7 +107,7 @@ def read_torch_file(path: Path) -> Any:
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Read the network's tensors from a .safetensors or .pth file, whatever they are wrapped in.
+    """Read a network's tensors from a .safetensors or .pth file, bare or as training scripts wrap them.
 
     Raises:
         CheckpointError: As `read_torch_file`, or if there are no tensors in the file.
@@ -118,7 +117,7 @@ def read_weights(path: Path) -> WeightsFile:
     content = read_torch_file(path)
     state, part = content, ""
     if isinstance(content, dict):
-        # A part that is said to be there may be None: an average that was not kept.
+        # A key may be there with None: EMA weights that were not kept.
         part = next((name for name in PARTS if isinstance(content.get(name), dict)), "")
         state = content[part] if part else content
     if isinstance(state, dict):
@@ -139,7 +138,7 @@ def _read_safetensors(path: Path) -> WeightsFile:
 
 
 def _arch(content: Mapping[str, Any]) -> str | None:
-    """Return the network's name where training scripts put it: beside the tensors, or among their settings."""
+    """Return the network's name, which training scripts save beside the tensors or among their settings."""
     arguments = content.get("args")
     settings = vars(arguments) if isinstance(arguments, Namespace) else {}
     named = (content.get("arch"), settings.get("model"), settings.get("arch"))
@@ -147,23 +146,26 @@ def _arch(content: Mapping[str, Any]) -> str | None:
 
 
 def strip_prefixes(state: Mapping[str, torch.Tensor]) -> StateDict:
-    """Take wrappers' prefixes off all names, in any order and depth."""
+    """Return the tensors without wrappers' prefixes, in any order and depth.
+
+    A prefix counts only if all names have it: a network may have a part of its own called ``module``.
+    """
     stripped = dict(state)
     while prefix := next((p for p in PREFIXES if stripped and all(name.startswith(p) for name in stripped)), None):
-        stripped = {name.removeprefix(prefix): tensor for name, tensor in stripped.items()}
+        consume_prefix_in_state_dict_if_present(stripped, prefix)
     return stripped
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a state dict compares with a network.
+    """How a state dict fits a network.
 
     Attributes:
-        head: The classifier's tensors, if they are for other classes and nothing else differs in them.
-        missing: Tensors that the network has and the state dict lacks.
-        unknown: The other way round.
-        shapes: Tensors of other shapes, with both.
-        num_same: Tensors that agree in name and shape.
+        head: Names of the classifier's tensors, if only the number of classes differs in them.
+        missing: Names that only the network has.
+        unknown: Names that only the state dict has.
+        shapes: Names whose shapes differ, with both shapes.
+        num_same: Number of tensors that have the same name and shape in both.
     """
 
     head: frozenset[str]
@@ -179,9 +181,9 @@ class Fit:
 
 
 def compare(own: Mapping[str, torch.Tensor], state: StateDict, *, allow_new_head: bool = True) -> Fit:
-    """Compare a network's tensors with a state dict's, by names and shapes alone."""
+    """Compare the tensors of a network (`own`) with those of a state dict, by name and shape."""
     head = _head_names(own, state) if allow_new_head else frozenset()
-    # Batch norm's counters are missing from old files and are not used with a momentum.
+    # Old files lack batch norm's counters, which are not used with a momentum.
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     common = [name for name in own if name in state]
     shapes = [name for name in common if name not in head and state[name].shape != own[name].shape]
@@ -215,16 +217,16 @@ def fit_or_fail(own: Mapping[str, torch.Tensor], state: StateDict, source: str, 
 
 
 def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_head: bool = True) -> LoadedWeights:
-    """Load tensors by name; only a classifier for another number of classes may differ.
+    """Load tensors by name; only the classifier may differ, in its number of classes.
 
-    Such a classifier starts at zero (as in BiT, arXiv 1912.11370): some networks' own random start is so large that
-    the first steps would undo the trunk that was just loaded.
+    Such a classifier starts at zero, as in BiT (arXiv 1912.11370). Some networks initialise it with weights so large
+    that the first steps would undo the trunk that was just loaded.
 
     Args:
-        network: Gets the tensors.
-        state: Names and tensors.
-        source: What errors call the file.
-        allow_new_head: Whether a classifier of another size is taken as one for other classes.
+        network: Changed in place.
+        state: Tensors by name.
+        source: Name of the file, for errors.
+        allow_new_head: Whether the number of classes may differ.
 
     Raises:
         CheckpointError: If names are missing, unknown, or of other shapes; the message lists the first of them.
@@ -238,7 +240,7 @@ def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_he
 
 
 def _head_names(own: Mapping[str, torch.Tensor], state: StateDict) -> frozenset[str]:
-    """Return the tensors of the one module that differs in its number of outputs alone, if there is one."""
+    """Return the tensors' names of the only module that differs, if it differs in its number of outputs alone."""
     differing = [name for name in own if name in state and own[name].shape != state[name].shape]
     modules = {name.rpartition(".")[0] for name in differing}
     if len(modules) != 1:

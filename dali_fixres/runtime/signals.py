@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, and the agreement of all its processes on when they do what."""
+"""Signals that ask a run to stop, and how all ranks act on them at the same step."""
 
 import signal
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from types import FrameType
 import torch
 
 from dali_fixres.errors import Interrupted
-from dali_fixres.runtime.distributed import Maximum, World
+from dali_fixres.runtime.distributed import PendingMax, World
 
 __all__ = ["Agreement", "StopSignals", "obeying_signals"]
 
@@ -19,10 +19,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What all processes do now.
+    """What all ranks do now.
 
     Attributes:
-        stop: Whether to end the run; the number of the signal, or 0.
+        stop: Number of the signal that ends the run, or 0.
         save: Whether to write a checkpoint.
     """
 
@@ -31,7 +31,7 @@ class Agreement:
 
     @property
     def signal_name(self) -> str:
-        """Name of the signal that asks to stop."""
+        """Name of the signal that ends the run."""
         return signal.Signals(self.stop).name
 
     def raise_if_stopped(self) -> None:
@@ -41,26 +41,31 @@ class Agreement:
 
 
 class StopSignals:
-    """What signals and clock ask for, put to all processes step by step.
+    """Signals received and checkpoints due, compared over all ranks at every step.
 
-    Each process has to ask at the same points. The maximum over all of them takes a while, so several processes get
-    the answer of the point before: no step waits for it.
+    All ranks must call `agree` at the same points. With several ranks the answer is that of the call before, so that
+    no step waits for the other ranks.
+
+    A SIGTERM that torchrun sends because another rank has failed does not lead to a checkpoint: `agree` needs that
+    rank, fails, and the process ends.
+
+    Attributes:
+        received: Number of the last signal this process received, or 0.
     """
 
     def __init__(self, world: World) -> None:
-        self._world = world
-        self._asked: Maximum | None = None
         self.received = 0
+        self._world = world
+        self._pending: PendingMax | None = None
 
     def agree(self, *, save: bool = False) -> Agreement:
-        """Tell the others what this process wants, and return what all of them do now.
+        """Post this rank's request, and return what all ranks do now.
 
         Args:
-            save: Whether this process thinks a checkpoint is due.
+            save: Whether this rank asks for a checkpoint.
         """
-        asked = self._world.largest(torch.tensor([self.received, int(save)]))
-        answer = asked if self._world.size == 1 else self._asked
-        self._asked = asked
+        posted = self._world.start_max(torch.tensor([self.received, int(save)]))
+        answer, self._pending = (posted if self._world.size == 1 else self._pending), posted
         if answer is None:
             return Agreement(stop=0, save=False)
         stop, due = answer.wait().tolist()
@@ -69,11 +74,13 @@ class StopSignals:
 
 @contextmanager
 def obeying_signals(world: World, outer: StopSignals | None = None) -> Iterator[StopSignals]:
-    """Note signals instead of dying of them. A second Ctrl-C ends the process as usual, unless torchrun sent it.
+    """Note signals instead of ending at once.
+
+    A second Ctrl-C ends a single process as usual; torchrun, and not the user, may be the one who sends it to several.
 
     Args:
-        world: All processes.
-        outer: Orders that note signals already, of what this is a part of; they are yielded.
+        world: All ranks.
+        outer: Yielded instead, if signals are noted already.
     """
     if outer is not None:
         yield outer

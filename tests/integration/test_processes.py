@@ -1,4 +1,4 @@
-"""Several processes under torchrun, over gloo on the CPU: the same images, the same sums, one writer, one end."""
+"""Several ranks over gloo on the CPU: the same images, the same sums, one writer, one end."""
 
 import json
 import os
@@ -7,21 +7,28 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from ranks import run_ranks
+from ranks import errors_of, launch, run_ranks
 from steps import after_step
+from torch.distributed import distributed_c10d
+from torch.distributed.elastic.multiprocessing.api import SignalException
 
+from dali_fixres.cli import app, main
 from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.train import train
 from dali_fixres.config import EvaluateConfig, TrainConfig
-from dali_fixres.errors import Interrupted
+from dali_fixres.errors import ConfigError, DataError, Interrupted, ProcessFailedError
+from dali_fixres.runtime.distributed import joined
 from dali_fixres.runtime.run_folder import RunFolder
 
 
@@ -44,35 +51,17 @@ def alone(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path
     return run
 
 
-def words(config: TrainConfig, **others: object) -> list[object]:
+def words(config: TrainConfig, **others: object) -> list[str]:
     """Return a config as words of the command line."""
     values = {**config.stored(), **others}
     given = {name: value for name, value in values.items() if value not in (False, []) and name != "crop_ratio"}
     flags = [(f"--{name.replace('_', '-')}", value) for name, value in given.items()]
-    return ["train", *(word for flag, value in flags for word in ((flag,) if value is True else (flag, value)))]
+    return ["train", *(str(word) for flag, value in flags for word in ((flag,) if value is True else (flag, value)))]
 
 
-@pytest.fixture(scope="session")
-def torchrun(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Return a function that starts the command line in several processes."""
-    cache = tmp_path_factory.mktemp("torchrun-cache")
-
-    def start(num_processes: int, *words: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        environment = {**os.environ, "DALI_FIXRES_CACHE": str(cache), "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-        command += [*launcher, "-m", "dali_fixres", *map(str, words)]
-        return subprocess.Popen(
-            command, cwd=workplace, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    return start
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for success and return what was said on standard error."""
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return said
+def run_alone(*command: object) -> None:
+    """Run a command line in this process; its errors are raised."""
+    app([*map(str, command)], exit_on_error=False, print_error=False, result_action="return_value")
 
 
 def losses(run: Path) -> list[float]:
@@ -142,62 +131,122 @@ def test_processes_count_what_one_counts(alone: Path, images: Path, tmp_path: Pa
     assert found[1:] == found[:1] * 3
 
 
-def test_an_error_on_one_rank_ends_all_with_its_message(
-    torchrun: Callable[..., Any], config: TrainConfig, images: Path, workplace: Path
-) -> None:
-    """With --strict, the rank that meets a broken file ends the others, and its message is the one that is shown."""
-    data = Path(shutil.copytree(images, workplace / "broken"))
-    for victim in (data / "val" / "ant").iterdir():  # in the first round of the second rank too, and of it alone
-        if int(victim.stem) % 2:
-            victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
-    process = torchrun(2, *words(config, data=data, batch_size=4, strict=True, out="runs/strict"))
-    _, said = process.communicate(timeout=120)
-    assert process.returncode != 0
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 2
-    assert all(line.startswith("error: rank 1: cannot decode") for line in errors), errors
-    assert "Traceback" not in said.partition("ChildFailedError")[0].replace(
-        'Traceback (most recent call last):\n  File "<frozen', ""
-    )
+# One rank fails
 
 
-def test_preempted_processes_resume_in_other_numbers(
-    torchrun: Callable[..., Any], config: TrainConfig, alone: Path, workplace: Path
-) -> None:
-    """SIGTERM to torchrun stops both after the same step; a single process goes on to where it would have come."""
-    process = torchrun(2, *words(config, batch_size=4, out="runs/preempted"))
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("epoch 1/2"):
-            break
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert len(re.findall(r"stopped by SIGTERM after step \d+, and saved", said)) == 1, said
-    run = workplace / "runs" / "preempted"
-    step = torch.load(run / "last.pt", weights_only=True)["step"]
-    assert 5 <= step <= 10
-    finish(torchrun(1, "train", "--resume", "--out", "runs/preempted", "--batch-size", 8))
+def truncate(path: Path) -> None:
+    """Keep the first half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_an_error_on_one_rank_ends_all(config: TrainConfig, images: Path, tmp_path: Path) -> None:
+    """With --strict, the rank that reads a broken file says so in one line; torchrun ends the other and names both."""
+    data = Path(shutil.copytree(images, tmp_path / "data"))
+    for victim in (data / "val" / "ant").iterdir():
+        if int(victim.stem) % 2:  # in the second rank's part of the first test batch, and there alone
+            truncate(victim)
+    command = words(config, data=data, batch_size=4, strict=True, out=tmp_path / "run")
+    _, _, first = launch(2, main, command, tmp_path / "logs").partition("Root Cause")
+    errors = [line for line in errors_of(tmp_path / "logs", 1).splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: rank 1: cannot decode")
+    assert not any("Traceback" in errors_of(tmp_path / "logs", rank) for rank in range(2))
+    assert re.search(r"rank +: 1 .*exitcode +: 2 .*UnreadableError: cannot decode", first, re.DOTALL)
+    assert len(first.splitlines()) < 20, "no traceback of an error that is the user's"
+
+
+def killed_after(step: int, folder: Path, command: list[str]) -> None:
+    """Train as one of several ranks, the second of which is killed after a step."""
+
+    def kill() -> None:
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with after_step(step, kill if os.environ["RANK"] == "1" else bool):
+        main(command)
+
+
+def test_a_killed_rank_ends_all(config: TrainConfig, tmp_path: Path) -> None:
+    """Kill -9 of one rank ends the other within seconds, and torchrun's report has the rank and the signal."""
+    command = words(config, batch_size=4, out=tmp_path / "run")
+    _, _, first = launch(2, partial(killed_after, 2, tmp_path), command, tmp_path / "logs").partition("Root Cause")
+    assert time.time() - (tmp_path / "killed").stat().st_mtime < 20
+    assert "Traceback" not in errors_of(tmp_path / "logs", 0)
+    assert re.search(r"rank +: 1 .*exitcode +: -9 .*SIGKILL", first, re.DOTALL)
+
+
+def slow_first_rank(fails: bool) -> None:
+    """Work on files for longer than a collective may take, or fail; the second rank waits."""
+    distributed_c10d.default_pg_timeout = timedelta(seconds=2)  # of the processes that this is run in
+    error = {"0": DataError, "1": ProcessFailedError}[os.environ["RANK"]] if fails else None
+    with pytest.raises(error) if error else nullcontext(), joined(torch.device("cpu")) as world:
+        with world.one_by_one_on_a_node():
+            if world.is_main and fails:
+                raise DataError("no data")
+            time.sleep(4 if world.is_main else 0)
+        assert world.sum(torch.tensor([1])).item() == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_ranks_wait_for_work_on_files(fails: bool) -> None:
+    """Ranks may wait for the first one for longer than for a collective; if it ends, the wait ends at once."""
+    run_ranks(2, slow_first_rank, fails)
+
+
+# Preemption and restarts
+
+
+def read_until(text: str, read: Callable[[], str]) -> None:
+    """Wait until something has been printed."""
+    for _ in range(1200):
+        if text in read():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{text!r} does not appear in {read()!r}")
+
+
+def test_preempted_processes_resume_in_other_numbers(config: TrainConfig, alone: Path, tmp_path: Path) -> None:
+    """SIGTERM to torchrun stops both after the same step; a single process resumes, with the losses of one."""
+    run, said = tmp_path / "run", partial(errors_of, tmp_path / "logs", 0)
+
+    def terminate() -> None:
+        read_until("epoch 1/2", said)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate, daemon=True).start()
+    with pytest.raises(SignalException, match=r"SIGTERM|15"):
+        launch(2, main, words(config, batch_size=4, out=run), tmp_path / "logs")
+    assert len(re.findall(r"stopped by SIGTERM after step \d+, and saved", said())) == 1, said()
+    assert 5 <= torch.load(run / "last.pt", weights_only=True)["step"] <= 10
+    run_alone("train", "--resume", "--out", run, "--batch-size", 8)
     assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_restarted_and_resumes(
-    torchrun: Callable[..., Any], config: TrainConfig, alone: Path, workplace: Path
-) -> None:
-    """With --max-restarts, kill -9 of one process costs nothing but time."""
-    command = words(config, batch_size=4, checkpoint_every="1steps", out="runs/elastic")
-    process = torchrun(2, *command, launcher=("--max-restarts=2",))
-    assert process.stderr is not None
-    next(line for line in process.stderr if line.startswith("epoch 1/2"))
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    said = finish(process)
-    assert "resuming runs/elastic after step" in said
-    assert losses(workplace / "runs" / "elastic") == pytest.approx(losses(alone), rel=1e-4)
+def test_torchrun_restarts_a_killed_process(config: TrainConfig, tmp_path: Path) -> None:
+    """The real torchrun with --max-restarts: kill -9 of one process costs time only; SIGTERM then stops and saves."""
+    run, log = tmp_path / "run", tmp_path / "log.txt"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
+    command = words(replace(config, epochs=20), batch_size=4, checkpoint_every="1steps", out=run)
+    launcher += ["-m", "dali_fixres"]
+    with log.open("w") as file, subprocess.Popen([*launcher, *command], stderr=file, stdout=file) as torchrun:
+        try:
+            read_until("epoch 1/20", log.read_text)
+            children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+            os.kill(int(children[-1]), signal.SIGKILL)
+            read_until(f"resuming {run} after step", log.read_text)
+        finally:
+            torchrun.terminate()
+            torchrun.wait(timeout=60)
+    assert "stopped by SIGTERM after step" in log.read_text()
+    whole = tmp_path / "whole"
+    train(replace(config, epochs=20, out=whole))
+    run_alone("train", "--resume", "--out", run, "--batch-size", 8)
+    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
 
 
-def test_restarts_need_a_folder(torchrun: Callable[..., Any], images: Path) -> None:
+def test_restarts_need_a_folder(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that torchrun may start again has to be found again."""
-    process = torchrun(1, "train", "--data", images, launcher=("--max-restarts=1",))
-    _, said = process.communicate(timeout=60)
-    assert "give it an --out" in said
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    with pytest.raises(ConfigError, match="give it an --out"):
+        run_alone("train", "--data", images)

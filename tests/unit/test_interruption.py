@@ -24,7 +24,7 @@ def test_one_process_is_the_whole_world() -> None:
     assert (world.rank, world.size, world.local_rank, world.is_main) == (0, 1, 0, True)
     assert world.sum(torch.tensor([1, 2])).tolist() == [1, 2]
     assert world.gather({"a": 1}) == [{"a": 1}]
-    assert world.largest(torch.tensor([3, 0])).wait().tolist() == [3, 0]
+    assert world.start_max(torch.tensor([3, 0])).wait().tolist() == [3, 0]
     network = nn.Linear(2, 2)
     assert world.wrap(network, torch.device("cpu")) is network
     with world.one_by_one_on_a_node():
