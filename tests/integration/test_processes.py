@@ -235,6 +235,7 @@ def test_torchrun_restarts_a_killed_process(config: TrainConfig, tmp_path: Path)
             children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
             os.kill(int(children[-1]), signal.SIGKILL)
             read_until(f"resuming {run} after step", log.read_text)
+            read_until("epoch 6/20", log.read_text)
         finally:
             torchrun.terminate()
             torchrun.wait(timeout=60)
