@@ -224,7 +224,7 @@ def test_preempted_processes_resume_in_other_numbers(config: TrainConfig, alone:
 
 @pytest.mark.slow
 def test_torchrun_restarts_a_killed_process(config: TrainConfig, tmp_path: Path) -> None:
-    """The real torchrun with --max-restarts: kill -9 of one process costs time only; SIGTERM then stops and saves."""
+    """The real torchrun with --max-restarts: kill -9 costs time only; SIGTERM then stops and saves."""
     run, log = tmp_path / "run", tmp_path / "log.txt"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
     command = words(replace(config, epochs=20), batch_size=4, checkpoint_every="1steps", out=run)
