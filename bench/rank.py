@@ -44,7 +44,7 @@ def main() -> None:
     settings: dict[str, Any] = json.loads(sys.argv[1])
     device = choose_device(settings["device"])
     with joined(device) as world:
-        with world.one_by_one_on_a_node():
+        with world.local_main_first():
             dataset = open_dataset(Path(settings["data"]), val_fraction=settings["val_fraction"])
         resolution, size = Resolution(settings["res"]), settings["batch_size"]
         plan = replace(training_plan(dataset, resolution, size), rank=world.rank, world_size=world.size)

@@ -1,4 +1,4 @@
-"""Networks: built by name, filled from weights files, taken apart into trunk, last norm and classifier."""
+"""Networks: built by name, loaded from weights files, and their parts: head, last norm, last blocks."""
 
 from dali_fixres.models.blocks import last_blocks
 from dali_fixres.models.build import Model, ModelSpec, build_model, build_on_meta

@@ -1,4 +1,4 @@
-"""The last blocks of a network: its residual blocks, cells or transformer blocks, found by the order they run in."""
+"""The last blocks of a network (residual blocks, cells, transformer blocks), found in a forward pass."""
 
 from typing import Any
 
@@ -12,34 +12,34 @@ __all__ = ["last_blocks"]
 
 
 def last_blocks(network: nn.Module, resolution: Resolution, classifier_name: str, number: int) -> tuple[str, ...]:
-    """Return the names of the modules that make up the last blocks before the classifier, in the order they run.
+    """Return the names of the modules of the last blocks before the classifier, in the order they run.
 
-    A block is a module that is repeated in a sequence, or stands by itself; a layer without a weight matrix (a norm)
-    belongs to the block that runs before it. For ResNet-50 and one block that is ``layer4.2``, for EfficientNet
-    ``conv_head`` and ``bn2``.
+    A block is a module that is repeated in a sequence, or a layer outside of any. A layer without a weight matrix (a
+    norm) belongs to the block before it. ResNet-50's last block is ``layer4.2``, EfficientNet's ``conv_head`` with
+    ``bn2``.
 
     Args:
         network: Any.
-        resolution: Of an image that it takes.
-        classifier_name: `Anatomy.classifier_name`.
-        number: Of blocks.
+        resolution: An image size that it takes.
+        classifier_name: `Head.classifier_name`.
+        number: How many blocks.
 
     Raises:
         ModelError: If there are fewer blocks.
     """
-    found: list[str] = []
-    num_found = 0
+    names: list[str] = []
+    num_blocks = 0
     for layer in reversed(_layers_before(network, resolution, classifier_name)):
         name = _block_of(network, layer, classifier_name)
-        if name in found:
+        if name in names:
             continue
-        if num_found == number:
-            return tuple(reversed(found))
-        found.append(name)
-        num_found += _num_weights(network.get_submodule(name)) > 0
-    if num_found < number:
-        raise ModelError(f"{type(network).__name__} has only {num_found} blocks before its classifier; lower --blocks")
-    return tuple(reversed(found))
+        if num_blocks == number:
+            return tuple(reversed(names))
+        names.append(name)
+        num_blocks += _num_weights(network.get_submodule(name)) > 0
+    if num_blocks < number:
+        raise ModelError(f"{type(network).__name__} has only {num_blocks} blocks before its classifier; lower --blocks")
+    return tuple(reversed(names))
 
 
 def _layers_before(network: nn.Module, resolution: Resolution, classifier_name: str) -> list[str]:
@@ -61,7 +61,7 @@ def _layers_before(network: nn.Module, resolution: Resolution, classifier_name: 
 
 
 def _block_of(network: nn.Module, layer: str, classifier_name: str) -> str:
-    """Return the outermost module around a layer that is no sequence of blocks and not what holds the classifier."""
+    """Return the outermost module around a layer that is no sequence of blocks and does not hold the classifier."""
     parts = layer.split(".")
     for depth in range(1, len(parts)):
         name = ".".join(parts[:depth])
@@ -71,7 +71,7 @@ def _block_of(network: nn.Module, layer: str, classifier_name: str) -> str:
 
 
 def _holds_blocks(module: nn.Module) -> bool:
-    """Return whether a module is a sequence, or a stage around one of several blocks of one kind."""
+    """Return whether a module is a sequence, or a stage that holds a sequence of equal blocks."""
     if isinstance(module, nn.Sequential | nn.ModuleList):
         return True
     return any(isinstance(child, nn.Sequential | nn.ModuleList) and _is_repeated(child) for child in module.children())

@@ -1,7 +1,7 @@
 """Networks by name: torchvision's by default, timm's as ``timm/NAME``.
 
-Both libraries are imported where they are used: they take most of a command's start (torchvision 6 of 9 s where
-this was measured, with torch 2.15), and bad data or flags should be found before.
+Both libraries are imported where they are used: they are slow to import (torchvision 6 of a command's 9 s at the
+start, with torch 2.15), and wrong flags or data should be found before.
 """
 
 import ast
@@ -31,18 +31,18 @@ __all__ = [
 TIMM_PREFIX = "timm/"
 
 RESNEXT_48D = "resnext101_32x48d"
-"""The authors' largest network (829 M parameters): a torchvision ResNet that torchvision does not name."""
+"""The largest network of FixRes' authors (829 M parameters): a torchvision ResNet without a name in torchvision."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What is needed to build a network again.
+    """What a network is built from.
 
     Attributes:
         name: A torchvision name, or ``timm/`` and a timm name.
         num_classes: Outputs of the classifier.
         args: ``KEY=VALUE`` arguments of the model's constructor.
-        frechet: The layer that a `FrechetMapping` has been put before; empty if there is none.
+        frechet: Layer after the `FrechetMapping`; empty if there is no mapping.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A network, how images are normalised for it, and the tensors of its head if that is a new one."""
+    """A network with its normalisation, and the names of the classifier's tensors if they start at zero."""
 
     network: nn.Module
     normalisation: Normalisation
@@ -61,17 +61,18 @@ class Model:
 
 
 def build_model(spec: ModelSpec, *, pretrained: bool = False) -> Model:
-    """Build a network with random weights, or with the library's pretrained ones and a new head if classes differ.
+    """Build a network with random weights, or with the library's pretrained ones.
 
-    A Fréchet mapping changes nothing until tensors are loaded into it.
+    The classifier of a pretrained network starts at zero if the number of classes differs. A Fréchet mapping changes
+    nothing until tensors are loaded into it.
 
     Raises:
-        ModelError: If there is no such network, it refuses an argument, or its weights cannot be had.
+        ModelError: If there is no such network, it refuses an argument, or its weights cannot be downloaded.
     """
-    built = _build(spec, pretrained=pretrained)
+    model = _build(spec, pretrained=pretrained)
     if spec.frechet:
-        insert_mapping(built.network, spec.frechet)
-    return built
+        insert_mapping(model.network, spec.frechet)
+    return model
 
 
 def _build(spec: ModelSpec, *, pretrained: bool) -> Model:
@@ -91,7 +92,7 @@ def _build(spec: ModelSpec, *, pretrained: bool) -> Model:
 
 
 def build_on_meta(spec: ModelSpec) -> Model:
-    """Build a network without its numbers, for names and shapes at no cost of memory (on torch's device ``meta``).
+    """Build a network on torch's ``meta`` device: its tensors have names and shapes, and take no memory.
 
     Raises:
         ModelError: As `build_model`.
@@ -100,11 +101,11 @@ def build_on_meta(spec: ModelSpec) -> Model:
         with torch.device("meta"):
             return build_model(spec)
     except ModelError:
-        return build_model(spec)  # some compute their sizes with tensors, as torchvision's RegNets
+        return build_model(spec)  # torchvision's RegNets compute their sizes with tensors
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
-    """Return name and value of a ``KEY=VALUE`` argument of a network's constructor; a plain word is a string.
+    """Return the name and value of a ``KEY=VALUE`` argument; a value that is no Python literal is a string.
 
     Raises:
         ModelError: If it has another form.
@@ -126,9 +127,9 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
         raise ModelError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models())}")
     arguments = {"pretrained": pretrained, "num_classes": spec.num_classes, **arguments}
     try:
-        # Transformers take images of one size unless they are told to interpolate their position embeddings.
+        # Transformers take one image size unless they interpolate their position embeddings.
         network: nn.Module = timm.create_model(name, **{"dynamic_img_size": True, **arguments})
-    except TypeError:  # not one of those, or it refuses another argument, which it then says again
+    except TypeError:  # it has no such argument; one of the user's that it lacks is refused again here
         network = timm.create_model(name, **arguments)
     config: Any = network.pretrained_cfg
     new_head: tuple[str, ...] = ()
@@ -137,7 +138,7 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
         head = {id(tensor) for tensor in timm_network.get_classifier().parameters()}
         new_head = tuple(name for name, tensor in network.named_parameters() if id(tensor) in head)
         for name in new_head:
-            nn.init.zeros_(network.get_parameter(name))  # as `load_into` does, and for the same reason
+            nn.init.zeros_(network.get_parameter(name))  # as in `load_into`
     return Model(network, Normalisation(tuple(config["mean"]), tuple(config["std"])), new_head)
 
 
@@ -147,9 +148,9 @@ def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained
         return Model(network, IMAGENET)
     from torchvision import models as tv  # noqa: PLC0415
 
-    # These two return several outputs while training, which the loop does not expect.
-    several = ("inception_v3", "googlenet")
-    names = [name for name in tv.list_models(module=tv) if name not in several]
+    # These two return several outputs in training, which the training loop does not take.
+    excluded = ("inception_v3", "googlenet")
+    names = [name for name in tv.list_models(module=tv) if name not in excluded]
     if spec.name not in names:
         import timm  # noqa: PLC0415
 
@@ -174,5 +175,5 @@ def _resnext101_32x48d(num_classes: int, arguments: dict[str, Any], *, pretraine
 
 
 def num_parameters(network: nn.Module) -> int:
-    """Return how many numbers a network learns."""
+    """Return the number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())

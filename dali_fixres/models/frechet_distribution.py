@@ -1,6 +1,6 @@
-"""The Fréchet distribution of pooled activations: fitted by L-moments, and inverted in closed form.
+"""The Fréchet distribution of pooled activations: fitted by L-moments, with quantiles in closed form.
 
-It is written as the generalised extreme value distribution, as in FixRes (section on parametric adaptation):
+It is the generalised extreme value distribution, as in FixRes (section on parametric adaptation):
 ``F(x) = exp(-(1 + shape (x - location) / scale) ** (-1 / shape))``, for a shape of 0 ``exp(-exp(-(x - location) /
 scale))``. All functions here go through the reduced variate ``u = -log(-log F(x))``, which is finite wherever F is
 neither 0 nor 1.
@@ -19,10 +19,10 @@ __all__ = ["Frechet", "Pooled", "describe", "fit_frechet", "reduced"]
 Floats = NDArray[np.float64]
 
 GUMBEL = 1e-6
-"""Shapes closer to 0 than this are 0: the general formulas lose all digits there."""
+"""Shapes closer to 0 count as 0: the general formulas lose their precision there."""
 
 MIN_VALUES = 100
-"""Fewer values say nothing about a shape."""
+"""A shape cannot be estimated from fewer values."""
 
 EULER = 0.5772156649015329
 
@@ -55,7 +55,7 @@ class Frechet:
         return self.location + self.scale * np.expm1(self.shape * u) / self.shape
 
     def cdf(self, values: Floats) -> Floats:
-        """Return F: 0 below and 1 above what the distribution reaches."""
+        """Return F: 0 below and 1 above the support."""
         z = (values - self.location) / self.scale
         if self.shape == 0:
             return np.exp(-np.exp(-z))
@@ -64,7 +64,7 @@ class Frechet:
             return np.exp(-(base ** (-1 / self.shape)))
 
     def pdf(self, values: Floats) -> Floats:
-        """Return the density: 0 outside of what the distribution reaches."""
+        """Return the density: 0 outside the support."""
         z = (values - self.location) / self.scale
         base = 1 + self.shape * z
         inside = base > 0
@@ -121,12 +121,12 @@ def _l_moments(values: Floats) -> tuple[float, float, float]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pooled:
-    """What is known of the pooled activations of one way to look at images.
+    """Pooled activations of one kind of crop, and their distribution.
 
     Attributes:
-        values: A sample of them, ascending, (n,).
+        values: A sample, ascending, (n,).
         zeros: The share of exact zeros.
-        fitted: What fits the values; where they are rectified, those above zero.
+        fitted: Fitted to the values; to those above zero if activations are rectified.
     """
 
     values: Floats
@@ -138,11 +138,11 @@ def describe(*samples: NDArray[np.float32]) -> tuple[bool, tuple[Pooled, ...]]:
     """Fit a distribution to each of several samples of one network's pooled activations.
 
     Args:
-        samples: Of all channels, (n,) each, in any order.
+        samples: Of all channels together, (n,) each, in any order.
 
     Returns:
-        Whether they are rectified (none is below zero: after a ReLU, zeros are a share of their own, which no
-        distribution with a density can fit), and what is known of each.
+        Whether the activations are rectified, which means that none is below zero; and each sample with its fit. Zeros
+        of rectified activations are counted and not fitted, as no distribution with a density has them.
 
     Raises:
         ModelError: As `fit_frechet`.

@@ -1,4 +1,4 @@
-"""The training-free adaptation: a mapping of pooled activations, put before a network's classifier (FixRes)."""
+"""FixRes' adaptation without training: a mapping of pooled activations, inserted before the classifier."""
 
 from collections import OrderedDict
 
@@ -12,22 +12,21 @@ from dali_fixres.models.frechet_distribution import Frechet, reduced
 __all__ = ["FrechetMapping", "insert_mapping"]
 
 MAPPING, CLASSIFIER = "frechet", "classifier"
-"""Names of the two layers that stand in the place of the classifier alone."""
+"""Names of the two layers that replace the classifier."""
 
 TRUSTED = 1e-4
-"""The mapping is that of the fitted distributions from this share of the activations to all but this share."""
+"""The fitted distributions are used between this quantile and its counterpart at the upper end."""
 
 
 class FrechetMapping(nn.Module):
-    """Maps activations at the test resolution to where they would lie in training: ``x -> F_train^-1(F_test(x))``.
+    """Maps activations at the test resolution to the distribution of training: ``x -> F_train^-1(F_test(x))``.
 
-    * Between the 1e-4 and 1 - 1e-4 quantiles of F_test it is the closed form. Beyond these a fit says nothing, and the
-      closed form may come to the end of what F_test reaches or run to infinity; so it resumes slope one.
-      It is finite and increases everywhere.
-    * Rectified activations (after a ReLU) stay so: a zero stays zero, and what would be mapped below becomes zero. The
-      distributions are then those of the activations above zero.
+    * Between the 1e-4 and 1 - 1e-4 quantiles of F_test the mapping is this closed form. Outside, where the fit is
+      unreliable and the closed form may be infinite, the slope is one. So it is finite and increases everywhere.
+    * Rectified activations (after a ReLU) stay rectified: zeros stay zero, and negative results become zero. The
+      distributions are those of the activations above zero.
 
-    The numbers are buffers, so they are saved with the network. A new mapping changes nothing.
+    The parameters are buffers, so they are saved with the network. A new mapping changes nothing.
     """
 
     trained: torch.Tensor
@@ -44,13 +43,13 @@ class FrechetMapping(nn.Module):
         self.register_buffer("ends", torch.tensor(ends), persistent=False)
 
     def fill(self, trained: Frechet, tested: Frechet, *, rectified: bool) -> None:
-        """Set the two distributions, and whether zeros stay zeros."""
+        """Set the distributions in training and in testing, and whether activations are rectified."""
         for buffer, fitted in ((self.trained, trained), (self.tested, tested)):
             buffer.copy_(torch.tensor([fitted.location, fitted.scale, fitted.shape], dtype=torch.float64))
         self.rectified.fill_(rectified)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map activations of any shape; their number format is kept, and float32 is computed in."""
+        """Map activations of any shape, in float32; the dtype of the result is that of the input."""
         location, scale, shape = self.tested.float()
         low, high = location + scale * _grown(self.ends, shape)
         inside = features.float().clamp(low, high)
@@ -68,7 +67,7 @@ def _grown(u: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
 
 
 def insert_mapping(network: nn.Module, classifier_name: str) -> FrechetMapping:
-    """Put a mapping, which changes nothing yet, before a network's classifier, and return it.
+    """Insert a mapping, which changes nothing yet, before a network's classifier, and return it.
 
     The classifier ``fc`` becomes a sequence of ``fc.frechet`` and ``fc.classifier``.
 

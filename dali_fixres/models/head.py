@@ -1,7 +1,4 @@
-"""Where a network's classifier and its last norm before the pooling are: found by running it once, not by name.
-
-And what such a run costs.
-"""
+"""A network's classifier and its last norm before the pooling, found by a forward pass and not by name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,21 +19,20 @@ _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _CLASSIFIERS = (nn.Linear, nn.Conv2d)
 
 ENOUGH_PX = 160
-"""From here on, networks that halve the image five times end with more than one position, also without padding."""
-
+"""At this size, networks with five strides of 2 still have several positions at the end, even without padding."""
 
 PATCH_PX = (16, 14)
-"""Sides of transformers' patches; networks of convolutions take multiples of 16 px as well."""
+"""Patch sizes of transformers; convolutional networks take multiples of 16 px as well."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """The parts that FixRes tunes.
+    """The parts of a network that FixRes tunes.
 
     Attributes:
-        classifier: The last linear or convolutional layer that ran.
+        classifier: The last linear or convolutional layer.
         classifier_name: Its name in the network.
-        norm: The last norm before the pooling; None if there is none.
+        norm: The last norm before the pooling, if there is one.
         norm_name: Its name in the network; empty if there is none.
     """
 
@@ -47,8 +43,8 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Ran:
-    """A norm that ran: its module and the autograd node of its output."""
+class _NormCall:
+    """A call of a norm: its name, its module and the autograd node of its output."""
 
     name: str
     module: nn.Module
@@ -56,32 +52,36 @@ class _Ran:
 
 
 def find_head(network: nn.Module, resolution: Resolution) -> Head:
-    """Run one black image through a network and note which norm and which layer came last.
+    """Find the classifier and the last norm in a forward pass of one black image.
 
-    The last norm is the one with the longest chain of norms before it, while there is still more than one position:
-    in a residual block with a norm on either branch that is the one of the deep branch, whichever ran first.
+    Norms behind the pooling, where there is one position, do not count. The last norm is the one with the most norms
+    before it on any path: in a residual block with a norm on both branches, that of the longer branch.
+
+    Args:
+        network: Any; its mode, statistics and gradients stay as they are.
+        resolution: An image size that it takes.
 
     Raises:
-        ModelError: If the network cannot take images of this size, or has no linear classifier.
+        ModelError: If the network cannot take images of this size, or has no linear or convolutional classifier.
     """
     run_once(network, resolution)
     if resolution.crop_px < ENOUGH_PX:
-        # A small image leaves one position in the last maps, which then look pooled already.
+        # The last maps of a small image have one position and look pooled already.
         try:
             return _find_head(network, Resolution(ENOUGH_PX))
         except ModelError:
-            return _find_head(network, resolution)  # it takes this size only
+            return _find_head(network, resolution)  # a network for one image size
     return _find_head(network, resolution)
 
 
 def _find_head(network: nn.Module, resolution: Resolution) -> Head:
-    norms: list[_Ran] = []
+    norms: list[_NormCall] = []
     layers: list[tuple[str, nn.Module]] = []
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             if isinstance(module, _NORMS) and _has_positions(output):
-                norms.append(_Ran(name, module, output.grad_fn))
+                norms.append(_NormCall(name, module, output.grad_fn))
             elif isinstance(module, _CLASSIFIERS):
                 layers.append((name, module))
 
@@ -96,18 +96,18 @@ def _find_head(network: nn.Module, resolution: Resolution) -> Head:
             handle.remove()
     if not layers:
         raise ModelError(f"{type(network).__name__} has no linear or convolutional classifier to tune")
-    depths = _depths({ran.node for ran in norms})
-    # max() keeps the first of equals; reversed, that is the one that ran last.
-    last = max(reversed(norms), key=lambda ran: depths[ran.node], default=None)
+    depths = _depths({call.node for call in norms})
+    # max() returns the first of equals: in reversed order, the last call.
+    last = max(reversed(norms), key=lambda call: depths[call.node], default=None)
     norm, norm_name = (last.module, last.name) if last else (None, "")
     return Head(layers[-1][1], layers[-1][0], norm, norm_name)
 
 
 def run_once(network: nn.Module, resolution: Resolution) -> torch.Tensor:
-    """Return the output for one black image; the network's mode and statistics stay as they were.
+    """Return the logits of one black image, (1, classes); the network's mode and statistics stay as they are.
 
     Raises:
-        ModelError: If the network cannot take images of this size; the message names sizes that it takes.
+        ModelError: If the network cannot take images of this size; the message names sizes that it does take.
     """
     try:
         with torch.no_grad():
@@ -117,20 +117,20 @@ def run_once(network: nn.Module, resolution: Resolution) -> torch.Tensor:
 
 
 def count_gmacs(network: nn.Module, resolution: Resolution) -> float:
-    """Return the billions of multiply-accumulates of one image, as torch counts them: matrix products, convolutions.
+    """Return the multiply-accumulates of one image in billions: matrix products and convolutions, counted by torch.
 
     Raises:
         ModelError: If the network cannot take images of this size.
     """
-    # With gradients, as torch's fused attention, which its counter does not know, is for inference only.
+    # With gradients: without them torch uses fused attention, which its counter does not know.
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         _forward(network, resolution)
     num_operations: int = counter.get_total_flops()
-    return num_operations / 2 / 1e9  # it counts a multiply-accumulate as two
+    return num_operations / 2 / 1e9  # a multiply-accumulate counts as two operations
 
 
 def _advice(network: nn.Module, resolution: Resolution) -> str:
-    """Say at which sizes close by a network works, or what else to try."""
+    """Return a sentence with the nearest image sizes that a network takes."""
     sides = {*range(PATCH_PX[0] * 2, 641, PATCH_PX[0]), *range(PATCH_PX[1] * 3, 641, PATCH_PX[1])}
     taken: list[int] = []
     for side in sorted(sides, key=lambda side: abs(side - resolution.crop_px)):
@@ -157,7 +157,7 @@ def _forward(network: nn.Module, resolution: Resolution) -> torch.Tensor:
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and every module of it back into its own."""
+    """Put a network into evaluation mode, and afterwards each module back into its own."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -168,14 +168,14 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _has_positions(output: torch.Tensor) -> bool:
-    """Return whether there is more than one place: (n, c, h, w) and (n, h, w, c) maps, or (n, tokens, c)."""
+    """Return whether maps, (n, c, h, w) or (n, h, w, c), or tokens, (n, tokens, c), have more than one position."""
     if output.ndim == 4:
         return output.shape[1:].numel() > max(output.shape[1], output.shape[3])
     return output.ndim == 3 and output.shape[1] > 1
 
 
 def _depths(marked: set[Any]) -> dict[Any, int]:
-    """Return, for each autograd node at or below `marked` ones, the most marked nodes on any path from the input."""
+    """Return for each autograd node up to the `marked` ones the most marked nodes on any path from the input to it."""
     depths: dict[Any, int] = {}
     waiting = list(marked)
     while waiting:

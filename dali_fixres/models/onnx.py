@@ -1,4 +1,4 @@
-"""A network as an ONNX file with a dynamic batch, compared with the network before it is used."""
+"""Export as ONNX with a dynamic batch size, and comparison of the file's logits with the network's."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,17 +14,17 @@ __all__ = ["TOLERANCE", "require_onnx", "write_onnx"]
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 TOLERANCE = 1e-4
-"""Largest difference of an answer (a logit) from the network's own."""
+"""Largest allowed difference of a logit."""
 
 BATCHES = (1, 3)
-"""Sizes of the batches that are compared; it is exported with another."""
+"""Batch sizes that are compared; the export uses another."""
 
 LARGE_BYTES = 1_900_000_000
-"""From here on the numbers go to a file of their own: protocol buffers end at 2 GiB."""
+"""Above this size the weights go to a second file: protocol buffers end at 2 GiB."""
 
 
 def require_onnx() -> None:
-    """Make sure that the packages of the extra are there.
+    """Check that the packages of the extra `onnx` are installed.
 
     Raises:
         ConfigError: If one is missing.
@@ -37,18 +37,18 @@ def require_onnx() -> None:
 
 
 def write_onnx(network: nn.Module, resolution: Resolution, path: Path) -> float:
-    """Write a network for images of one size, (n, 3, side, side) to (n, classes), any n.
+    """Write a network for one image size: (n, 3, side, side) to logits (n, classes), for any n.
 
     Args:
-        network: On the CPU; is put into evaluation mode.
-        resolution: Of its images.
-        path: The file; numbers of more than 1.9 GB go to a second one beside it, with ``.data`` behind its name.
+        network: On the CPU; put into evaluation mode.
+        resolution: Image size.
+        path: The file; weights of more than 1.9 GB go to a second one, named after it with ``.data`` appended.
 
     Returns:
-        The largest difference of an answer from the network's own, over random images.
+        The largest difference of a logit from the network's, over random images.
 
     Raises:
-        ModelError: If torch cannot export it, or the file answers otherwise than the network.
+        ModelError: If torch cannot export the network, or the logits differ by more than `TOLERANCE`.
     """
     network.eval()
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
@@ -77,16 +77,16 @@ def write_onnx(network: nn.Module, resolution: Resolution, path: Path) -> float:
 
 
 def _images(number: int, resolution: Resolution) -> torch.Tensor:
-    """Return random images, as normalised ones are: of mean 0 and variance 1."""
+    """Return random images of mean 0 and variance 1, as normalised ones have."""
     side = resolution.crop_px
     return torch.randn(number, 3, side, side, generator=torch.Generator().manual_seed(number))
 
 
 def _difference(network: nn.Module, path: Path, images: torch.Tensor) -> float:
-    """Return the largest difference of an answer."""
+    """Return the largest difference of a logit."""
     from onnxruntime import InferenceSession  # noqa: PLC0415 - of the extra
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    (answers,) = session.run(None, {"images": images.numpy()})
+    (logits,) = session.run(None, {"images": images.numpy()})
     with torch.no_grad():
-        return float((network(images) - torch.from_numpy(answers)).abs().max())
+        return float((network(images) - torch.from_numpy(logits)).abs().max())

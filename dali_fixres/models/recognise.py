@@ -1,4 +1,4 @@
-"""Which network a weights file is of: what the file says, or else the names and shapes of its tensors."""
+"""Finds the network of a weights file: by the name in the file, or by the names and shapes of its tensors."""
 
 import math
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from dali_fixres.models.weights import Fit, WeightsFile, compare
 __all__ = ["recognise"]
 
 NUM_CLASSES = 1000
-"""Of the networks that are compared; another number in the file makes no difference."""
+"""Of the networks compared; a file with another number of classes fits as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """Where networks are listed whose tensors are named alike: modules of torchvision and of timm."""
+    """Modules of torchvision and timm whose networks name their tensors alike."""
 
     torchvision: tuple[str, ...] = ()
     timm: tuple[str, ...] = ()
@@ -35,16 +35,16 @@ FAMILIES = {
     "patch_embed.proj.weight": _Family(timm=("vision_transformer", "deit")),
     "conv_proj.weight": _Family(("vision_transformer",)),
 }
-"""By a tensor that all of a family have; of several that a file has, the first counts."""
+"""By a tensor that all networks of the family have; the first that is in the file counts."""
 
 
 def recognise(weights: WeightsFile) -> str:
-    """Return the name of the network that a weights file is of, as `--model` takes it.
+    """Return the name of a weights file's network, as `--model` takes it.
 
-    Where torchvision and timm have networks with the same tensors, torchvision's is taken.
+    If networks of torchvision and of timm fit, torchvision's is returned.
 
     Raises:
-        CheckpointError: If it is of none that is looked at, or of several; the message names those that come close.
+        CheckpointError: If no network fits, or several of one library do; the message names them, or the nearest.
     """
     if weights.arch is not None:
         for name in (weights.arch, TIMM_PREFIX + weights.arch):
@@ -74,7 +74,7 @@ def recognise(weights: WeightsFile) -> str:
 
 
 def _fit(name: str, weights: WeightsFile) -> Fit | None:
-    """Compare a file with the network of a name; None where there is no such network."""
+    """Compare a file with a network; None if there is no such network."""
     try:
         return compare(build_on_meta(ModelSpec(name, NUM_CLASSES)).network.state_dict(), weights.state)
     except ModelError:
@@ -92,13 +92,13 @@ def _torchvision(family: _Family) -> Iterator[str]:
 
 
 def _timm(family: _Family, weights: WeightsFile) -> Iterator[str]:
-    """Yield timm's networks of a family; of its many transformers those with the file's patch and image sizes."""
+    """Yield timm's networks of a family; of transformers only those with the file's patch and image sizes."""
     import timm  # noqa: PLC0415
 
     patterns, embedding = ["*"], weights.state.get("pos_embed")
     if "patch_embed.proj.weight" in weights.state and embedding is not None and embedding.ndim == 3:
         patch = weights.state["patch_embed.proj.weight"].shape[-1]
-        # One or two tokens stand before those of the patches. Not all names have the images' size.
+        # One or two tokens come before those of the patches. Not all names contain the image size.
         patterns = [f"*_patch{patch}*_{math.isqrt(embedding.shape[1]) * patch}*", f"*_patch{patch}*"]
     named = [[name for module in family.timm for name in timm.list_models(each, module=module)] for each in patterns]
     yield from (TIMM_PREFIX + name for name in next(filter(None, named), []))

@@ -56,7 +56,7 @@ def open_data(data: Path | None, val_fraction: float | None, reporter: Reporter,
         DataError: If the data set cannot be used.
     """
     folder = data
-    with (world or World()).one_by_one_on_a_node():
+    with (world or World()).local_main_first():
         if folder is None:
             with reporter.bar("making the synthetic demo data", total=1) as bar:
                 folder = _demo_data(bar)
@@ -95,7 +95,7 @@ def open_loader(
     answer in the cache.
     """
     dataset, batch_size = data.dataset, max_batch_size or config.batch_size
-    with world.one_by_one_on_a_node():
+    with world.local_main_first():
         loader = Loader(
             dataset,
             max_batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""The device to compute on."""
 
 import torch
 
@@ -10,10 +10,10 @@ __all__ = ["choose_device"]
 
 
 def choose_device(wanted: Device) -> torch.device:
-    """Return the device for a ``--device`` value.
+    """Return the device for a ``--device`` value: under torchrun, the GPU with the number of the local rank.
 
     Raises:
-        DeviceError: If a GPU is asked for and torch finds none; the message says what it found.
+        DeviceError: If torch finds no GPU for this process.
     """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -23,14 +23,13 @@ def choose_device(wanted: Device) -> torch.device:
             f"--device cuda: torch {torch.__version__} {built} and finds {torch.cuda.device_count()} GPUs; "
             "check nvidia-smi, or use --device cpu"
         )
-    # torchrun gives each process of a node a number, and so its GPU.
-    number = local_rank()
-    if number is None:
+    rank = local_rank()
+    if rank is None:
         return torch.device("cuda", torch.cuda.current_device())
-    if number >= torch.cuda.device_count():
+    if rank >= torch.cuda.device_count():
         raise DeviceError(
-            f"process {number} of this node has no GPU: torch finds {torch.cuda.device_count()}; lower torchrun's "
+            f"local rank {rank} has no GPU: torch finds {torch.cuda.device_count()}; lower torchrun's "
             "--nproc-per-node, or use --device cpu"
         )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)

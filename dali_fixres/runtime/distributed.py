@@ -9,7 +9,7 @@ What is guaranteed when something fails:
 * A rank that waits for one that has ended, also on another node, gets an error from gloo as soon as the connection
   closes, and ends with one line.
 * A rank that hangs runs into a time-out: 10 minutes in NCCL, 30 in gloo (torch's defaults). A day is allowed only where
-  ranks wait for work on files, see `World.one_by_one_on_a_node`.
+  ranks wait for work on files, see `World.local_main_first`.
 """
 
 import time
@@ -97,7 +97,7 @@ class World:
             dist.barrier(self._group)
 
     @contextmanager
-    def one_by_one_on_a_node(self) -> Iterator[None]:
+    def local_main_first(self) -> Iterator[None]:
         """Run a block on the first rank of each node, then on the others, which find its result in the cache.
 
         The block may take up to a day. NCCL's 10 minutes do not matter here: they count from when a rank enters a

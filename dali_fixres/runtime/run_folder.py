@@ -1,14 +1,14 @@
-"""Run folders: one per run, with its settings, records, checkpoints, results and plot.
+"""Run folders: one a run, with its settings, records, checkpoints, results and plot.
 
 runs/<name>/
-    config.toml     resolved settings, in the form --config reads
+    config.toml     settings, as --config reads them; the first line names the command
     records.jsonl   one line per event, see docs/architecture.md
     last.pt best.pt checkpoints
-    data.npz        what it is trained on, to say what has changed if it is resumed on other data
-    unreadable.txt  files of the data set that cannot be read, if there are any
-    results.json    the figures at the end
+    data.npz        the data set's files, to name changes when the run is resumed
+    unreadable.txt  images that cannot be read, if there are any
+    results.json    results at the end
     curves.png      loss and accuracy by epoch
-    .lock           held by the process that writes, so that a second one is refused
+    .lock           held by the process that writes the run
 """
 
 import json
@@ -43,18 +43,18 @@ __all__ = [
 RUNS = Path("runs")
 LAST, BEST = "last.pt", "best.pt"
 FIXRES = "fixres"
-"""The command whose folder holds the runs of others, and no checkpoint of its own."""
+"""The command whose folder holds other runs and has no checkpoint of its own."""
 
 CONFIG, RECORDS = "config.toml", "records.jsonl"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunFolder:
-    """Paths of a run, and what is appended to it.
+    """A run's paths and records.
 
     Attributes:
         path: The folder.
-        lock: Held until `release`, or None where the run is only read.
+        lock: Held until `release`; None for a run that is only read.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """Resolved settings."""
+        """Settings."""
         return self.path / CONFIG
 
     @property
@@ -77,17 +77,17 @@ class RunFolder:
 
     @property
     def data(self) -> Path:
-        """Snapshot of the index."""
+        """Snapshot of the data set."""
         return self.path / "data.npz"
 
     @property
     def unreadable(self) -> Path:
-        """List of files that cannot be read."""
+        """List of images that cannot be read."""
         return self.path / "unreadable.txt"
 
     @property
     def results(self) -> Path:
-        """Figures at the end."""
+        """Results at the end."""
         return self.path / "results.json"
 
     @property
@@ -96,12 +96,12 @@ class RunFolder:
         return self.path / "curves.png"
 
     def release(self) -> None:
-        """Let others write this run."""
+        """Give up the lock."""
         if self.lock is not None:
             self.lock.close()
 
     def write_config(self, command: str, config: dict[str, Any]) -> None:
-        """Write the settings, in the form that ``--config`` reads."""
+        """Write the settings of a command, as ``--config`` reads them."""
         write_text(self.config, f"# dali-fixres {command} --config {CONFIG}\n{to_toml(config)}")
 
     def record(self, event: str, **values: Any) -> None:
@@ -114,11 +114,11 @@ class RunFolder:
         append_text(self.path / RECORDS, line + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the events so far; of an epoch that a killed run had to do again, the later ones."""
+        """Return the events so far; for an epoch that was repeated after a resume, only the later ones."""
         path = self.path / RECORDS
         if not path.exists():
             return []
-        # What follows the last line's end was being written when the process was killed.
+        # A kill may have left half a line at the end.
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         found = [json.loads(line) for line in lines]
         latest = {(record["event"], record.get("epoch"), record.get("test_res")): record for record in found}
@@ -128,10 +128,15 @@ class RunFolder:
 def create_run(out: Path | None, command: str, config: dict[str, Any]) -> RunFolder:
     """Make a run folder, lock it and write its settings.
 
-    A folder whose run ended before its first checkpoint is taken over.
+    A folder whose run ended before its first checkpoint is used again.
+
+    Args:
+        out: The folder; None for a new one under runs/.
+        command: Name of the command.
+        config: Its settings.
 
     Raises:
-        ConfigError: If it cannot be made or written, or holds a run already.
+        ConfigError: If the folder cannot be written, or has a run with a checkpoint.
     """
     path = out or RUNS / command
     try:
@@ -156,10 +161,10 @@ def create_run(out: Path | None, command: str, config: dict[str, Any]) -> RunFol
 
 
 def reopen_run(path: Path) -> RunFolder:
-    """Lock an existing run to resume it, and take away the half of a record that a kill may have left.
+    """Lock an existing run to resume it, and remove half a record that a kill may have left.
 
     Raises:
-        ConfigError: If another process is writing it, or it cannot be written.
+        ConfigError: If another process holds the lock, or the folder cannot be written.
     """
     try:
         with _locked(path) as run:
@@ -173,27 +178,20 @@ def reopen_run(path: Path) -> RunFolder:
 
 
 def run_to_resume(command: str, out: Path | None) -> RunFolder:
-    """Return the run in `out`, or the newest one of a command, to resume; that of `fixres` by its `out` alone.
+    """Return the run to resume: that in `out`, or else the newest of the command. `fixres` needs `out`.
 
     Raises:
-        CheckpointError: If there is none, or it has no checkpoint.
+        CheckpointError: If there is no such run, or it has nothing to resume from.
     """
-    if command == FIXRES:
-        return _story_to_resume(out)
-    run = open_run(out) if out else newest_run(command)
-    if not run.last.exists():
+    if out is None and command == FIXRES:
+        raise CheckpointError("--resume needs the folder that the command was begun with; give it as --out")
+    run = newest_run(command) if out is None else open_run(out)
+    if command == FIXRES and _command_of(run) != FIXRES:
+        raise CheckpointError(f"{out} is the folder of {_command_of(run) or 'another command'}, not of {FIXRES}")
+    if command != FIXRES and not run.last.exists():
         raise CheckpointError(
             f"{run.path} has no checkpoint, because its run ended before the first; begin it again without --resume"
         )
-    return run
-
-
-def _story_to_resume(out: Path | None) -> RunFolder:
-    if out is None:
-        raise CheckpointError("--resume needs the folder that the command was begun with; give it as --out")
-    run = open_run(out)
-    if _command_of(run) != FIXRES:
-        raise CheckpointError(f"{out} is the folder of {_command_of(run) or 'another command'}, not of {FIXRES}")
     return run
 
 
@@ -209,7 +207,7 @@ def open_run(path: Path) -> RunFolder:
 
 
 def newest_run(command: str | None = None) -> RunFolder:
-    """Return the run under runs/ whose checkpoint was written last, of one command or of any.
+    """Return the run under runs/ with the newest checkpoint, of a command or of any.
 
     Raises:
         CheckpointError: If there is none.
@@ -231,14 +229,14 @@ def has_runs() -> bool:
 
 
 def _command_of(run: RunFolder) -> str:
-    """Return the command that made a run: the word after the program's name in its settings' first line."""
+    """Return the command that made a run, from the first line of its settings; empty if that has none."""
     first_line = run.config.read_text(encoding="utf-8").partition("\n")[0] if run.config.exists() else ""
     words = first_line.split()
     return words[2] if len(words) > 2 else ""
 
 
 def _fresh_folder(command: str) -> Path:
-    """Make a folder that was not there: time, then command."""
+    """Make a new folder, named by time and command."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     RUNS.mkdir(exist_ok=True)
     for number in count():
@@ -251,7 +249,7 @@ def _fresh_folder(command: str) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[RunFolder]:
-    """Yield a locked run; the lock is kept beyond the end, unless that is an error."""
+    """Yield a locked run, which stays locked after the block unless an error ends it."""
     run = RunFolder(path, lock(path, "give another --out"))
     try:
         yield run

@@ -95,7 +95,7 @@ def stopping_after(step: int, config: TrainConfig) -> None:
         train(config)
 
 
-@pytest.mark.parametrize("num_processes", [2, 3])
+@pytest.mark.parametrize("num_processes", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_processes_resume_to_the_bit(config: TrainConfig, tmp_path: Path, num_processes: int) -> None:
     """A signal to one process stops all at the same step; resumed, they end as if there had been none."""
     whole = replace(
@@ -140,7 +140,7 @@ def truncate(path: Path) -> None:
 
 
 def test_an_error_on_one_rank_ends_all(config: TrainConfig, images: Path, tmp_path: Path) -> None:
-    """With --strict, the rank that reads a broken file says so in one line; torchrun ends the other and names both."""
+    """With --strict, the rank that reads a broken file says so in one line; torchrun ends the other and reports it."""
     data = Path(shutil.copytree(images, tmp_path / "data"))
     for victim in (data / "val" / "ant").iterdir():
         if int(victim.stem) % 2:  # in the second rank's part of the first test batch, and there alone
@@ -176,14 +176,14 @@ def test_a_killed_rank_ends_all(config: TrainConfig, tmp_path: Path) -> None:
 
 
 def slow_first_rank(fails: bool) -> None:
-    """Work on files for longer than a collective may take, or fail; the second rank waits."""
+    """Work on files on the first rank for longer than a collective may take, or fail; the second rank waits."""
     distributed_c10d.default_pg_timeout = timedelta(seconds=2)  # of the processes that this is run in
     error = {"0": DataError, "1": ProcessFailedError}[os.environ["RANK"]] if fails else None
     with pytest.raises(error) if error else nullcontext(), joined(torch.device("cpu")) as world:
-        with world.one_by_one_on_a_node():
+        with world.local_main_first():
             if world.is_main and fails:
                 raise DataError("no data")
-            time.sleep(4 if world.is_main else 0)
+            time.sleep(3 if world.is_main else 0)
         assert world.sum(torch.tensor([1])).item() == 2
 
 

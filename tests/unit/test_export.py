@@ -48,8 +48,8 @@ def run(folder: Path, name: str, args: tuple[str, ...] = (), side: int = 64) -> 
     return folder, network
 
 
-def answers(network: nn.Module, side: int = 64) -> torch.Tensor:
-    """Return what a network says of two random images."""
+def logits_of(network: nn.Module, side: int = 64) -> torch.Tensor:
+    """Return the logits of two random images."""
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         out: torch.Tensor = network.eval()(images)
@@ -57,7 +57,7 @@ def answers(network: nn.Module, side: int = 64) -> torch.Tensor:
 
 
 def run_code(card: str, folder: Path) -> nn.Module:
-    """Run the code that a card tells people to load the network with, and return the network."""
+    """Run the code on a model card that loads the network, and return the network."""
     code = card.partition("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}
     exec(code.replace("model.safetensors", str(folder / "model.safetensors")), names)  # noqa: S102 - our own card's
@@ -74,13 +74,13 @@ def run_code(card: str, folder: Path) -> nn.Module:
     ],
 )
 def test_timm_loads_its_networks(tmp_path: Path, name: str, args: tuple[str, ...], side: int) -> None:
-    """By the card's code (name and weights file), and from the folder alone, timm gets the very network."""
+    """By the card's code (name and weights file), and from the folder alone, timm loads the same network."""
     folder, network = run(tmp_path / "run", name, args, side)
     export(ExportConfig(checkpoint=folder, out=tmp_path / "out"))
     loaded = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
-    assert torch.equal(answers(loaded, side), answers(network, side))
+    assert torch.equal(logits_of(loaded, side), logits_of(network, side))
     card = (tmp_path / "out" / "README.md").read_text()
-    assert torch.equal(answers(run_code(card, tmp_path / "out"), side), answers(network, side))
+    assert torch.equal(logits_of(run_code(card, tmp_path / "out"), side), logits_of(network, side))
     cfg: Any = loaded.pretrained_cfg
     assert tuple(cfg["input_size"]) == (3, side, side)
     assert (tuple(cfg["mean"]), tuple(cfg["std"]), cfg["crop_pct"]) == ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), 0.9)
@@ -88,27 +88,27 @@ def test_timm_loads_its_networks(tmp_path: Path, name: str, args: tuple[str, ...
 
 
 def test_torchvision_resnets_load_in_both_libraries(tmp_path: Path) -> None:
-    """The tensors of torchvision's ResNet-50 are named as timm's: both load the file."""
-    folder, network = run(tmp_path / "run", "resnet50")
+    """The tensors of torchvision's ResNets are named as timm's: both load the file."""
+    folder, network = run(tmp_path / "run", "resnet18")
     export(ExportConfig(checkpoint=folder / "best.pt", out=tmp_path / "mine.safetensors"))
     file = tmp_path / "mine.safetensors"
-    theirs = tv.get_model("resnet50", num_classes=3)
+    theirs = tv.get_model("resnet18", num_classes=3)
     theirs.load_state_dict(load_file(file))
-    assert torch.equal(answers(theirs), answers(network))
-    loaded = timm.create_model("resnet50", num_classes=3, checkpoint_path=str(file))
-    torch.testing.assert_close(answers(loaded), answers(network), rtol=1e-5, atol=1e-5)
+    assert torch.equal(logits_of(theirs), logits_of(network))
+    loaded = timm.create_model("resnet18", num_classes=3, checkpoint_path=str(file))
+    torch.testing.assert_close(logits_of(loaded), logits_of(network), rtol=1e-5, atol=1e-5)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "mine.safetensors", "mine.json", "mine.md"}
     with safe_open(file, framework="pt") as opened:
-        assert opened.metadata() == {"format": "pt", "architecture": "resnet50"}
+        assert opened.metadata() == {"format": "pt", "architecture": "resnet18"}
 
 
-def test_torchvision_networks_that_timm_has_otherwise(tmp_path: Path) -> None:
+def test_torchvision_networks_that_timm_lacks(tmp_path: Path) -> None:
     """Where timm has no network with these tensors, the card says how torchvision loads them, and that works."""
     folder, network = run(tmp_path / "run", "mobilenet_v2")
     export(ExportConfig(checkpoint=folder, out=tmp_path / "out"))
     assert json.loads((tmp_path / "out" / "config.json").read_text())["library"] == "torchvision"
     card = (tmp_path / "out" / "README.md").read_text()
-    assert torch.equal(answers(run_code(card, tmp_path / "out")), answers(network))
+    assert torch.equal(logits_of(run_code(card, tmp_path / "out")), logits_of(network))
 
 
 def test_the_card(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_onnx_takes_any_batch(tmp_path: Path) -> None:
-    """Onnxruntime gives the network's answers for batches of one, three and five images."""
+    """Onnxruntime gives the network's logits for batches of one, three and five images."""
     from onnxruntime import InferenceSession  # noqa: PLC0415
 
     folder, network = run(tmp_path / "run", "timm/test_resnet")
@@ -177,7 +177,7 @@ def test_onnx_of_a_transformer(tmp_path: Path) -> None:
 
 
 class _Noisy(nn.Module):
-    """Answers otherwise each time."""
+    """Has other logits each time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,12 +185,12 @@ class _Noisy(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         pooled = images.mean((2, 3))
-        answers: torch.Tensor = self.fc(pooled + torch.rand_like(pooled))
-        return answers
+        logits: torch.Tensor = self.fc(pooled + torch.rand_like(pooled))
+        return logits
 
 
 def test_an_onnx_file_that_does_not_agree_is_refused(tmp_path: Path) -> None:
-    """Other answers than the network's are an error that says by how much."""
+    """Other logits than the network's are an error that says by how much."""
     with pytest.raises(ModelError, match=r"the ONNX file of _Noisy answers otherwise than the network, by up to \d"):
         write_onnx(_Noisy(), Resolution(32), tmp_path / "noisy.onnx")
 

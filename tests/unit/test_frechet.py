@@ -111,7 +111,7 @@ def test_quantiles_go_to_quantiles(trained: Frechet, tested: Frechet) -> None:
 @pytest.mark.parametrize("trained", [HEAVY, BOUNDED, GUMBEL])
 @pytest.mark.parametrize("tested", [HEAVY, BOUNDED, GUMBEL])
 def test_the_mapping_is_finite_and_increases(trained: Frechet, tested: Frechet) -> None:
-    """Also far outside of what either distribution reaches, where it resumes slope one."""
+    """Also far outside the support of either distribution, where its slope is one."""
     mapping = FrechetMapping()
     mapping.fill(trained, tested, rectified=False)
     features = torch.linspace(-200, 200, 4001, dtype=torch.float32)

@@ -18,8 +18,8 @@ from pipelines.resolution import Resolution
 # One process
 
 
-def test_one_process_is_the_whole_world() -> None:
-    """Without torchrun there is one process, which writes, and what it has is what all have."""
+def test_world_of_one_process() -> None:
+    """Without torchrun there is one rank, which writes, and collectives return its own values."""
     world = World()
     assert (world.rank, world.size, world.local_rank, world.is_main) == (0, 1, 0, True)
     assert world.sum(torch.tensor([1, 2])).tolist() == [1, 2]
@@ -27,12 +27,12 @@ def test_one_process_is_the_whole_world() -> None:
     assert world.start_max(torch.tensor([3, 0])).wait().tolist() == [3, 0]
     network = nn.Linear(2, 2)
     assert world.wrap(network, torch.device("cpu")) is network
-    with world.one_by_one_on_a_node():
+    with world.local_main_first():
         world.copy_buffers(network)
 
 
 def test_a_sum_is_no_view() -> None:
-    """What is summed is left as it was, whatever is done with the sum."""
+    """Changing the sum does not change what was summed."""
     counts = torch.tensor([1, 2])
     World().sum(counts).add_(5)
     assert counts.tolist() == [1, 2]
@@ -52,11 +52,11 @@ def test_other_processes_do_not_write() -> None:
     assert [World(rank, 3).is_main for rank in range(3)] == [True, False, False]
 
 
-# What signals and clock ask for
+# Signals
 
 
-def test_orders_of_one_process_count_at_once() -> None:
-    """What a single process asks for is agreed on in the same step, and only in that step unless asked again."""
+def test_one_process_acts_at_once() -> None:
+    """A single process acts on a request in the same step, and only in that step."""
     stop_signals = StopSignals(World())
     assert stop_signals.agree() == Agreement(stop=0, save=False)
     assert stop_signals.agree(save=True) == Agreement(stop=0, save=True)
@@ -67,7 +67,7 @@ def test_orders_of_one_process_count_at_once() -> None:
 
 
 def test_an_agreement_to_stop_raises_the_signals_name() -> None:
-    """A run that is to stop is interrupted with the signal's name; another goes on."""
+    """A run that is to stop is interrupted with the signal's name; another continues."""
     Agreement(stop=0, save=True).raise_if_stopped()
     with pytest.raises(Interrupted, match=r"^SIGUSR1$"):
         Agreement(stop=10, save=False).raise_if_stopped()
@@ -103,8 +103,8 @@ def test_ctrl_c_of_several_processes_is_only_noted() -> None:
         assert stop_signals.received == signal.SIGINT
 
 
-def test_a_part_obeys_the_orders_of_the_whole() -> None:
-    """A signal noted before a part of a run begins is obeyed in it, and the whole goes on noting them after it."""
+def test_a_stage_obeys_the_signals_of_the_command() -> None:
+    """A signal received before a stage begins stops it, and signals are noted after the stage as well."""
     with obeying_signals(World()) as whole:
         signal.raise_signal(signal.SIGTERM)
         with obeying_signals(World(), whole) as part:

@@ -20,7 +20,7 @@ from pipelines.plan.colour import IMAGENET
 from pipelines.resolution import Resolution
 
 SMALL = Resolution(64)
-"""The smallest size at which both networks still have four positions before their pooling."""
+"""The smallest size at which both networks have four positions before their pooling."""
 
 
 def _resnet18(num_classes: int = 10) -> Model:
@@ -44,8 +44,8 @@ class _Tiny(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.pool(self.norm(self.conv(images)).relu()).flatten(1)
-        answers: torch.Tensor = self.fc(self.late_norm(features))
-        return answers
+        logits: torch.Tensor = self.fc(self.late_norm(features))
+        return logits
 
 
 def _state(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -135,7 +135,7 @@ def test_the_authors_largest_network() -> None:
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module." * 2])
 def test_prefixes_are_stripped(prefix: str) -> None:
-    """What DistributedDataParallel and torch.compile put before all names goes, however deep."""
+    """Prefixes of DistributedDataParallel and torch.compile are removed, however many."""
     state = {f"{prefix}{name}": tensor for name, tensor in _state(_Tiny()).items()}
     network = _Tiny()
     assert load_into(network, strip_prefixes(state), "x.pth").num_tensors == 14
@@ -143,7 +143,7 @@ def test_prefixes_are_stripped(prefix: str) -> None:
 
 
 def test_a_prefix_of_some_names_stays() -> None:
-    """A network's own part called module is no wrapper."""
+    """A part of the network that is called module is no wrapper."""
     state = {"module.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}
     assert set(strip_prefixes(state)) == {"module.weight", "fc.weight"}
     assert strip_prefixes({}) == {}
@@ -202,7 +202,7 @@ def test_a_new_head_may_be_forbidden() -> None:
 
 
 def test_old_files_without_batch_counters() -> None:
-    """Files from before batch norm counted batches load all the same."""
+    """Files without batch norm's counters load as well."""
     state = {name: tensor for name, tensor in _state(_Tiny()).items() if not name.endswith("num_batches_tracked")}
     assert load_into(_Tiny(), state, "x.pth").num_tensors == 12
 
@@ -307,10 +307,10 @@ def test_files_without_tensors(tmp_path: Path, content: object) -> None:
         read_weights(path)
 
 
-# Anatomy
+# Head and last norm
 
 
-def test_anatomy_of_resnet18() -> None:
+def test_head_of_resnet18() -> None:
     """ResNet-18's last norm is its last block's second, its classifier is fc."""
     network: Any = _resnet18().network
     head = find_head(network, SMALL)
@@ -319,7 +319,7 @@ def test_anatomy_of_resnet18() -> None:
     assert head.classifier is network.fc
 
 
-def test_anatomy_of_mobilenet() -> None:
+def test_head_of_mobilenet() -> None:
     """MobileNetV2's last norm before the pooling is bn2, its classifier is classifier."""
     network: Any = _mobilenet().network
     head = find_head(network, SMALL)
@@ -329,7 +329,7 @@ def test_anatomy_of_mobilenet() -> None:
 
 
 @pytest.mark.parametrize("build", [_resnet18, _mobilenet])
-def test_anatomy_does_not_depend_on_the_resolution(build: Callable[[], Model]) -> None:
+def test_head_does_not_depend_on_the_resolution(build: Callable[[], Model]) -> None:
     """Images so small that one position is left before the pooling find the same parts as large ones."""
     network = build().network
     parts = [find_head(network, Resolution(side)) for side in (32, 64, 128)]
@@ -337,7 +337,7 @@ def test_anatomy_does_not_depend_on_the_resolution(build: Callable[[], Model]) -
     assert parts[0].norm_name in {"layer4.1.bn2", "bn2"}
 
 
-def test_anatomy_of_a_transformer() -> None:
+def test_head_of_a_transformer() -> None:
     """A transformer's last norm over all its tokens counts, its classifier is its head."""
     arguments = ("embed_dim=12", "depth=1", "num_heads=1", "img_size=32")
     head = find_head(build_model(ModelSpec("timm/vit_tiny_patch16_224", 3, arguments)).network, Resolution(32))
@@ -390,8 +390,8 @@ class _Residual(nn.Module):
         first = images if self.short_runs_last else self.short_norm(self.short(images))
         deep = self.norm2(self.conv2(self.norm1(self.conv1(images)).relu_()))
         short = self.short_norm(self.short(images)) if self.short_runs_last else first
-        answers: torch.Tensor = self.fc((deep + short).relu_().mean((2, 3)))
-        return answers
+        logits: torch.Tensor = self.fc((deep + short).relu_().mean((2, 3)))
+        return logits
 
 
 @pytest.mark.parametrize("short_runs_last", [True, False])
@@ -401,8 +401,8 @@ def test_norm_of_a_residual_block_is_the_deep_branchs(short_runs_last: bool) -> 
     assert (head.norm_name, head.classifier_name) == ("norm2", "fc")
 
 
-def test_frozen_networks_have_an_anatomy_too() -> None:
-    """Where nothing learns the parts are found all the same, and looking leaves no gradients."""
+def test_head_of_a_frozen_network() -> None:
+    """The head is found in a frozen network as well, and no gradients are left behind."""
     network = _Residual(short_runs_last=True).requires_grad_(False)
     assert find_head(network, Resolution(32)).norm_name == "norm2"
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -436,7 +436,7 @@ def test_transformers_take_multiples_of_their_patches() -> None:
 
 @pytest.mark.parametrize("function", [run_once, find_head, count_gmacs])
 @pytest.mark.parametrize("training", [True, False])
-def test_looking_leaves_mode_and_statistics(function: Callable[..., object], training: bool) -> None:
+def test_a_forward_pass_leaves_mode_and_statistics(function: Callable[..., object], training: bool) -> None:
     """Neither weights nor statistics nor the mode change, and no hook stays behind."""
     network = _Tiny().train(training)
     before = _state(network)
@@ -446,7 +446,7 @@ def test_looking_leaves_mode_and_statistics(function: Callable[..., object], tra
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_looking_leaves_the_mode_of_every_part() -> None:
+def test_a_forward_pass_leaves_the_mode_of_every_part() -> None:
     """Parts in a mode of their own, as while fine-tuning, are in it afterwards."""
     network = _Tiny().eval()
     network.norm.train()
@@ -454,8 +454,8 @@ def test_looking_leaves_the_mode_of_every_part() -> None:
     assert {name for name, module in network.named_modules() if module.training} == {"norm"}
 
 
-def test_looking_in_vain_leaves_the_mode_too() -> None:
-    """After an error the network is in its mode again, and without hooks."""
+def test_a_failed_forward_pass_leaves_the_mode() -> None:
+    """After an error the network is in its former mode, without hooks."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)).train()
     with pytest.raises(ModelError):
         find_head(network, Resolution(64))

@@ -62,15 +62,15 @@ def _torchvision_plain(state: State, _: State) -> dict[str, Any]:
     return {"model": state, "optimizer": {}, "epoch": 1, "args": Namespace(model="resnet18")}
 
 
-@pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
-    ("make", "part", "arch"),
+    ("make", "part", "arch", "zipped"),
     [
-        (_authors, "model", None),
-        (_cutmix, "state_dict", "resnet"),
-        (_timm, "state_dict_ema", "resnet18"),
-        (_torchvision, "model_ema", "resnet18"),
-        (_torchvision_plain, "model", "resnet18"),
+        (_authors, "model", None, True),
+        (_cutmix, "state_dict", "resnet", False),
+        (_timm, "state_dict_ema", "resnet18", True),
+        (_timm, "state_dict_ema", "resnet18", False),
+        (_torchvision, "model_ema", "resnet18", True),
+        (_torchvision_plain, "model", "resnet18", True),
     ],
 )
 def test_training_checkpoints(
