@@ -28,7 +28,7 @@ from dali_fixres.training.statistics import EpochStatistics
 from dali_fixres.models import ModelSpec
 from dali_fixres.runtime.decoding import decoding_for
 from dali_fixres.runtime.devices import choose_device
-from dali_fixres.runtime.distributed import World, joined
+from dali_fixres.runtime.distributed import World, process_group
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.training.loop import EpochMeter, Learner, train
 from pipelines import Loader
@@ -43,7 +43,7 @@ def main() -> None:
     """Measure both, and print."""
     settings: dict[str, Any] = json.loads(sys.argv[1])
     device = choose_device(settings["device"])
-    with joined(device) as world:
+    with process_group(device) as world:
         with world.local_main_first():
             dataset = open_dataset(Path(settings["data"]), val_fraction=settings["val_fraction"])
         resolution, size = Resolution(settings["res"]), settings["batch_size"]

@@ -252,7 +252,7 @@ def steps(learner: Learner, batches: Iterable[Batch]) -> Iterator[int]:
     """Take the steps that `dali-fixres train` takes, with what it does between them."""
     stop_signals, clock = StopSignals(World()), CheckpointClock(10, "min")
     for step in train(learner, batches, 0, EpochMeter(silent_bar(), EpochStatistics())):
-        stop_signals.agree(save=clock.due(step))
+        stop_signals.poll(save=clock.due(step))
         yield step
 
 

@@ -4,7 +4,7 @@ from dali_fixres.config import AnalyzeConfig
 from dali_fixres.finetuning.analysis import run_analysis
 from dali_fixres.report.analysis import report_analysis
 from dali_fixres.runtime.devices import choose_device
-from dali_fixres.runtime.distributed import joined
+from dali_fixres.runtime.distributed import process_group
 
 __all__ = ["analyze"]
 
@@ -16,7 +16,7 @@ def analyze(config: AnalyzeConfig) -> None:
         UserError: If something the user gave cannot be used.
     """
     device = choose_device(config.device)
-    with joined(device) as world:
+    with process_group(device) as world:
         analysis = run_analysis(config, device, world)
         if world.is_main:
             report_analysis(config, analysis)

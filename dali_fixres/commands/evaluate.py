@@ -4,7 +4,7 @@ from dali_fixres.config import EvaluateConfig
 from dali_fixres.evaluation.run import count_saved_outputs, run_evaluation
 from dali_fixres.report.sweep import report_sweep
 from dali_fixres.runtime.devices import choose_device
-from dali_fixres.runtime.distributed import joined
+from dali_fixres.runtime.distributed import process_group
 
 __all__ = ["evaluate"]
 
@@ -16,7 +16,7 @@ def evaluate(config: EvaluateConfig) -> None:
         UserError: If something the user gave cannot be used.
     """
     device = choose_device(config.device)
-    with joined(device) as world:
+    with process_group(device) as world:
         if config.from_outputs is None:
             result = run_evaluation(config, device, world)
         elif world.is_main:

@@ -5,7 +5,7 @@ from dali_fixres.finetuning.run import run_finetuning
 from dali_fixres.report.dry_run import dry_run_of_finetune
 from dali_fixres.report.finetuning import report_finetuning
 from dali_fixres.runtime.devices import choose_device
-from dali_fixres.runtime.distributed import joined
+from dali_fixres.runtime.distributed import process_group
 
 __all__ = ["finetune"]
 
@@ -22,5 +22,5 @@ def finetune(config: FinetuneConfig) -> None:
         dry_run_of_finetune(config)
         return
     device = choose_device(config.device)
-    with joined(device) as world:
+    with process_group(device) as world:
         report_finetuning(run_finetuning(config, device, world))

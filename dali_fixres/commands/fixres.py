@@ -34,7 +34,7 @@ from dali_fixres.report.sweep import report_sweep
 from dali_fixres.report.training import report_training
 from dali_fixres.runtime.data import open_data
 from dali_fixres.runtime.devices import choose_device
-from dali_fixres.runtime.distributed import World, joined
+from dali_fixres.runtime.distributed import World, process_group
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import FIXRES, RunFolder, create_run, reopen_run, run_to_resume
 from dali_fixres.runtime.signals import StopSignals, obeying_signals
@@ -58,7 +58,7 @@ def fixres(config: FixresConfig) -> None:
         Interrupted: If a signal has stopped it; it can be resumed.
     """
     device = choose_device(config.device)
-    with joined(device) as world:
+    with process_group(device) as world:
         reporter = Reporter(quiet=not world.is_main)
         start = _start(config, reporter)
         config = _complete(config, start, reporter)

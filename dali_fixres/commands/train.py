@@ -4,7 +4,7 @@ from dali_fixres.config import TrainConfig
 from dali_fixres.report.dry_run import dry_run_of_train
 from dali_fixres.report.training import report_training
 from dali_fixres.runtime.devices import choose_device
-from dali_fixres.runtime.distributed import joined
+from dali_fixres.runtime.distributed import process_group
 from dali_fixres.training.run import resolve_defaults, run_training
 
 __all__ = ["train"]
@@ -22,5 +22,5 @@ def train(config: TrainConfig) -> None:
         dry_run_of_train(resolve_defaults(config))
         return
     device = choose_device(config.device)
-    with joined(device) as world:
+    with process_group(device) as world:
         report_training(run_training(config, device, world))

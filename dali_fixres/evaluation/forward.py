@@ -50,4 +50,4 @@ class ForwardPass:
             self._num_done += 1
             self.bar.update(self._num_done)
             if self.signals is not None:
-                self.signals.agree().raise_if_stopped()
+                self.signals.poll().raise_if_stopped()

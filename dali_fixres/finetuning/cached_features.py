@@ -118,7 +118,7 @@ def _train(
             meter = EpochMeter(bar, EpochStatistics())
             for _ in train_on_features(setup, head.classifier, bank, features, meter, log.world):
                 if evaluator.signals is not None:
-                    evaluator.signals.agree().raise_if_stopped()
+                    evaluator.signals.poll().raise_if_stopped()
         statistics, step = meter.statistics(), first_step + num_steps
         last_lr = setup.learning_rate.at(max(step - 1, 0))
         log.record_epoch(epoch + 1, step, config.test_res, last_lr, statistics)

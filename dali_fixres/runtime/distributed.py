@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dali_fixres.errors import ProcessFailedError
 from pipelines.processes import local_rank, num_processes, num_restarts
 
-__all__ = ["PendingMax", "World", "joined"]
+__all__ = ["PendingMax", "World", "process_group"]
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class World:
         # a resumed run. Sums of three or more would then round differently than without the stop. torch warns of it.
         return DistributedDataParallel(network, find_unused_parameters=self.size > 2)
 
-    def copy_buffers(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Copy rank 0's buffers to all ranks: running statistics differ after a step, weights do not."""
         if self._group is not None:
             for buffer in network.buffers():
@@ -145,7 +145,7 @@ class PendingMax:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[World]:
+def process_group(device: torch.device) -> Iterator[World]:
     """Join the process group that torchrun describes in the environment; a process alone needs none.
 
     Raises:

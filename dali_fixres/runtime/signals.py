@@ -43,10 +43,10 @@ class Agreement:
 class StopSignals:
     """Signals received and checkpoints due, compared over all ranks at every step.
 
-    All ranks must call `agree` at the same points. With several ranks the answer is that of the call before, so that
+    All ranks must call `poll` at the same points. With several ranks the answer is that of the call before, so that
     no step waits for the other ranks.
 
-    A SIGTERM that torchrun sends because another rank has failed does not lead to a checkpoint: `agree` needs that
+    A SIGTERM that torchrun sends because another rank has failed does not lead to a checkpoint: `poll` needs that
     rank, fails, and the process ends.
 
     Attributes:
@@ -58,7 +58,7 @@ class StopSignals:
         self._world = world
         self._pending: PendingMax | None = None
 
-    def agree(self, *, save: bool = False) -> Agreement:
+    def poll(self, *, save: bool = False) -> Agreement:
         """Post this rank's request, and return what all ranks do now.
 
         Args:

@@ -48,7 +48,7 @@ def train(
                 loss = train_step(setup, batch, step)
                 step += 1
                 meter.add(loss, len(batch), step)
-                asked = signals.agree(save=log.world.is_main and clock.due(step))
+                asked = signals.poll(save=log.world.is_main and clock.due(step))
                 if asked.stop or asked.save:
                     log.save(LAST, _state_at(step, state, setup, plan, meter, batches, log))
                 if asked.stop:
@@ -88,7 +88,7 @@ def _state_at(
 ) -> Checkpoint:
     """Return the state after a step of the epoch that `state` is in; all processes take part."""
     epoch, world, statistics = state.epoch, log.world, meter.statistics()
-    world.copy_buffers(setup.network)
+    world.broadcast_buffers(setup.network)
     sums = torch.tensor([statistics.loss_sum, statistics.num_images], dtype=torch.float64)
     loss_sum, num_images = world.sum(sums)
     unreadable = {row: why for reasons in world.gather(batches.skipped.reasons) for row, why in reasons.items()}

@@ -28,7 +28,7 @@ from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.train import train
 from dali_fixres.config import EvaluateConfig, TrainConfig
 from dali_fixres.errors import ConfigError, DataError, Interrupted, ProcessFailedError
-from dali_fixres.runtime.distributed import joined
+from dali_fixres.runtime.distributed import process_group
 from dali_fixres.runtime.run_folder import RunFolder
 
 
@@ -179,7 +179,7 @@ def slow_first_rank(fails: bool) -> None:
     """Work on files on the first rank for longer than a collective may take, or fail; the second rank waits."""
     distributed_c10d.default_pg_timeout = timedelta(seconds=2)  # of the processes that this is run in
     error = {"0": DataError, "1": ProcessFailedError}[os.environ["RANK"]] if fails else None
-    with pytest.raises(error) if error else nullcontext(), joined(torch.device("cpu")) as world:
+    with pytest.raises(error) if error else nullcontext(), process_group(torch.device("cpu")) as world:
         with world.local_main_first():
             if world.is_main and fails:
                 raise DataError("no data")

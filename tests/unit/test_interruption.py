@@ -9,7 +9,7 @@ from torch import nn
 
 from dali_fixres.errors import DataError, Interrupted
 from dali_fixres.evaluation.evaluate import total
-from dali_fixres.runtime.distributed import World, joined
+from dali_fixres.runtime.distributed import World, process_group
 from dali_fixres.runtime.signals import Agreement, StopSignals, obeying_signals
 from pipelines.dataset.table import make_dataset
 from pipelines.plan import EvalPlan
@@ -28,7 +28,7 @@ def test_world_of_one_process() -> None:
     network = nn.Linear(2, 2)
     assert world.wrap(network, torch.device("cpu")) is network
     with world.local_main_first():
-        world.copy_buffers(network)
+        world.broadcast_buffers(network)
 
 
 def test_a_sum_is_no_view() -> None:
@@ -41,9 +41,9 @@ def test_a_sum_is_no_view() -> None:
 def test_nothing_is_joined_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """A single process joins nothing, and its errors are its own."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined(torch.device("cpu")) as world:
+    with process_group(torch.device("cpu")) as world:
         assert world == World()
-    with pytest.raises(DataError, match=r"^no data$"), joined(torch.device("cpu")):
+    with pytest.raises(DataError, match=r"^no data$"), process_group(torch.device("cpu")):
         raise DataError("no data")
 
 
@@ -58,12 +58,12 @@ def test_other_processes_do_not_write() -> None:
 def test_one_process_acts_at_once() -> None:
     """A single process acts on a request in the same step, and only in that step."""
     stop_signals = StopSignals(World())
-    assert stop_signals.agree() == Agreement(stop=0, save=False)
-    assert stop_signals.agree(save=True) == Agreement(stop=0, save=True)
-    assert stop_signals.agree() == Agreement(stop=0, save=False)
+    assert stop_signals.poll() == Agreement(stop=0, save=False)
+    assert stop_signals.poll(save=True) == Agreement(stop=0, save=True)
+    assert stop_signals.poll() == Agreement(stop=0, save=False)
     stop_signals.received = signal.SIGTERM
-    assert stop_signals.agree() == Agreement(stop=15, save=False)
-    assert stop_signals.agree(save=True) == Agreement(stop=15, save=True)
+    assert stop_signals.poll() == Agreement(stop=15, save=False)
+    assert stop_signals.poll(save=True) == Agreement(stop=15, save=True)
 
 
 def test_an_agreement_to_stop_raises_the_signals_name() -> None:
@@ -78,9 +78,9 @@ def test_signals_are_noted(number: signal.Signals) -> None:
     """A signal asks to stop at the next point where all agree, and does not end the process."""
     before = signal.getsignal(number)
     with obeying_signals(World()) as stop_signals:
-        assert stop_signals.agree().stop == 0
+        assert stop_signals.poll().stop == 0
         signal.raise_signal(number)
-        assert stop_signals.agree().signal_name == number.name
+        assert stop_signals.poll().signal_name == number.name
     assert signal.getsignal(number) is before
 
 
@@ -89,7 +89,7 @@ def test_a_second_ctrl_c_ends_the_process() -> None:
     before = signal.getsignal(signal.SIGINT)
     with obeying_signals(World()) as stop_signals:
         signal.raise_signal(signal.SIGINT)
-        assert stop_signals.agree().signal_name == "SIGINT"
+        assert stop_signals.poll().signal_name == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -108,9 +108,9 @@ def test_a_stage_obeys_the_signals_of_the_command() -> None:
     with obeying_signals(World()) as whole:
         signal.raise_signal(signal.SIGTERM)
         with obeying_signals(World(), whole) as part:
-            assert part.agree().signal_name == "SIGTERM"
+            assert part.poll().signal_name == "SIGTERM"
         signal.raise_signal(signal.SIGUSR1)
-        assert whole.agree().signal_name == "SIGUSR1"
+        assert whole.poll().signal_name == "SIGUSR1"
 
 
 # The sum of an evaluation
