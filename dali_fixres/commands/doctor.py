@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from dali_fixres.demo.draw import draw_image
 from dali_fixres.errors import RunError
 from dali_fixres.report.tables import print_table
 from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.json_files import DoctorEnvironment, DoctorFile
 from pipelines import Loader
 from pipelines.dali.decoding import WAYS, Timing, Way
 from pipelines.dali.timing import time_decoding
@@ -41,7 +41,7 @@ def doctor(json: Path | None) -> bool:
     Args:
         json: Also write what was found here, as JSON.
     """
-    found: dict[str, object] = {**environment(), "cache folder": str(cache_folder())}
+    found: DoctorEnvironment = {**environment(), "cache_folder": str(cache_folder())}
     problems = {"cpu": check_graph("cpu", "cpu")}
     timing = None
     if torch.cuda.is_available():
@@ -59,9 +59,12 @@ def doctor(json: Path | None) -> bool:
         table.add_row(name, "none" if value is None else str(value))
     print_table("dali-fixres doctor", table)
     if json is not None:
-        content: dict[str, Any] = {"environment": found, "graph": graph}
+        content: DoctorFile = {"environment": found, "graph": graph}
         if timing is not None:
-            content["decoding"] = {"images_per_s": dict(timing.images_per_s), "auto": timing.faster}
+            content["decoding"] = {
+                "images_per_s": {str(way): speed for way, speed in timing.images_per_s.items()},
+                "auto": timing.faster,
+            }
         write_json(json, content)
     return not any(problems.values())
 

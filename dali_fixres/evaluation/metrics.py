@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 
+from dali_fixres.runtime.json_files import AccuracyRow
 from pipelines.plan.views import Setting, Views, parse_views
 from pipelines.resolution import Resolution
 
@@ -98,25 +99,34 @@ class Accuracy:
         """Images per second; an image with ten views counts once."""
         return self.num_images / self.seconds
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the documented accuracy row."""
+    def as_json(self) -> AccuracyRow:
+        """Return the row of results files."""
         seconds = max(round(self.seconds, 6), 1e-6)  # so that what is read back gives the same row again
-        row: dict[str, Any] = {
+        (top1_low, top1_high), (top5_low, top5_high) = self.top1_interval, self.top5_interval
+        row: AccuracyRow = {
             "test_res": self.resolution.crop_px,
             "crop_ratio": self.resolution.crop_ratio,
             "views": self.views,
             "num_views": self.setting.num_views,
-            **_percentages("top1", self.num_top1, self.num_images),
-            **_percentages("top5", self.num_top5, self.num_images),
+            "top1": round(self.top1, 4),
+            "top1_low": round(top1_low, 4),
+            "top1_high": round(top1_high, 4),
+            "num_top1": self.num_top1,
+            "top5": round(self.top5, 4),
+            "top5_low": round(top5_low, 4),
+            "top5_high": round(top5_high, 4),
+            "num_top5": self.num_top5,
             "num_images": self.num_images,
             "num_unreadable": self.num_unreadable,
             "seconds": seconds,
             "images_per_s": round(self.num_images / seconds, 2),
             "gmacs": self.gmacs,
         }
-        if self.num_real_images:
-            row |= _percentages("real_top1", self.num_real_top1, self.num_real_images)
-            row["num_real_images"] = self.num_real_images
+        if self.real_top1 is not None:
+            low, high = wilson_interval(self.num_real_top1, self.num_real_images)
+            row["real_top1"] = round(self.real_top1, 4)
+            row["real_top1_low"], row["real_top1_high"] = round(low, 4), round(high, 4)
+            row["num_real_top1"], row["num_real_images"] = self.num_real_top1, self.num_real_images
         return row
 
     @classmethod
@@ -138,16 +148,6 @@ class Accuracy:
             num_real_top1=row.get("num_real_top1", 0),
             num_real_images=row.get("num_real_images", 0),
         )
-
-
-def _percentages(name: str, num_right: int, num_images: int) -> dict[str, float | int]:
-    low, high = wilson_interval(num_right, num_images)
-    return {
-        name: round(100 * num_right / num_images, 4),
-        f"{name}_low": round(low, 4),
-        f"{name}_high": round(high, 4),
-        f"num_{name}": num_right,
-    }
 
 
 def best_of(results: Sequence[Accuracy]) -> Accuracy:

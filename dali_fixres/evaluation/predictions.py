@@ -26,6 +26,8 @@ from dali_fixres.errors import ConfigError, DataError, SaveError
 from dali_fixres.evaluation.metrics import Accuracy, count_correct
 from dali_fixres.evaluation.real import RealLabels
 from dali_fixres.models.class_map import ClassMap
+from dali_fixres.runtime.environment import Environment
+from dali_fixres.runtime.json_files import OutputsFile
 from pipelines.storage.atomic import replacing
 from pipelines.storage.files import write_json
 
@@ -108,12 +110,24 @@ class Origin:
     fingerprint: str
     synthetic: bool
     unreadable: tuple[str, ...]
-    environment: Mapping[str, Any]
+    environment: Environment
 
-    def as_json(self) -> dict[str, Any]:
-        """Return all of it in plain types."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "class_map"}
-        return values | {"class_outputs": self.class_map.outputs, "num_outputs": self.class_map.num_outputs}
+    def as_json(self, accuracy: Accuracy) -> OutputsFile:
+        """Return the content of outputs.json, given what the outputs come to."""
+        return {
+            "accuracy": accuracy.as_json(),
+            "title": self.title,
+            "model": self.model,
+            "checkpoint": self.checkpoint,
+            "val_fraction": self.val_fraction,
+            "classes": list(self.classes),
+            "class_outputs": list(self.class_map.outputs),
+            "num_outputs": self.class_map.num_outputs,
+            "fingerprint": self.fingerprint,
+            "synthetic": self.synthetic,
+            "unreadable": list(self.unreadable),
+            "environment": self.environment,
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -178,7 +192,7 @@ def save_origin(folder: Path, origin: Origin, accuracy: Accuracy) -> None:
     Raises:
         ConfigError: If that is not possible.
     """
-    write_json(folder / ABOUT, {"accuracy": accuracy.as_json(), **origin.as_json()})
+    write_json(folder / ABOUT, origin.as_json(accuracy))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dali_fixres.evaluation.forward import ForwardPass
 from dali_fixres.finetuning.feature_training import FeatureEpoch, train_on_features
 from dali_fixres.finetuning.features import FeatureBank, collect_features, measure_statistics
 from dali_fixres.models import Head
+from dali_fixres.runtime.json_files import PassRecord
 from dali_fixres.runtime.skipped import share_skipped
 from dali_fixres.training.run_log import RunLog
 from dali_fixres.training.statistics import EpochMeter
@@ -82,14 +83,14 @@ def _cache(config: FinetuneConfig, plan: TrainPlan, head: Head, evaluator: Evalu
     share_skipped(batches.skipped, world)
     seconds = time.perf_counter() - started
     num_images = sum(one.num_images for one in (*([] if statistics is None else [statistics]), *views))
-    log.record(
-        "pass",
-        test_res=resolution.crop_px,
-        num_images=num_images,
-        views=len(views),
-        images_per_s=round(num_images / seconds, 2),
-        seconds=round(seconds, 3),
-    )
+    record: PassRecord = {
+        "test_res": resolution.crop_px,
+        "num_images": num_images,
+        "views": len(views),
+        "images_per_s": round(num_images / seconds, 2),
+        "seconds": round(seconds, 3),
+    }
+    log.record("pass", **record)
     reporter.line(f"cached features of {num_images} images at {resolution.crop_px} px  {seconds:.1f} s")
     return bank
 

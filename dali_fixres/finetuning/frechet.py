@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from dali_fixres.evaluation.evaluate import Evaluator
 from dali_fixres.evaluation.forward import ForwardPass
 from dali_fixres.finetuning.features import FeaturePass, sample_features
 from dali_fixres.models import Head, insert_mapping
-from dali_fixres.models.frechet_distribution import describe
+from dali_fixres.models.frechet_distribution import Pooled, describe
+from dali_fixres.runtime.json_files import Fit, PassRecord
 from dali_fixres.runtime.skipped import share_skipped
 from dali_fixres.training.run_log import RunLog
 from dali_fixres.training.setup import augmentation
@@ -48,16 +49,16 @@ def map_activations(
     insert_mapping(evaluator.network, head.classifier_name).fill(trained.fitted, tested.fitted, rectified=rectified)
     seconds = time.perf_counter() - started
     num_images = sum(one.plan.num_images for one in passes)
-    log.record(
-        "pass",
-        test_res=config.test_res,
-        num_images=num_images,
-        views=1,
-        images_per_s=round(num_images / seconds, 2),
-        seconds=round(seconds, 3),
-        trained=asdict(trained.fitted) | {"zeros": trained.zeros},
-        tested=asdict(tested.fitted) | {"zeros": tested.zeros},
-    )
+    record: PassRecord = {
+        "test_res": config.test_res,
+        "num_images": num_images,
+        "views": 1,
+        "images_per_s": round(num_images / seconds, 2),
+        "seconds": round(seconds, 3),
+        "trained": _fit(trained),
+        "tested": _fit(tested),
+    }
+    log.record("pass", **record)
     for what, one, at_px in (("training", trained, start.train_res), ("testing", tested, config.test_res)):
         zeros = f", {one.zeros:.1%} zeros, which stay zeros" if rectified else ""
         log.reporter.line(f"pooled as in {what} at {at_px} px: {one.fitted}{zeros}")
@@ -99,3 +100,8 @@ def sample_activations(
             samples.append(sample_features(classifier, batches, plan, forward, evaluator.world))
         share_skipped(evaluator.batches.skipped, evaluator.world)
     return samples
+
+
+def _fit(pooled: Pooled) -> Fit:
+    fitted = pooled.fitted
+    return {"location": fitted.location, "scale": fitted.scale, "shape": fitted.shape, "zeros": pooled.zeros}

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.table import Table
 from torch import nn
@@ -25,6 +24,7 @@ from dali_fixres.finetuning.trainable import freeze_network, tuning_plan
 from dali_fixres.models import Head, ModelSpec, build_on_meta, fit_or_fail
 from dali_fixres.models.build import num_parameters
 from dali_fixres.models.head import count_gmacs
+from dali_fixres.report.json_files import DryRunFile, DryRunPass, DryRunPhase
 from dali_fixres.report.tables import print_table
 from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
@@ -162,7 +162,7 @@ def _report(
     trained = {plan.schedule.at(epoch) for epoch in range(stage.num_epochs)}
     seen = trained.union(stage.tests, (one.resolution for one in stage.passes))
     gmacs = {one.crop_px: count_gmacs(stage.network, one) for one in seen}
-    passes = [
+    passes: list[DryRunPass] = [
         {"res": side, "images": one.plan.num_images, "gmacs": gmacs[side]}
         for one in stage.passes
         for side in (one.resolution.crop_px,)
@@ -177,7 +177,7 @@ def _report(
     sides = ", ".join(f"{side} px" for side in sorted({one.crop_px for one in stage.tests}))
     reporter.line(f"tests: {len(stage.tests)}, at {sides}, of {num_tested} images in all")
     if config.json is not None:
-        content = {
+        content: DryRunFile = {
             "model": stage.spec.name,
             "num_classes": stage.spec.num_classes,
             "parameters": num_parameters(stage.network),
@@ -192,11 +192,11 @@ def _report(
         write_json(config.json, content)
 
 
-def _phases(num_epochs: int, plan: TrainPlan, rate: LearningRate, gmacs: dict[int, float]) -> list[dict[str, Any]]:
+def _phases(num_epochs: int, plan: TrainPlan, rate: LearningRate, gmacs: dict[int, float]) -> list[DryRunPhase]:
     """Describe runs of epochs with one resolution and batch size, between two falls of the rate where it has steps."""
     falls = {epoch for epoch in range(1, num_epochs) if plan.steps_before(epoch) in (rate.drops or ())}
     firsts = sorted(falls.union(phase.first_epoch for phase in plan.schedule.phases))
-    phases = []
+    phases: list[DryRunPhase] = []
     for first, end in zip(firsts, [*firsts[1:], num_epochs], strict=True):
         first_step, end_step = plan.steps_before(first), plan.steps_before(end)
         side, batch = plan.schedule.at(first).crop_px, plan.global_batch(first)
@@ -215,7 +215,7 @@ def _phases(num_epochs: int, plan: TrainPlan, rate: LearningRate, gmacs: dict[in
     return phases
 
 
-def _table(passes: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]]) -> Table:
+def _table(passes: Sequence[DryRunPass], phases: Sequence[DryRunPhase]) -> Table:
     table = Table()
     headings = (
         "epochs",
@@ -233,6 +233,7 @@ def _table(passes: Sequence[dict[str, Any]], phases: Sequence[dict[str, Any]]) -
         table.add_row("once", str(one["res"]), "", "", "", "", str(one["images"]), f"{one['gmacs']:.4g}")
     for phase in phases:
         first, last = phase["epochs"]
-        values = {**phase, "epochs": f"{first}-{last}"}
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values.values()))
+        _, *values = phase.values()
+        cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
+        table.add_row(f"{first}-{last}", *cells)
     return table

@@ -1,11 +1,10 @@
 """What `finetune` reports at its end: table, results.json, plots, and the next command."""
 
-from typing import Any
-
 from dali_fixres.finetuning.run import FinetuningResult
 from dali_fixres.report.plots import plot_curves, plot_sweep
 from dali_fixres.report.tables import before_after_table, print_table
 from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.json_files import FinetuneFile
 from dali_fixres.runtime.progress import Reporter
 from pipelines.storage.files import write_json
 
@@ -19,7 +18,7 @@ def report_finetuning(result: FinetuningResult) -> None:
     if folder is None:
         return
     seconds = sum(record["seconds"] for record in folder.records() if record["event"] in {"pass", "epoch"})
-    content: dict[str, Any] = {
+    content: FinetuneFile = {
         "before": [accuracy.as_json() for accuracy in before],
         "after": [accuracy.as_json() for accuracy in after],
         "seconds": round(seconds, 1),
@@ -31,7 +30,7 @@ def report_finetuning(result: FinetuningResult) -> None:
     }
     if config.method == "frechet":
         fits = next(record for record in folder.records() if record["event"] == "pass")
-        content["frechet"] = {view: fits[view] for view in ("trained", "tested")}
+        content["frechet"] = {"trained": fits["trained"], "tested": fits["tested"]}
     title = f"{state.model.name} fixed for {config.test_res} px on {data.title}"
     print_table(title, before_after_table(before, after))
     write_json(folder.results, content)

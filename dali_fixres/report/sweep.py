@@ -1,12 +1,11 @@
 """What `evaluate` says at its end: table, recommendation, JSON and plot."""
 
-from typing import Any
-
 from dali_fixres.config import EvaluateConfig
 from dali_fixres.evaluation.metrics import Accuracy, best_of, recommended_of
 from dali_fixres.evaluation.run import EvaluationResult
 from dali_fixres.report.plots import plot_sweep
 from dali_fixres.report.tables import accuracy_table, in_words, print_table
+from dali_fixres.runtime.json_files import EvaluateFile
 from dali_fixres.runtime.progress import Reporter
 from pipelines.storage.files import write_json
 
@@ -23,12 +22,12 @@ def report_sweep(config: EvaluateConfig, result: EvaluationResult) -> None:
     if len(results) > 1:
         reporter.line(_recommendation(best, recommended))
     if config.json is not None:
-        content: dict[str, Any] = {
+        content: EvaluateFile = {
             "results": [accuracy.as_json() for accuracy in results],
             "best": best.as_json(),
             "recommended": recommended.as_json(),
             "only_mapped": config.only_mapped,
-            "class_outputs": origin.class_map.outputs,
+            "class_outputs": list(origin.class_map.outputs),
             "model": origin.model,
             "checkpoint": origin.checkpoint,
             "unreadable": list(origin.unreadable),

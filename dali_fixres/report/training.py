@@ -1,11 +1,10 @@
 """What `train` reports at its end: table, results.json, plot, and the next commands."""
 
-from typing import Any
-
 from dali_fixres.checkpoints import load_checkpoint
 from dali_fixres.report.plots import plot_curves
 from dali_fixres.report.tables import accuracy_table, print_table
 from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.json_files import TrainFile
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.training.run import TrainingResult
 from pipelines.storage.files import write_json
@@ -18,7 +17,7 @@ def report_training(result: TrainingResult) -> None:
     config, folder, data, state = result.config, result.folder, result.data, result.state
     if folder is None:
         return
-    content: dict[str, Any] = {
+    content: TrainFile = {
         "results": [accuracy.as_json() for accuracy in result.accuracies],
         "best_top1": state.best_top1,
         "seconds": round(result.seconds, 1),

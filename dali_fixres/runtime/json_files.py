@@ -1,13 +1,16 @@
 """The JSON objects that commands write for other programs; docs/schemas.md is made of these declarations."""
 
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 from dali_fixres.runtime.environment import Environment
 
 __all__ = [
     "AccuracyRow",
     "Copies",
+    "DecodeObject",
     "Distribution",
+    "DoctorEnvironment",
+    "DoctorFile",
     "EpochRecord",
     "EvaluateFile",
     "EvaluationRecord",
@@ -61,10 +64,8 @@ class AccuracyRow(TypedDict):
 
 
 class EpochRecord(TypedDict):
-    """Line of records.jsonl after the training part of an epoch."""
+    """Line of records.jsonl with the event `epoch`: after the training part of an epoch."""
 
-    event: Annotated[Literal["epoch"], "kind of line"]
-    time: Annotated[float, "s since 1970-01-01 UTC"]
     epoch: Annotated[int, "epochs done, this one included"]
     step: Annotated[int, "optimiser steps done since the stage began"]
     train_res: Annotated[int, "pixels; side of the epoch's crops"]
@@ -77,10 +78,8 @@ class EpochRecord(TypedDict):
 
 
 class EvaluationRecord(AccuracyRow):
-    """Line of records.jsonl after an evaluation: in `train` after every epoch, in `finetune` before and after all."""
+    """Line of records.jsonl with the event `evaluation`: after each epoch of `train`, before and after `finetune`."""
 
-    event: Annotated[Literal["evaluation"], "kind of line"]
-    time: Annotated[float, "s since 1970-01-01 UTC"]
     epoch: Annotated[int, "epochs done before; 0 is before fine-tuning"]
 
 
@@ -106,10 +105,8 @@ class Fits(TypedDict):
 
 
 class PassRecord(TypedDict):
-    """Line of records.jsonl after `finetune` has run images through the network once, without training."""
+    """Line of records.jsonl with the event `pass`: after `finetune` has run images forward once, without training."""
 
-    event: Annotated[Literal["pass"], "kind of line"]
-    time: Annotated[float, "s since 1970-01-01 UTC"]
     test_res: Annotated[int, "pixels"]
     num_images: Annotated[int, "images forwarded, those for the last norm's statistics included"]
     views: Annotated[int, "augmented views per image"]
@@ -123,7 +120,7 @@ class TrainFile(TypedDict):
     """`train --json` and results.json of its run folder."""
 
     results: Annotated[list[AccuracyRow], "at the last training and the test resolution, ascending; one if equal"]
-    best_top1: Annotated[float, "%; the best evaluation after an epoch"]
+    best_top1: Annotated[float | None, "%; the best evaluation after an epoch; null if none was made"]
     seconds: Annotated[float, "s; wall time of this call"]
     synthetic: Synthetic
     fingerprint: Fingerprint
@@ -219,3 +216,24 @@ class VerifyFile(TypedDict):
     unreadable: Unreadable
     fingerprint: Fingerprint
     seconds: Annotated[float, "s; wall time"]
+
+
+class DoctorEnvironment(Environment):
+    """`environment` of `doctor --json`."""
+
+    cache_folder: Annotated[str, "path"]
+
+
+class DecodeObject(TypedDict):
+    """Speed of the ways to decode on a GPU."""
+
+    images_per_s: Annotated[dict[str, float], "images/s on drawn images, by way: `cpu` and `gpu`"]
+    auto: Annotated[str, "the faster way"]
+
+
+class DoctorFile(TypedDict):
+    """`doctor --json`."""
+
+    environment: Annotated[DoctorEnvironment, "hardware and versions"]
+    graph: Annotated[dict[str, str], "`works`, or what failed, by device and way to decode"]
+    decoding: NotRequired[Annotated[DecodeObject, "only with a GPU"]]

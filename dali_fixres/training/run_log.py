@@ -7,6 +7,7 @@ from dali_fixres.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from dali_fixres.errors import Interrupted
 from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.json_files import EpochRecord, EvaluationRecord
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder
 from dali_fixres.training.resume import resume_hint
@@ -43,22 +44,23 @@ class RunLog:
 
     def record_epoch(self, epoch: int, step: int, train_res: int, lr: float, statistics: EpochStatistics) -> None:
         """Append what an epoch (counted from 1) has come to."""
-        self.record(
-            "epoch",
-            epoch=epoch,
-            step=step,
-            train_res=train_res,
-            lr=lr,
-            loss=round(statistics.loss_sum / statistics.num_images, 5),
-            images_per_s=round(statistics.num_images / statistics.seconds, 2),
-            wait_share=round(statistics.waited_s / statistics.seconds, 4),
-            num_images=statistics.num_images,
-            seconds=round(statistics.seconds, 3),
-        )
+        record: EpochRecord = {
+            "epoch": epoch,
+            "step": step,
+            "train_res": train_res,
+            "lr": lr,
+            "loss": round(statistics.loss_sum / statistics.num_images, 5),
+            "images_per_s": round(statistics.num_images / statistics.seconds, 2),
+            "wait_share": round(statistics.waited_s / statistics.seconds, 4),
+            "num_images": statistics.num_images,
+            "seconds": round(statistics.seconds, 3),
+        }
+        self.record("epoch", **record)
 
     def record_evaluation(self, epoch: int, accuracy: Accuracy) -> None:
         """Append an accuracy, measured after some epochs."""
-        self.record("evaluation", epoch=epoch, **accuracy.as_json())
+        record: EvaluationRecord = {"epoch": epoch, **accuracy.as_json()}
+        self.record("evaluation", **record)
 
     def stopped(self, signal_name: str, step: int | None) -> Interrupted:
         """Return the error that says what has happened and how to resume; its text is empty in other processes.
