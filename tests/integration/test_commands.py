@@ -125,7 +125,7 @@ def test_a_preempted_run_names_the_command_that_resumes_it(call: Any, images: Pa
         process.send_signal(signal.SIGTERM)
         *_, last_line = process.stderr
     assert process.returncode == 75
-    said, _, command = last_line.strip().partition("; resume: dali-fixres ")
+    said, _, command = last_line.strip().partition("; resume with: dali-fixres ")
     assert said.startswith("stopped by SIGTERM after step ")
     step = torch.load(workplace / "runs" / "part" / "last.pt", weights_only=True)["step"]
     assert said.split()[-3] == f"{step},"
