@@ -1,1 +1,1 @@
-"""What a person or another program gets to see: progress, tables, plots, environment records."""
+"""Results for people and programs: tables, plots, the report of `fixres`, JSON files, the model card."""

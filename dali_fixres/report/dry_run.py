@@ -1,4 +1,4 @@
-"""`--dry-run` of `train` and `finetune`: what they would do, from the same plans, on a network without numbers."""
+"""`--dry-run` of `train` and `finetune`: what they would do, from the same plans and a meta-device model."""
 
 import os
 from collections.abc import Sequence
@@ -42,17 +42,17 @@ __all__ = ["dry_run_of_finetune", "dry_run_of_train"]
 
 @dataclass(frozen=True, slots=True)
 class _Outline:
-    """What a stage would run.
+    """A run that is only described.
 
     Attributes:
         spec: Its network.
-        network: The same, without numbers.
-        what_learns: In words.
-        num_learning: Parameters that learn.
+        network: The same, on the meta device.
+        what_learns: What trains, in words.
+        num_learning: Parameters that train.
         tests: The resolution of each test.
-        passes: What runs through the network once, without learning, before the first epoch.
-        num_epochs: Of learning.
-        classifier: What alone runs in the epochs; None if the whole network does.
+        passes: Images that go through the network once before the first epoch, without training.
+        num_epochs: Of training.
+        classifier: The only layer that runs in the epochs; None if the whole network does.
     """
 
     spec: ModelSpec
@@ -66,7 +66,7 @@ class _Outline:
 
 
 def dry_run_of_train(config: TrainConfig) -> None:
-    """Say what `train` would do.
+    """Describe what `train` would do.
 
     Raises:
         UserError: If something the user gave cannot be used.
@@ -84,7 +84,7 @@ def dry_run_of_train(config: TrainConfig) -> None:
 
 
 def dry_run_of_finetune(config: FinetuneConfig) -> None:
-    """Say what `finetune` would do.
+    """Describe what `finetune` would do.
 
     Raises:
         UserError: If something the user gave cannot be used.
@@ -121,7 +121,7 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
 
 
 def _passes(config: FinetuneConfig, plan: TrainPlan, head: Head, train_res: int) -> tuple[FeaturePass, ...]:
-    """Return what runs through the network once, as the method says."""
+    """Return the passes that the method makes before its epochs."""
     evaluation = EvalPlan(plan.dataset, config.batch_size)
     if config.method == "frechet":
         return tuple(passes_to_fit(config, evaluation, train_res))
@@ -133,13 +133,13 @@ def _passes(config: FinetuneConfig, plan: TrainPlan, head: Head, train_res: int)
 
 
 def _surroundings() -> tuple[Reporter, World]:
-    """Return who reports, and how many processes there would be; they need not meet for this."""
+    """Return reporter and number of processes; no process group is needed."""
     rank = int(os.environ.get("RANK", "0"))
     return Reporter(quiet=rank > 0), World(rank, num_processes())
 
 
 def _named(config: TrainConfig | FinetuneConfig, dataset: Dataset, reporter: Reporter) -> tuple[ModelSpec, nn.Module]:
-    """Build a network by name, without numbers, and make sure that the weights file fits it."""
+    """Build a network by name on the meta device, and check that the weights file fits it."""
     named = find_source(config, reporter)
     spec = ModelSpec(named.name, len(dataset.classes), config.model_arg)
     network = build_on_meta(spec).network
@@ -156,7 +156,7 @@ def _named(config: TrainConfig | FinetuneConfig, dataset: Dataset, reporter: Rep
 def _report(
     config: TrainConfig | FinetuneConfig, data: Data, plan: TrainPlan, stage: _Outline, reporter: Reporter
 ) -> None:
-    """Print what a stage would do, and write it as JSON if that is asked for."""
+    """Print the description, and write it as JSON if asked for."""
     if plan.rank > 0:
         return
     trained = {plan.schedule.at(epoch) for epoch in range(stage.num_epochs)}
@@ -168,7 +168,7 @@ def _report(
         for side in (one.resolution.crop_px,)
     ]
     learning = gmacs
-    if stage.classifier is not None:  # it multiplies once by each of its parameters
+    if stage.classifier is not None:  # one multiplication per parameter
         learning = dict.fromkeys(gmacs, num_parameters(stage.classifier) / 1e9)
     phases = _phases(stage.num_epochs, plan, learning_rate(config, plan), learning) if stage.num_epochs else []
     num_tested = len(data.dataset.rows(VAL)) * len(stage.tests)
@@ -193,7 +193,7 @@ def _report(
 
 
 def _phases(num_epochs: int, plan: TrainPlan, rate: LearningRate, gmacs: dict[int, float]) -> list[DryRunPhase]:
-    """Describe runs of epochs with one resolution and batch size, between two falls of the rate where it has steps."""
+    """Describe the epochs by resolution and batch size, and by learning rate where it falls in steps."""
     falls = {epoch for epoch in range(1, num_epochs) if plan.steps_before(epoch) in (rate.drops or ())}
     firsts = sorted(falls.union(phase.first_epoch for phase in plan.schedule.phases))
     phases: list[DryRunPhase] = []

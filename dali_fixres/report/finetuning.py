@@ -38,6 +38,6 @@ def report_finetuning(result: FinetuningResult) -> None:
         write_json(config.json, content)
     plot_curves(folder.curves, folder.records(), title)
     plot_sweep(folder.path / "before_after.png", {"before": before, "after": after}, title)
-    Reporter().line(f"tuning took {seconds / 60:.1f} minutes; checkpoints, records and plots in {folder.path}")
+    Reporter().line(f"fine-tuning took {seconds / 60:.1f} minutes; checkpoints, records and plots in {folder.path}")
     sides = ",".join(str(accuracy.resolution.crop_px) for accuracy in after)
     Reporter().line(f"next: dali-fixres evaluate --checkpoint {folder.path} --test-res {sides},… for other resolutions")

@@ -1,4 +1,4 @@
-"""What `evaluate` says at its end: table, recommendation, JSON and plot."""
+"""What `evaluate` reports at its end: table, recommendation, JSON and plot."""
 
 from dali_fixres.config import EvaluateConfig
 from dali_fixres.evaluation.metrics import Accuracy, best_of, recommended_of
@@ -13,7 +13,7 @@ __all__ = ["report_sweep"]
 
 
 def report_sweep(config: EvaluateConfig, result: EvaluationResult) -> None:
-    """Print the table and which setting is best and which recommended; write JSON and plot."""
+    """Print the table and the recommended setting; write JSON and plot."""
     origin, results = result.origin, result.results
     best, recommended = best_of(results), recommended_of(results)
     title = f"{origin.title}{', answers among its classes alone' if config.only_mapped else ''}"
@@ -42,10 +42,10 @@ def report_sweep(config: EvaluateConfig, result: EvaluationResult) -> None:
 
 
 def _recommendation(best: Accuracy, recommended: Accuracy) -> str:
-    """Say in one line what to test at, and what that costs."""
+    """Return in one line what to test at, and what that costs."""
     low, high = best.top1_interval
     if recommended == best:
-        return f"recommended: {in_words(best)}, the best top-1; none that is cheaper comes within its 95 % interval"
+        return f"recommended: {in_words(best)}, the best top-1; no cheaper one is within its 95 % interval"
     return (
         f"recommended: {in_words(recommended)}, the cheapest within the 95 % interval of the best ({low:.1f} to "
         f"{high:.1f} %), which is {in_words(best)}"
