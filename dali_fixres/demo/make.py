@@ -1,4 +1,4 @@
-"""The demo data set, drawn from a seed for users without a data set at hand.
+"""The demo data set, drawn from a seed for users without a data set.
 
 Every image shows one object, a shaded blob covered with small marks, before a cluttered background. The class is the
 *shape of the marks* (dots, rings, squares, …). Colour, outline, size, position and number of marks do not depend on the

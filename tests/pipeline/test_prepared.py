@@ -193,7 +193,7 @@ def test_resized_copies_keep_colour_at_every_pixel(tmp_path: Path) -> None:
 
 
 def test_odd_images_become_rgb(tmp_path: Path) -> None:
-    """Grey, CMYK, transparent and palette images, and one turned by EXIF, are copied as the trainer sees them."""
+    """Grey, CMYK, transparent and palette images, and one turned by EXIF, are copied as they are trained on."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
     for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "png")):

@@ -91,7 +91,7 @@ def test_tests_read_copies_too() -> None:
 
 
 def test_copies_are_a_part_of_the_fingerprint() -> None:
-    """Data with other copies are other data: a run on them sees other pixels."""
+    """Data with other copies are other data: a run on them gets other pixels."""
     fingerprints = {
         dataset.fingerprint
         for dataset in (with_sizes(96), with_sizes(96, 160), with_sizes(100), imageless_dataset(190, 10))

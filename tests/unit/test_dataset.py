@@ -88,7 +88,7 @@ def test_data_without_a_readable_image(data: Path) -> None:
     ],
 )
 def test_formats(data: Path, name: str, mode: str, image_format: str) -> None:
-    """Every format that DALI reads is indexed by what the file holds, not by its name."""
+    """Every format that DALI reads is recognised by the file's content, not by its name."""
     draw(data / "a" / name, size=(33, 17), mode=mode, image_format=image_format)
     opened = open_dataset(data, val_fraction=1)
     assert opened.left_out == ()
@@ -96,7 +96,7 @@ def test_formats(data: Path, name: str, mode: str, image_format: str) -> None:
 
 
 def test_images_of_many_megapixels(data: Path) -> None:
-    """An image above PIL's warning limit of 89 megapixels is indexed without a warning."""
+    """An image above PIL's warning limit of 89 megapixels is measured without a warning."""
     path = data / "a/huge.ppm"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"P6 10000 9500 255\n" + bytes(100))

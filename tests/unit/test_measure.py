@@ -16,6 +16,16 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def test_the_cache_is_the_users_unless_another_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DALI_FIXRES_CACHE names it; without, it is this program's folder in the system's place for caches."""
+    monkeypatch.setenv("DALI_FIXRES_CACHE", str(tmp_path / "named"))
+    assert cache_folder() == tmp_path / "named"
+    monkeypatch.delenv("DALI_FIXRES_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "dali-fixres"
+    assert not cache_folder().exists()
+
+
 def test_second_time_reads_no_header(data: Path, own_cache: Path) -> None:
     """Sizes come from the cache as long as nothing changes, and progress counts what is read."""
     assert cache_folder() == own_cache

@@ -231,7 +231,7 @@ def test_unreadable_images_literals() -> None:
 
 
 def test_no_readable_image_on_a_rank() -> None:
-    """A rank that can read none of its images says so."""
+    """A rank that can read none of its images is an error that names it."""
     dataset = imageless_dataset(num_train=10, num_val=3)
     plan = TrainPlan(dataset, AUGMENTATIONS["train"], CONSTANT, 4, unreadable=frozenset(range(10)))
     with pytest.raises(DataError, match=r"^none of the 10 training images of rank 0 can be read$"):

@@ -303,7 +303,7 @@ def test_found_one_by_one_is_as_known_from_the_start(
 @any_case
 @given(broken_cases(max_repeats=1))
 def test_spare_images_stand_in_for_unreadable_ones(broken: tuple[Case, int, frozenset[int]]) -> None:
-    """A rank that has no more unreadable images than spare ones sees none twice; no two ranks see the same."""
+    """A rank that has no more unreadable images than spare ones gets none twice; no two ranks get the same."""
     case, _, unreadable = broken
     seen: Counter[int] = Counter()
     for rank in range(case.world_size):

@@ -1,4 +1,4 @@
-"""Prepared data sets: images and their resized copies, with an index that makes listing and measuring unnecessary.
+"""Prepared data sets: images and their resized copies, with an index, so that nothing has to be listed or measured.
 
 DST/
     prepared.json               settings, sizes, fingerprint of the source
