@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from pipelines.loader import Loader
     from pipelines.plan import AUGMENTATIONS, Augmentation, BatchPlan, EvalPlan, TrainPlan
     from pipelines.plan.colour import IMAGENET, Normalisation
+    from pipelines.processes import loader_threads, usable_cores
     from pipelines.readable import ReadableBatches, SkippedImages, readable_batches
-    from pipelines.resolution import Resolution, Schedule
+    from pipelines.resolution import Resolution, Schedule, parse_resolutions
+    from pipelines.storage.cache_folder import cache_folder
 
 __all__ = [
     "AUGMENTATIONS",
@@ -48,8 +50,12 @@ __all__ = [
     "TrainPlan",
     "UnreadableError",
     "UserError",
+    "cache_folder",
+    "loader_threads",
     "open_dataset",
+    "parse_resolutions",
     "readable_batches",
+    "usable_cores",
 ]
 
 _MODULES = {
@@ -59,8 +65,10 @@ _MODULES = {
     "loader": ("Loader",),
     "plan": ("AUGMENTATIONS", "Augmentation", "BatchPlan", "EvalPlan", "TrainPlan"),
     "plan.colour": ("IMAGENET", "Normalisation"),
+    "processes": ("loader_threads", "usable_cores"),
     "readable": ("ReadableBatches", "SkippedImages", "readable_batches"),
-    "resolution": ("Resolution", "Schedule"),
+    "resolution": ("Resolution", "Schedule", "parse_resolutions"),
+    "storage.cache_folder": ("cache_folder",),
 }
 
 

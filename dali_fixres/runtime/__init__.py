@@ -1,1 +1,32 @@
-"""What a run needs from its surroundings: devices, processes, folders, progress, data."""
+"""What a run needs from its surroundings: devices, processes, folders, progress, data.
+
+Names are imported on first use: `prepare_host` has to run before torch is loaded.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dali_fixres.runtime.devices import choose_device
+    from dali_fixres.runtime.environment import environment as record_environment
+    from dali_fixres.runtime.precision import forward_precision
+    from dali_fixres.runtime.progress import Reporter
+    from dali_fixres.runtime.system import prepare_host
+
+__all__ = ["Reporter", "choose_device", "forward_precision", "prepare_host", "record_environment"]
+
+_PLACES = {
+    "Reporter": ("progress", "Reporter"),
+    "choose_device": ("devices", "choose_device"),
+    "forward_precision": ("precision", "forward_precision"),
+    "prepare_host": ("system", "prepare_host"),
+    "record_environment": ("environment", "environment"),  # a module of the package has the function's own name
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PLACES[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
