@@ -1,108 +1,118 @@
-"""What all benches share: flags, measures that take turns, what a figure was measured on, and where it goes.
+"""What every bench repeats: flags, interleaved rounds, tables, and the saved result.
 
-A bench is a dictionary of measures. `interleaved` runs every one of them once, and again, so that a noisy machine
-disturbs all alike; the first round, which fills caches and starts threads, is not recorded. Read ratios of medians of
-one run, not absolute figures.
+A bench is a dictionary of measurements. `in_rounds` runs each of them once per round, so that a noisy machine disturbs
+all alike, and the first round, which fills caches and starts threads, is not recorded. Compare ratios of medians of one
+run, not absolute figures: machines differ and are shared.
 """
 
 import re
-import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
-from matplotlib.figure import Figure
-from pictures import bench_images
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
 
-from dali_fixres.errors import RunError, UserError
-from dali_fixres.report.plots import save_figure
-from dali_fixres.runtime.environment import environment
-from dali_fixres.runtime.progress import Reporter
-from pipelines.dataset import OpenedData, open_dataset
-from pipelines.processes import loader_threads, usable_cores
-from pipelines.resolution import Resolution, parse_resolutions
-from pipelines.storage.files import write_json
+from bench.images import bench_images
+from bench.saved import Content, machine_name, save, sources
+from dali_fixres.config import Device
+from dali_fixres.runtime import Reporter, choose_device, record_environment
+from pipelines import Dataset, Resolution, UserError, loader_threads, open_dataset, parse_resolutions, usable_cores
 
 __all__ = [
-    "RESULTS",
+    "OURS",
+    "Bench",
+    "DataFlags",
     "Effort",
     "Flags",
     "Key",
-    "Measure",
-    "command_of",
-    "in_turns",
-    "interleaved",
-    "open_bench_data",
-    "report",
+    "Table",
+    "command_line",
+    "in_rounds",
+    "ratios",
     "row_of",
-    "sources",
-    "spread",
-    "start",
-    "times",
 ]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-RESULTS = Path(__file__).parent / "results"
+OURS = "dali-fixres"
 
-Measure = Callable[[], float]
-"""One repeat: returns images/s."""
+WIDTH = 100
+"""Columns that a table may take where output is no terminal."""
 
 
 class Key(NamedTuple):
-    """What a measure is of: a stage (``loader``, ``train step``, …), whose loader it uses, and at which resolution."""
+    """What is measured: a stage (``loader``, ``train step``, …), whose loader it uses, and at which resolution (px)."""
 
     stage: str
     loader: str
     res: int
 
+    def __str__(self) -> str:
+        """Return it for a line of progress."""
+        return f"{self.stage}, {self.loader} at {self.res} px"
+
 
 class Effort(NamedTuple):
-    """How often a measure is repeated, and how many batches a repeat has."""
+    """How often a measurement is repeated, how many batches each repeat times, and for how long at most."""
 
     repeats: int
     num_batches: int
+    seconds: float
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flags:
-    """What every bench can be told."""
+class DataFlags:
+    """Flags of every bench."""
 
     data: Path | None = None
-    """Data set, as for `dali-fixres train`; images of ImageNet's sizes, made from a seed, if left out."""
+    """Data set, as for `dali-fixres train`; synthetic images of ImageNet's sizes if left out."""
 
     val_fraction: float | None = None
     """As for `dali-fixres train`."""
 
-    res: str = "128,160,224,288,320,384"
-    """Pixels of the crops, with commas between."""
+    device: Device = "auto"
+    """As for `dali-fixres train`."""
+
+    json: Path | None = None
+    """Where to save the result; runs/bench/<bench>[-<data>]_<machine>_<date>.json if left out."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device asked for."""
+        return choose_device(self.device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags(DataFlags):
+    """Flags of every bench that measures speed."""
+
+    res: str | None = None
+    """Pixels of the crops, separated by commas; 128,224,320 if left out, twice as many with --full."""
 
     batch_size: int = 64
     """Images per batch."""
 
     repeats: int | None = None
-    """Interleaved repeats, whose medians are shown; 3 if left out, 1 with --quick, 7 with --full."""
+    """Recorded rounds, whose medians are shown; 3 if left out, 1 with --quick, 7 with --full."""
 
     num_batches: int | None = None
     """Timed batches per repeat; 16 if left out, 4 with --quick, 32 with --full."""
 
     quick: bool = False
-    """A first look: short and rough."""
+    """A short and rough first look."""
 
     full: bool = False
-    """For figures that are to be kept: long."""
-
-    json: Path | None = None
-    """Write the figures here; bench/results/NAME.json if left out. The plot goes beside it."""
+    """The long form."""
 
     def __post_init__(self) -> None:
         least = {
@@ -114,177 +124,171 @@ class Flags:
             if found is not None and found < minimum:
                 raise UserError(f"{flag} must be at least {minimum}; found {found}")
         if self.quick and self.full:
-            raise UserError("--quick and --full are opposites; give one of them")
+            raise UserError("--quick and --full exclude each other")
 
     @property
     def effort(self) -> Effort:
-        """Repeats and batches per repeat."""
-        usual = Effort(1, 4) if self.quick else Effort(7, 32) if self.full else Effort(3, 16)
-        return Effort(self.repeats or usual.repeats, self.num_batches or usual.num_batches)
+        """Repeats, and how long each may take."""
+        usual = Effort(1, 4, 1.0) if self.quick else Effort(7, 32, 5.0) if self.full else Effort(3, 16, 2.0)
+        return Effort(self.repeats or usual.repeats, self.num_batches or usual.num_batches, usual.seconds)
 
     @property
     def resolutions(self) -> tuple[Resolution, ...]:
-        """What is measured at, ascending."""
-        return parse_resolutions(self.res)
+        """Resolutions, ascending."""
+        return parse_resolutions(self.res or ("128,160,224,288,320,384" if self.full else "128,224,320"))
 
 
-def open_bench_data(flags: Flags) -> OpenedData:
-    """Open the data set given, or make one."""
-    return open_dataset(flags.data or bench_images(), val_fraction=flags.val_fraction)
+class Table(NamedTuple):
+    """A table for a terminal or for Markdown; all columns but the first hold figures."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def print(self) -> None:
+        """Print it on standard output."""
+        console = Console()
+        if not console.is_terminal:
+            console.width = WIDTH
+        table = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for number, heading in enumerate(self.headings):
+            table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
+        for row in self.rows:
+            table.add_row(*row)
+        console.print(self.title, style="bold", markup=False, highlight=False, soft_wrap=True)
+        console.print(table)
+
+    def markdown(self) -> str:
+        """Return it as Markdown, its title before it."""
+        rule = ["---", *("---:" for _ in self.headings[1:])]
+        lines = (f"| {' | '.join(cells)} |" for cells in (self.headings, rule, *self.rows))
+        return f"{self.title}:\n\n" + "\n".join(re.sub(r"\|  (?=\|)", "| ", line) for line in lines)
 
 
-def in_turns(
-    measures: Mapping[K, Callable[[], V]],
-    repeats: int,
-    reporter: Reporter,
-    given: Callable[[K, V], str],
-    *,
-    warm_up: bool = True,
-) -> dict[K, list[V]]:
-    """Run every measure once, and again, …; return what each has found, in their order.
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A benchmark: what it measures, and how it shows that.
 
-    Args:
-        measures: Each is one repeat.
-        repeats: Recorded rounds.
-        reporter: Shows how far it is.
-        told: Says what a measure has found.
-        warm_up: Whether a round that is not recorded goes before.
+    Attributes:
+        name: Of its module.
+        about: Its help.
+        flags: Class of its flags.
+        measure: Returns ``results``, a list of rows, and whatever else it has found.
+        tables: Of a saved result.
+        answer: At most three lines that answer its question.
     """
-    found: dict[K, list[V]] = {key: [] for key in measures}
-    rounds = repeats + warm_up
-    with reporter.bar("measuring", total=rounds * len(measures)) as bar:
-        for number in range(rounds):
-            # There and back, so that nothing always follows the same neighbour.
-            turns = list(measures.items())[:: 1 if number % 2 == 0 else -1]
-            for position, (key, measure) in enumerate(turns, start=1):
-                value = measure()
-                if number >= rounds - repeats:
-                    found[key].append(value)
-                bar.update(number * len(measures) + position, given(key, value))
-    return found
+
+    name: str
+    about: str | None
+    flags: type[DataFlags]
+    measure: Callable[[Any, Dataset, Reporter], dict[str, Any]]
+    tables: Callable[[Content], list[Table]]
+    answer: Callable[[Content], str] = lambda _: ""
+
+    def run(self, flags: DataFlags, words: Sequence[str] = ()) -> Path:
+        """Measure, save the result and print it; return where it is saved.
+
+        Args:
+            flags: What is asked for.
+            words: The same as words of the command line.
+        """
+        reporter = Reporter()
+        dataset = open_dataset(flags.data or bench_images(), val_fraction=flags.val_fraction)
+        machine = record_environment()
+        content: dict[str, Any] = {
+            "bench": self.name,
+            "command": command_line(self.name, words),
+            "sources": sources(),
+            "environment": {
+                **machine,
+                "workers": usable_cores(),
+                "threads": loader_threads(),
+                **({"batch_size": flags.batch_size} if isinstance(flags, Flags) else {}),
+            },
+            "data": _describe(dataset, synthetic=flags.data is None),
+            "device": flags.torch_device.type,
+        }
+        content |= self.measure(flags, dataset, reporter)
+        what = f"{self.name}-{flags.data.name}" if flags.data else self.name
+        path = save(content, flags.json, what, machine_name(machine, flags.torch_device.type))
+        reporter.line(f"saved {path}")
+        for table in self.tables(content):
+            table.print()
+        if answer := self.answer(content):
+            print(answer)  # noqa: T201 - the result
+        return path
+
+    def main(self) -> None:
+        """Run with the flags of the command line; exit with 2 if these, or the data, cannot be used."""
+        app = App(name=f"python -m bench.{self.name}", help=self.about, help_format="plaintext")
+
+        def command(flags: Any = self.flags()) -> None:  # noqa: B008 - frozen
+            self.run(flags, sys.argv[1:])
+
+        command.__annotations__["flags"] = self.flags
+        app.default(command)
+        try:
+            app(exit_on_error=False, print_error=False)
+        except (CycloptsError, UserError) as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            sys.exit(2)
 
 
-def interleaved(measures: Mapping[Key, Measure], repeats: int, reporter: Reporter) -> list[dict[str, Any]]:
-    """Run every measure once, and again, …; return one row per measure, in their order."""
-    samples = in_turns(measures, repeats, reporter, _told)
-    return [row_of(key, values) for key, values in samples.items()]
-
-
-def _told(key: Key, speed: float) -> str:
-    return f"{key.stage}, {key.loader} at {key.res} px: {speed:.0f} img/s"
-
-
-def row_of(key: Key, repeats: list[float]) -> dict[str, Any]:
-    """Return a row of ``results``: ``stage``, ``loader``, ``res``, ``images_per_s`` (the median) and ``repeats``."""
-    median = round(statistics.median(repeats), 1)
-    return {**key._asdict(), "images_per_s": median, "repeats": [round(value, 1) for value in repeats]}
-
-
-def spread(row: Mapping[str, Any]) -> str:
-    """Return the least and the most of a row's repeats."""
-    return f"{min(row['repeats']):.0f}-{max(row['repeats']):.0f}"
-
-
-def times(some: Sequence[float], others: Sequence[float]) -> str:
-    """Return how many times as fast one was as another in the same round: median, least and most over the rounds."""
-    ratios = [one / other for one, other in zip(some, others, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-
-
-def report(
-    name: str,
-    flags: Flags,
-    opened: OpenedData,
-    content: Mapping[str, Any],
-    figure: Figure | None = None,
-    about_data: Mapping[str, Any] = MappingProxyType({}),
-) -> Path:
-    """Write what a bench has found, with what it was measured on, and its plot; return the JSON file.
-
-    Args:
-        name: Of the bench.
-        flags: As given.
-        opened: The data set.
-        content: ``results`` (a list of rows) and whatever else was measured.
-        figure: The plot.
-        about_data: What else there is to say of the data set.
-    """
-    dataset = opened.dataset
-    machine = {"workers": usable_cores(), "threads": loader_threads(), "batch_size": flags.batch_size}
-    data = {
+def _describe(dataset: Dataset, *, synthetic: bool) -> dict[str, Any]:
+    return {
         "name": dataset.root.name,
-        "synthetic": flags.data is None,
+        "synthetic": synthetic,
         "num_images": len(dataset),
         "mean_kb": round(float(dataset.num_bytes.mean()) / 1000, 1),
         "mean_px": [round(float(side.mean())) for side in (dataset.heights, dataset.widths)],
         "fingerprint": dataset.fingerprint,
-        **about_data,
     }
-    out = flags.json or RESULTS / f"{name}.json"
-    head = {
-        "bench": name,
-        "command": command_of(name, flags),
-        "sources": sources(),
-        "environment": {**environment(), **machine},
-    }
-    write_json(out, {**head, "data": data, **content})
-    if figure is not None:
-        save_figure(figure, out.with_suffix(".png"))
-    return out
 
 
-def sources() -> str | None:
-    """Return which sources were measured: the commit, with ``-dirty`` behind it if they differ; None outside of git."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    command = [git, "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude=*"]
-    asked = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - a fixed command
-    return asked.stdout.strip() if asked.returncode == 0 else None
+def in_rounds(
+    measurements: Mapping[K, Callable[[], V]],
+    repeats: int,
+    reporter: Reporter,
+    describe: Callable[[V], str] = "{:.0f} images/s".format,
+    *,
+    warm_up: bool = True,
+) -> dict[K, list[V]]:
+    """Run every measurement once per round; return what each has found, by round.
+
+    Args:
+        measurements: Each is one repeat.
+        repeats: Recorded rounds.
+        reporter: Shows progress.
+        describe: Puts what a measurement has found in words.
+        warm_up: Whether a round comes first that is not recorded.
+    """
+    found: dict[K, list[V]] = {key: [] for key in measurements}
+    rounds = repeats + warm_up
+    with reporter.bar("measuring", total=rounds * len(measurements)) as bar:
+        for number in range(rounds):
+            # Every other round runs backwards, so that nothing always follows the same neighbour.
+            order = list(measurements.items())[:: 1 if number % 2 == 0 else -1]
+            for position, (key, measure) in enumerate(order, start=1):
+                value = measure()
+                if number >= rounds - repeats:
+                    found[key].append(value)
+                bar.update(number * len(measurements) + position, f"{key}: {describe(value)}")
+    return found
 
 
-def command_of(name: str, flags: Any) -> str:
-    """Return the command that gives these figures, as anyone could type it: folders by their last name."""
-    words = [f"uv run python bench/{name}.py"]
-    for field in fields(flags):
-        value = getattr(flags, field.name)
-        flag = f"--{field.name.replace('_', '-')}"
-        if value == field.default or field.name == "json":
-            continue
-        words.append(_word(flag, value))
-    return " ".join(words)
+def row_of(key: Key, speeds: Sequence[float]) -> dict[str, Any]:
+    """Return a row of ``results``: ``stage``, ``loader``, ``res``, ``images_per_s`` (the median) and ``repeats``."""
+    median = round(statistics.median(speeds), 1)
+    return {**key._asdict(), "images_per_s": median, "repeats": [round(value, 1) for value in speeds]}
 
 
-def _word(flag: str, value: object) -> str:
-    if isinstance(value, bool):
-        return flag if value else f"--no-{flag[2:]}"
-    return f"{flag} {_shown(value)}" if value != "" else f"{flag}="
+def ratios(some: Sequence[float], others: Sequence[float]) -> str:
+    """Return how many times as fast one is as another in the same round: median, minimum and maximum over rounds."""
+    found = [one / other for one, other in zip(some, others, strict=True)]
+    return f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(_shown, value))
-    if isinstance(value, Path):
-        return f"bench/{value.name}" if value.resolve().parent == RESULTS.parent else value.name
-    return re.sub(r"([\w-]+)=[^,]*/bin/python[^,]*", _python_of, str(value))
-
-
-def _python_of(peer: re.Match[str]) -> str:
-    """Return a peer with a Python of an environment that is named like it: ffcv and ffcv-raw50 have the same."""
-    name = peer[1]
-    return f"{name}={name.partition('-')[0].upper()}_ENV/bin/python"
-
-
-def start(app: App) -> None:
-    """Run a bench with the flags of the command line; exit with 2 if it cannot use them or the data, 1 if it fails."""
-    try:
-        app(exit_on_error=False, print_error=False)
-    except (CycloptsError, UserError) as error:
-        _end(error, 2)
-    except RunError as error:
-        _end(error, 1)
-
-
-def _end(error: Exception, code: int) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    sys.exit(code)
+def command_line(name: str, words: Sequence[str]) -> str:
+    """Return the command that gives these figures, without the folders of paths."""
+    shown = (re.sub(r"[^\s=,]*/(?=[^/])", "", word) or "''" for word in words)
+    return " ".join([f"uv run python -m bench.{name}", *shown])

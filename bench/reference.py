@@ -1,4 +1,4 @@
-"""What torchvision makes of a file on PIL's image: the reference that pixels and accuracies are compared with."""
+"""The reference for pixels and accuracies: what torchvision makes of a file on PIL's image."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from pipelines.resolution import Resolution
+from pipelines import Resolution
 
 __all__ = ["torchvision_test_image"]
 

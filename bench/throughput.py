@@ -1,256 +1,222 @@
-"""What limits a training at each resolution: reading, decoding, the loader, the network, and both together.
+"""What limits a training at each resolution: storage, the loader, the network, or the cores that both share?
 
-    uv run python bench/throughput.py
-    uv run python bench/throughput.py --quick --data DIR --res 128,224 --model resnet50
-    uv run python bench/throughput.py --peers torchvision,torchvision-v2,timm,ffcv=FFCV_ENV/bin/python
+    uv run python -m bench.throughput
+    uv run python -m bench.throughput --data DIR --res 128,224 --model resnet50
+    uv run python -m bench.throughput --baselines torchvision,timm,ffcv=FFCV_ENV/bin/python
 
-Each part is measured by itself, on the machine's own terms, and in turn with the others: read ratios of one run, not
-absolute figures. Other programs on the machine disturb our loader more than others: its threads give way. Ten minutes
-on two cores, two with --quick; peers come on top, about two minutes each. On a CPU, loader and network want the same
-cores; the table says how well they share them.
+Each part is measured alone, in interleaved rounds: reading from storage; decoding (the loader at 32 px, with the crop
+boxes of the resolution); the loader; the training step on a batch in memory; and loader and step together.
+Under five minutes on two cores; --quick takes about one, --full has more resolutions, rounds and baselines. Other
+programs on the machine disturb our loader more than others, because its threads have a lower priority.
 """
 
-import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from dali_fixres.runtime.system import prepare_host
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).parents[1])
 
-prepare_host()  # as the command line does, before torch is loaded
+from bench.baselines.run import Baseline, parse_baselines, settings_of, started
+from bench.bottleneck import Sharing, find_bottleneck
+from bench.harness import OURS, Bench, Effort, Flags, Key, Table, in_rounds, ratios, row_of
+from bench.saved import Content
+from bench.workloads import (
+    Segment,
+    build_setup,
+    default_model,
+    endless,
+    open_loader,
+    read_from_storage,
+    running,
+    set_torch_threads,
+    steps,
+    synthetic_batch,
+    timed,
+    training_plan,
+)
+from dali_fixres.models import ModelSpec
+from dali_fixres.runtime import Reporter
+from dali_fixres.training import TrainingSetup
+from pipelines import Dataset, Loader, Resolution, TrainPlan, loader_threads, usable_cores
 
-import torch
-from cyclopts import App, Parameter
-from graphs import GraphPart, Operator
-from harness import Flags, Key, in_turns, open_bench_data, report, row_of, start
-from loaders import training_plan
-from peers import INSTALLED, Peer, parse_peers, settings_of, started
-from stages import OURS, SHOWN, Limits, Repeat, Stages, learner_of, peak_host_mib
-from throughput_tables import SPEEDS, conclusion, drawn, tables
-from torch import nn
-from verdict import Sharing, crossover, judge
+STAGES = ("storage", "decode", "loader", "train step", "together")
 
-from dali_fixres.config import Device
-from dali_fixres.errors import UserError
-from dali_fixres.models import ModelSpec, build_model
-from dali_fixres.models.head import run_once
-from dali_fixres.report.tables import print_table
-from dali_fixres.runtime.decoding import decoding_for
-from dali_fixres.runtime.devices import choose_device
-from dali_fixres.runtime.distributed import World
-from dali_fixres.runtime.progress import Reporter
-from dali_fixres.training.setup import prepare
-from pipelines import Decoding, Loader
-from pipelines.dataset import Dataset
-from pipelines.plan import TrainPlan
-from pipelines.processes import loader_threads, usable_cores
+LEAST_RESIZING = Resolution(32)
 
-PEERS_MAX_SIDE, PEERS_QUALITY = 500, 90
-"""Of FFCV's copies; size and quality are those of its recipe for ImageNet, which leaves half of them uncompressed."""
-
-Found = dict[Key, list[Repeat]]
+Found = Mapping[Key, Sequence[Segment]]
 
 
-@Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench(Flags):
+class ThroughputFlags(Flags):
     """Flags."""
 
     model: str | None = None
-    """As for `dali-fixres train`; if left out resnet50 on a GPU, timm/mobilenetv3_small_050 on a CPU."""
+    """As for `dali-fixres train`; resnet50 on a GPU, timm/mobilenetv3_small_050 on a CPU if left out."""
 
-    device: Device = "auto"
-    """As for `dali-fixres train`."""
+    color_jitter: float = 0.0
+    """As for `dali-fixres train`; none by default, as in the baselines."""
 
-    loader_threads: int | None = None
-    """DALI's threads; one more than cores if left out, as for `dali-fixres train`."""
+    baselines: str | None = None
+    """Other loaders to measure, separated by commas: torchvision, torchvision-v2, timm, ffcv, ffcv-raw50, spdl; with
+    =ENV/bin/python those of another environment. If left out torchvision, none with --quick, three with --full."""
 
-    torch_threads: int | None = None
-    """torch's threads on a CPU; its own choice, which is one per core, if left out."""
-
-    jitter: float = 0.0
-    """Colour jitter, as for `dali-fixres train`, which has 0.3 by default; none if left out, as other loaders here."""
-
-    peers: str | None = None
-    """Other loaders to measure beside ours, with commas between: torchvision, torchvision-v2, timm, ffcv, ffcv-raw50,
-    spdl; with =ENV/bin/python those of another environment. If left out the first three, but none with --quick or
-    for data in shards."""
-
-    def __post_init__(self) -> None:
-        super(Bench, self).__post_init__()
-        for flag, found in (("--loader-threads", self.loader_threads), ("--torch-threads", self.torch_threads)):
-            if found is not None and found < 1:
-                raise UserError(f"{flag} must be at least 1; found {found}")
-
-    @property
-    def limits(self) -> Limits:
-        """When a repeat of our own measures has lasted long enough."""
-        return Limits(self.effort.num_batches, 1.0 if self.quick else 5.0 if self.full else 2.0)
+    def chosen_baselines(self, dataset: Dataset) -> dict[str, Path]:
+        """Return the baselines asked for, or those that there is time for and that can read the data."""
+        if self.baselines is not None:
+            return parse_baselines(self.baselines)
+        few = "torchvision,torchvision-v2,timm" if self.full else "torchvision"
+        return {} if self.quick or dataset.in_shards else parse_baselines(few)
 
 
-def main(bench: Bench) -> None:
-    """Measure, say what limits what, write JSON and plot."""
-    reporter = Reporter()
-    device = choose_device(bench.device)
-    opened = open_bench_data(bench)
-    peers = _peers(bench, opened.dataset)
-    plans = [training_plan(opened.dataset, one, bench.batch_size, bench.jitter) for one in bench.resolutions]
-    model = bench.model or ("resnet50" if device.type == "cuda" else "timm/mobilenetv3_small_050")
-    if bench.torch_threads:
-        torch.set_num_threads(bench.torch_threads)
-    threads = bench.loader_threads or loader_threads()
-    settings = settings_of(plans[0], bench.effort.num_batches, PEERS_MAX_SIDE, PEERS_QUALITY) if peers else {}
-    decoding = decoding_for(device, World(), reporter)
+def measure(flags: ThroughputFlags, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
+    """Measure every stage at every resolution, and find the bottlenecks."""
+    device, effort = flags.torch_device, flags.effort
+    plans = [training_plan(dataset, one, flags.batch_size, flags.color_jitter) for one in flags.resolutions]
+    baselines = flags.chosen_baselines(dataset)
+    settings = settings_of(plans[0], effort.num_batches) if baselines else {}
+    threads = loader_threads()
+    model = flags.model or default_model(device)
+    setup = build_setup(ModelSpec(model, len(dataset.classes)), flags.resolutions[-1], device)
     with (
-        Loader(
-            opened.dataset, max_batch_size=bench.batch_size, device=device, num_threads=threads, decoding=decoding
-        ) as loader,
-        started(peers, settings, reporter) as running,
+        open_loader(dataset, flags.batch_size, device) as loader,
+        ThreadPoolExecutor(threads) as pool,
+        started(baselines, settings, reporter) as processes,
     ):
-        parts = _parts(opened.dataset, bench.batch_size, threads, device, decoding)
-        stages = Stages(loader, parts, learner_of(_network(model, plans, device)), device, bench.limits)
-        found = in_turns(_measures(stages, plans, running), bench.effort.repeats, reporter, _told)
-    failed = {peer.name for peer in running if peer.failed}
-    found = {key: repeats for key, repeats in found.items() if key.loader not in failed}
-    verdicts = [_verdict(found, plan.schedule.last.crop_px, device) for plan in plans]
-    content = {
-        "model": model,
-        "device": device.type,
-        "decoding": asdict(decoding) if device.type == "cuda" else None,
-        "loader_threads": threads,
-        "torch_threads": torch.get_num_threads(),
-        "peers": {peer.name: peer.about for peer in running},
-        "results": _results(found, bench.batch_size),
-        "verdicts": verdicts,
-        "crossover_px": _crossover(found, verdicts),
-        "peak_host_mib": peak_host_mib(),
-        "peak_device_mib": max(repeat.device_mib for repeats in found.values() for repeat in repeats),
-    }
-    split = f"{threads} loader threads, {torch.get_num_threads()} of torch"
-    title = f"{model} on {device.type}, batches of {bench.batch_size}, {split}"
-    for heading, table in tables(content).items():
-        print_table(f"{heading}: {title}" if heading == SPEEDS else heading, table)
-    out = report("throughput", bench, opened, content, drawn(content, title))
-    reporter.line(f"{conclusion(content)}\nfigures in {out}, plot in {out.with_suffix('.png')}")
-
-
-def _peers(bench: Bench, dataset: Dataset) -> dict[str, Path]:
-    """Return those asked for, or those that are at hand where there is time for them and they can read the data."""
-    if bench.peers is not None:
-        return parse_peers(bench.peers)
-    return {} if bench.quick or dataset.in_shards else parse_peers(INSTALLED)
-
-
-def _parts(
-    dataset: Dataset, batch_size: int, num_threads: int, device: torch.device, decoding: Decoding
-) -> dict[str, GraphPart]:
-    names: tuple[Operator, ...] = ("read", "decode")
+        work: dict[Key, Callable[[], Segment]] = {}
+        for plan in plans:
+            res = plan.schedule.last.crop_px
+            stages = _stages(plan, loader, setup, pool, effort)
+            work |= {Key(stage, OURS, res): stages[stage] for stage in STAGES}
+            work |= {Key("loader", one.name, res): partial(_of_baseline, one, res) for one in processes}
+        found = in_rounds(work, effort.repeats, reporter, lambda segment: f"{segment.images_per_s:.0f} images/s")
+    failed = {one.name for one in processes if one.failed}
+    found = {key: segments for key, segments in found.items() if key.loader not in failed}
+    sides = [plan.schedule.last.crop_px for plan in plans]
     return {
-        name: GraphPart(
-            name,
-            in_shards=dataset.in_shards,
-            batch_size=batch_size,
-            num_threads=num_threads,
-            device=device,
-            decoding=decoding,
-        )
-        for name in names
+        "model": model,
+        "loader_threads": threads,
+        "torch_threads": set_torch_threads(None),
+        "peers": {one.name: one.about for one in processes},
+        "results": [_row(key, segments) for key, segments in found.items()],
+        "verdicts": [_bottleneck(found, res, shares_cores=device.type == "cpu") for res in sides],
     }
 
 
-def _network(model: str, plans: Sequence[TrainPlan], device: torch.device) -> nn.Module:
-    """Build the network as `dali-fixres train` does, and make sure that it takes every resolution."""
-    network = build_model(ModelSpec(model, len(plans[0].dataset.classes)), pretrained=False).network
-    for plan in plans:
-        run_once(network, plan.schedule.last)
-    return prepare(network, device, sync_bn=False)
+def _stages(
+    plan: TrainPlan, loader: Loader, setup: TrainingSetup, pool: ThreadPoolExecutor, effort: Effort
+) -> dict[str, Callable[[], Segment]]:
+    """Return the measurements at a plan's resolution."""
+    device = next(setup.network.parameters()).device
+    time_it = partial(timed, batch_size=plan.batch_size, effort=effort, device=device)
+    same = synthetic_batch(plan, device)
+
+    def from_storage() -> Segment:
+        return time_it(read_from_storage(plan.dataset, endless(plan), pool), ahead=1)
+
+    def decoding() -> Segment:
+        plans = (replace(one, resolution=LEAST_RESIZING) for one in endless(plan))
+        with running(loader, plans) as batches:
+            return time_it(batches)
+
+    def loading() -> Segment:
+        with running(loader, endless(plan)) as batches:
+            return time_it(batches)
+
+    def together() -> Segment:
+        with running(loader, endless(plan)) as batches:
+            return time_it(steps(setup, batches))
+
+    def stepping() -> Segment:
+        return time_it(steps(setup, repeat(same)), ahead=1)
+
+    return dict(zip(STAGES, (from_storage, decoding, loading, stepping, together), strict=True))
 
 
-def _measures(stages: Stages, plans: Sequence[TrainPlan], peers: Sequence[Peer]) -> dict[Key, Callable[[], Repeat]]:
-    measures: dict[Key, Callable[[], Repeat]] = {}
-    for plan in plans:
-        res = plan.schedule.last.crop_px
-        measures |= {Key(stage, OURS, res): measure for stage, measure in stages.of(plan).items()}
-        measures |= {Key("loader", peer.name, res): partial(_of_peer, peer, res) for peer in peers}
-    return measures
-
-
-def _of_peer(peer: Peer, res: int) -> Repeat:
-    """Let a peer measure itself; what its processes take is not known."""
-    return Repeat(peer.measure(res), cores=None, device_mib=0)
-
-
-def _told(key: Key, repeat: Repeat) -> str:
-    return f"{key.stage}, {key.loader} at {key.res} px: {repeat.images_per_s:.0f} img/s"
+def _of_baseline(baseline: Baseline, res: int) -> Segment:
+    return Segment(baseline.measure(res))
 
 
 def _speeds(found: Found, stage: str, res: int) -> list[float]:
-    return [repeat.images_per_s for repeat in found.get(Key(stage, OURS, res), [])]
+    return [segment.images_per_s for segment in found[Key(stage, OURS, res)]]
 
 
 def _cores(found: Found, stage: str, res: int) -> list[float]:
-    return [repeat.cores for repeat in found[Key(stage, OURS, res)] if repeat.cores is not None]
+    return [segment.cores for segment in found[Key(stage, OURS, res)] if segment.cores is not None]
 
 
-def _results(found: Found, batch_size: int) -> list[dict[str, Any]]:
-    """Return the documented rows; what Python takes is a row ``overhead`` of its own."""
-    rows = []
-    for key, repeats in found.items():
-        if key.stage in SHOWN:
-            row = row_of(key, [repeat.images_per_s for repeat in repeats])
-            if cores := [repeat.cores for repeat in repeats if repeat.cores is not None]:
-                row["cores"] = round(statistics.median(cores), 2)
-            if key.stage == "together":
-                row["device_mib"] = max(repeat.device_mib for repeat in repeats)
-            rows.append(row)
-        if key.stage == "python":
-            rows.append(_overhead(found, key.res, batch_size))
-    return rows
+def _row(key: Key, segments: Sequence[Segment]) -> dict[str, Any]:
+    cores = [segment.cores for segment in segments if segment.cores is not None]
+    busy = {"cores": round(median(cores), 2)} if cores else {}
+    return {**row_of(key, [segment.images_per_s for segment in segments]), **busy}
 
 
-def _overhead(found: Found, res: int, batch_size: int) -> dict[str, Any]:
-    """Return what Python takes between the steps: that of a network that costs nothing, less its bare steps."""
-    rounds = zip(_speeds(found, "python", res), _speeds(found, "null step", res), strict=True)
-    seconds = [batch_size / whole - batch_size / bare for whole, bare in rounds]
-    step_s = batch_size / statistics.median(_speeds(found, "train step", res))
-    median_s = statistics.median(seconds)
-    row = {
-        # By chance, a difference of next to nothing may be below it, and that is no speed.
-        **row_of(Key("overhead", OURS, res), [batch_size / max(value, 1e-6) for value in seconds]),
-        "ms_per_step": round(1000 * median_s, 3),
-        "share_of_step": round(median_s / step_s, 5),
-    }
-    if bare := _speeds(found, "bare step", res):
-        together = zip(_speeds(found, "together", res), bare, _speeds(found, "loader", res), strict=True)
-        longer = [1 / both - max(1 / stepped, 1 / loaded) for both, stepped, loaded in together]
-        not_hidden_s = batch_size * statistics.median(longer)
-        row |= {"not_hidden_ms": round(1000 * not_hidden_s, 3), "not_hidden_share": round(not_hidden_s / step_s, 5)}
-    return row
-
-
-def _verdict(found: Found, res: int, device: torch.device) -> dict[str, Any]:
-    speeds = {stage: _speeds(found, stage, res) for stage in SHOWN}
+def _bottleneck(found: Found, res: int, *, shares_cores: bool) -> dict[str, Any]:
+    speeds = {stage: _speeds(found, stage, res) for stage in STAGES}
     sharing = Sharing(usable_cores(), *(_cores(found, stage, res) for stage in ("loader", "train step")))
-    return {"res": res, **asdict(judge(speeds, sharing if device.type == "cpu" else None))}
+    return {"res": res, **asdict(find_bottleneck(speeds, sharing if shares_cores else None))}
 
 
-def _crossover(found: Found, verdicts: Sequence[dict[str, Any]]) -> int | None:
-    points = []
-    for verdict in verdicts:
-        loader, step = (statistics.median(_speeds(found, stage, verdict["res"])) for stage in ("loader", "train step"))
-        points.append((verdict["res"], loader, step))
-    return crossover(points)
+def tables(content: Content) -> list[Table]:
+    """Return speeds and bottlenecks by resolution, and how our loader compares with the baselines."""
+    rows = {(row["stage"], row["res"]): row for row in content["results"] if row["loader"] == OURS}
+    lines = []
+    for one in content["verdicts"]:
+        speeds = (f"{rows[stage, one['res']]['images_per_s']:.0f}" for stage in STAGES)
+        share = one["overlap_efficiency"] if one["shared_efficiency"] is None else one["shared_efficiency"]
+        lines.append([f"{one['res']} px", *speeds, f"{share:.0%}", one["limit"]])
+    threads = f"{content['loader_threads']} loader threads, {content['torch_threads']} of torch"
+    title = f"Images/s, {content['model']} on {content['device']}, batches of {content['environment']['batch_size']}"
+    speeds_table = Table(f"{title}, {threads}", ("", *STAGES, "of possible", "limit"), lines)
+    compared = _baseline_table(content)
+    return [speeds_table, compared] if compared.rows else [speeds_table]
 
 
-app = App(name="throughput.py", help=__doc__, help_format="plaintext")
+def _baseline_table(content: Content) -> Table:
+    sides = [one["res"] for one in content["verdicts"]]
+    loaders = {(row["loader"], row["res"]): row["repeats"] for row in content["results"] if row["stage"] == "loader"}
+    names = dict.fromkeys(name for name, _ in loaders if name != OURS)
+    rows = [[name, *(ratios(loaders[OURS, res], loaders[name, res]) for res in sides)] for name in names]
+    title = "Our loader over a baseline, images/s of the same round: median (minimum-maximum)"
+    return Table(title, ("", *(f"{res} px" for res in sides)), rows)
 
 
-@app.default
-def _run_app(bench: Bench = Bench()) -> None:
-    main(bench)
+def answer(content: Content) -> str:
+    """Say what limits the training, at which resolution."""
+    by_limit: dict[str, list[str]] = {}
+    for one in content["verdicts"]:
+        by_limit.setdefault(one["limit"], []).append(str(one["res"]))
+    limits = "; ".join(f"{_NAMES[limit]} at {', '.join(sides)} px" for limit, sides in by_limit.items())
+    rows = {(row["stage"], row["res"]): row["images_per_s"] for row in content["results"] if row["loader"] == OURS}
+    ms = {
+        one["res"]: [1000 / rows[stage, one["res"]] for stage in ("loader", "train step")]
+        for one in content["verdicts"]
+    }
+    slower = [str(res) for res, (loader, network) in ms.items() if network > loader]
+    times = ", ".join(f"{loader:.1f} + {network:.1f} at {res} px" for res, (loader, network) in ms.items())
+    return (
+        f"Loader + network alone, ms per image: {times}.\n"
+        f"The network is slower than the loader at {', '.join(slower) or 'none of these'} px.\n"
+        f"What limits the training: {limits}."
+    )
 
+
+_NAMES = {
+    "storage": "storage",
+    "network": "the network",
+    "decode": "the loader (reading and decoding)",
+    "resize": "the loader (resizing)",
+    "cores": "the CPU cores that loader and network share",
+}
+"""Of limits, in the answer."""
+
+BENCH = Bench("throughput", __doc__, ThroughputFlags, measure, tables, answer)
 
 if __name__ == "__main__":
-    start(app)
+    BENCH.main()

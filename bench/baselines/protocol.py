@@ -1,14 +1,11 @@
-"""What the peers of `peers.py` share. It is run by their Pythons, so it imports nothing of ours.
+"""What the baselines share: the answers to `bench.baselines.run`, a line of JSON each.
 
-A peer is started with the file of its settings (see `peers.settings_of`), tries how many workers suit it, and says on
-standard output which, and its versions. Then each line ``{"res": …}`` on standard input is one repeat, answered with
-images/s.
+A baseline is started with the file of its settings, tries which number of workers is fastest, and prints that number
+and its versions. Then each line ``{"res": …}`` on standard input asks for one repeat, and images/s is the answer.
 """
 
-import ctypes
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,23 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# As ours: idle threads are not to spin beside others; it is read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
 LEAST_AHEAD = 4
-"""Batches that a peer may have made ahead however few workers it has; FFCV has three."""
+"""Batches that a baseline may have made ahead however few workers it has; FFCV has three."""
 
 Settings = dict[str, Any]
 
 
 class Repeat(NamedTuple):
-    """The batches of a repeat.
-
-    Attributes:
-        ahead: Before the clock starts, and as many after it stops.
-        timed: Between.
-    """
+    """The batches of a repeat: those before the clock starts (and as many after it stops), and those timed."""
 
     ahead: int
     timed: int
@@ -46,10 +34,10 @@ class Repeat(NamedTuple):
 
 
 def repeat_of(workers: int, num_batches: int) -> Repeat:
-    """Return what a repeat takes to be a piece of a long epoch.
+    """Return the batches of a repeat, such that it is like a part of a long epoch.
 
-    torch's DataLoader works two batches per worker ahead. These are to be used up when the clock starts, and as many
-    to be under way when it stops. Workers that keep step give their batches in waves, of which whole ones are timed.
+    torch's DataLoader works two batches per worker ahead. These have to be used up when the clock starts, and as many
+    under way when it stops. Workers in step hand their batches over in waves, of which whole ones are timed.
 
     Args:
         workers: Of the loader.
@@ -64,9 +52,8 @@ def serve(loader: Callable[[Settings, int], Iterable[Any]], packages: Sequence[s
     Args:
         loader: Returns, for settings with the files of a repeat and the number of ``workers``, and for a resolution,
             one epoch in batches.
-        packages: Whose versions are told.
+        packages: Whose versions are reported.
     """
-    _keep_freed_memory()
     answers, sys.stdout = sys.stdout, sys.stderr  # a library may print
     settings: Settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     batch_size = settings["batch_size"]
@@ -81,22 +68,12 @@ def serve(loader: Callable[[Settings, int], Iterable[Any]], packages: Sequence[s
         return _measure(*made(workers, res), batch_size)
 
     tried = settings["workers"]
-    for workers in tried:  # files may not have been read before
-        measure(workers, settings["res"])
-    turns = [*tried, *reversed(tried)]
-    workers = max((measure(workers, settings["res"]), workers) for workers in turns)[1]
+    measure(tried[0], settings["res"])  # files may not have been read before
+    workers = max((measure(workers, settings["res"]), workers) for workers in tried)[1]
     about = {"workers": workers, **{name: version(name) for name in packages}}
     print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:
         print(measure(workers, json.loads(line)["res"]), file=answers, flush=True)
-
-
-def _keep_freed_memory() -> None:
-    """Have freed memory kept for the next batch, as ours (dali_fixres/host.py), in processes forked later, too."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(-4, 0)
-        libc.mallopt(-1, -1)
 
 
 def _measure(batches: Iterable[Any], repeat: Repeat, batch_size: int) -> float:

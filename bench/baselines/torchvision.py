@@ -1,23 +1,24 @@
-"""A peer: torchvision's transforms under torch's DataLoader, on PIL images or, as torchvision-v2, on tensors."""
+"""A baseline: torchvision's transforms under torch's DataLoader, on PIL images or, as torchvision-v2, on tensors."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from peer_protocol import Settings, serve
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
+from bench.baselines.protocol import Settings, serve
+
 
 class Images(Dataset[tuple[torch.Tensor, int]]):
     """The files, as torchvision's ImageFolder gives them to a training loop."""
 
-    def __init__(self, files: list[tuple[str, int]], view: Callable[[str], torch.Tensor]) -> None:
+    def __init__(self, files: list[tuple[str, int]], load: Callable[[str], torch.Tensor]) -> None:
         self._files = files
-        self._look = view
+        self._load = load
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -26,10 +27,10 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
     def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
         """Return a crop and its class."""
         path, label = self._files[number]
-        return self._look(path), label
+        return self._load(path), label
 
 
-class OfPil:
+class WithPil:
     """Reads with PIL."""
 
     def __init__(self, settings: Settings, res: int) -> None:
@@ -49,7 +50,7 @@ class OfPil:
         return crop
 
 
-class OfTensors:
+class WithTensors:
     """Reads with torchvision's decoder; resizes bytes."""
 
     def __init__(self, settings: Settings, res: int) -> None:
@@ -70,8 +71,8 @@ class OfTensors:
 
 def loader(settings: Settings, res: int) -> Iterable[Any]:
     """Return a DataLoader at a resolution."""
-    view = OfTensors if settings["loader"] == "torchvision-v2" else OfPil
-    images = Images(settings["files"], view(settings, res))
+    load = WithTensors if settings["loader"] == "torchvision-v2" else WithPil
+    images = Images(settings["files"], load(settings, res))
     return DataLoader(images, settings["batch_size"], shuffle=True, num_workers=settings["workers"])
 
 

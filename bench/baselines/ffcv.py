@@ -1,4 +1,4 @@
-"""A peer: FFCV, with images written again into a file of its own, at the longest side and JPEG quality it is told.
+"""A baseline: FFCV, with images written again into a file of its own, at the longest side and JPEG quality it is told.
 
 As ffcv all of them are JPEG; as ffcv-raw50 half of them, drawn by lot, are bare pixels, as in FFCV's own recipe for
 ImageNet: faster to read, and a much larger file. Normalised before they become tensors, which is the order that is fast
@@ -20,8 +20,9 @@ from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
 from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 from ffcv.writer import DatasetWriter
-from peer_protocol import Settings, serve
 from PIL import Image
+
+from bench.baselines.protocol import Settings, serve
 
 
 class Images:

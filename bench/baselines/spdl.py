@@ -1,4 +1,4 @@
-"""A peer: SPDL, whose threads decode, crop, mirror and resize with FFmpeg; whole batches are normalised with NumPy."""
+"""A baseline: SPDL, whose threads decode, crop, flip and resize with FFmpeg; NumPy normalises whole batches."""
 
 import math
 import random
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import spdl.io
 from numpy.typing import NDArray
-from peer_protocol import Settings, serve
 from spdl.pipeline import PipelineBuilder
+
+from bench.baselines.protocol import Settings, serve
 
 
 class Loader:
@@ -40,7 +41,7 @@ class Loader:
         """Return the frames of a random resized crop, and its class."""
         path, label = sample
         packets = spdl.io.demux_image(path)
-        left, top, width, height = random_window(packets.codec.width, packets.codec.height)
+        left, top, width, height = random_crop_box(packets.codec.width, packets.codec.height)
         flip = ",hflip" if random.random() < 0.5 else ""
         view = f"crop={width}:{height}:{left}:{top},scale={self._res}:{self._res}:flags=bilinear{flip},format=rgb24"
         return spdl.io.decode_packets(packets, filter_desc=view), label
@@ -54,7 +55,7 @@ class Loader:
         return images, np.array(labels)
 
 
-def random_window(width: int, height: int) -> tuple[int, int, int, int]:
+def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:
     """Draw left, top, width and height as torchvision's RandomResizedCrop does."""
     for _ in range(10):
         area = width * height * random.uniform(0.08, 1)

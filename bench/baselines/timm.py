@@ -1,13 +1,14 @@
-"""A peer: the loader of timm's training script, which normalises whole batches in the main process."""
+"""A baseline: the loader of timm's training script, which normalises whole batches in the main process."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from peer_protocol import Settings, serve
 from PIL import Image
 from timm.data.loader import create_loader
 from torch.utils.data import Dataset
+
+from bench.baselines.protocol import Settings, serve
 
 
 class Images(Dataset[tuple[Any, int]]):
