@@ -1,4 +1,4 @@
-"""Files that break after they were indexed: isolated, named, passed over, listed; and what stops a run cleanly."""
+"""Files that break after they were indexed are named, skipped and listed; and errors that stop a run cleanly."""
 
 import json
 import os
@@ -51,7 +51,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "deleted": (lambda path: path.unlink(), "No such file"),
     "permission": (forbid, "Permission denied"),
 }
-"""How a file breaks, and what is said of it."""
+"""How a file breaks, and the reason in the message."""
 
 
 @pytest.fixture
@@ -69,8 +69,18 @@ def config(data: Path, tmp_path: Path) -> TrainConfig:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run of one epoch."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    train(
+        TrainConfig(data=images, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, workers=2, out=run)
+    )
+    return run
+
+
 def obeys_permissions(data: Path) -> bool:
-    """Return whether this user cannot read what is forbidden."""
+    """Return whether permissions apply to this user; they do not to root."""
     probe = data / "probe"
     probe.touch(mode=0)
     try:
@@ -94,8 +104,8 @@ def records(run: Path, event: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_run_goes_on_without_a_file_that_breaks(config: TrainConfig, data: Path, fault: str) -> None:
-    """It is named with what is wrong, listed, passed over in training, and reported beside each accuracy."""
+def test_a_run_continues_without_a_file_that_breaks(config: TrainConfig, data: Path, fault: str) -> None:
+    """The file is named with the reason, listed, skipped in training, and reported beside each accuracy."""
     if fault == "permission" and not obeys_permissions(data):
         pytest.skip("this user may read everything, as root does")
     damage, reason = FAULTS[fault]
@@ -113,7 +123,7 @@ def test_a_run_goes_on_without_a_file_that_breaks(config: TrainConfig, data: Pat
 
 
 def test_strict_stops_at_the_first(config: TrainConfig, data: Path) -> None:
-    """With --strict the run ends with the file's name; its checkpoint is there to go on from."""
+    """With --strict the run ends with the file's name; its checkpoint can be resumed."""
     victim = data / "val" / "cat" / "02.jpg"
     with after_step(1, partial(truncate, victim)), pytest.raises(UnreadableError, match="truncated") as caught:
         train(replace(config, strict=True))
@@ -129,12 +139,12 @@ def test_strict_stops_at_what_the_index_leaves_out(config: TrainConfig, data: Pa
         train(replace(config, strict=True))
 
 
-def test_accepting_changed_data_keeps_what_is_known(config: TrainConfig, data: Path) -> None:
-    """Unreadable images that have not changed since are known from before; the others are looked at anew."""
+def test_accepting_changed_data_keeps_the_list(config: TrainConfig, data: Path) -> None:
+    """Unreadable images that have not changed since stay listed; the others are checked again."""
     run = config.out
     assert run is not None
     cut, gone = data / "train" / "dog" / "01.jpg", data / "train" / "cat" / "05.jpg"
-    # Cut before the run, behind the header: no change of the data while it is at work.
+    # Truncated before the run, behind the header: the data does not change while it runs.
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 4])
     config = replace(config, epochs=4)
     with after_step(2, gone.unlink), after_step(25, stop), pytest.raises(Interrupted):
@@ -145,8 +155,8 @@ def test_accepting_changed_data_keeps_what_is_known(config: TrainConfig, data: P
     assert [line.partition(": ")[0] for line in (run / "unreadable.txt").read_text().splitlines()] == [str(cut)]
 
 
-def test_a_resumed_run_passes_over_the_same_files(config: TrainConfig, data: Path, tmp_path: Path) -> None:
-    """Stopped after files broke, and resumed, the run ends as one that was not stopped, and needs no permission."""
+def test_a_resumed_run_skips_the_same_files(config: TrainConfig, data: Path, tmp_path: Path) -> None:
+    """Stopped after files broke, and resumed, the run ends as without the stop, without --accept-changed-data."""
     backup = Path(shutil.copytree(data, tmp_path / "backup"))
     damages = [partial(FAULTS[fault][0], data / "train" / "dog" / f"0{n}.jpg") for n, fault in enumerate(FAULTS)]
     if not obeys_permissions(data):
@@ -168,7 +178,7 @@ def test_a_resumed_run_passes_over_the_same_files(config: TrainConfig, data: Pat
 
 
 def test_a_data_set_that_vanishes_stops_the_run(config: TrainConfig, data: Path) -> None:
-    """Where everything has gone, as from a lost mount, images are not passed over one by one."""
+    """If all files are gone, as after a lost mount, the run stops instead of skipping them one by one."""
     with (
         after_step(3, partial(shutil.rmtree, data), data.mkdir),
         pytest.raises(DataError, match="has become empty; is it still mounted"),
@@ -178,8 +188,8 @@ def test_a_data_set_that_vanishes_stops_the_run(config: TrainConfig, data: Path)
     assert not (config.out / "unreadable.txt").exists()
 
 
-def test_a_folder_that_may_not_be_entered_is_passed_over(config: TrainConfig, data: Path) -> None:
-    """A class whose folder is forbidden while the run is at work is listed image by image."""
+def test_a_folder_without_permission_is_skipped(config: TrainConfig, data: Path) -> None:
+    """The images of a class whose folder loses its permission during the run are listed one by one."""
     if not obeys_permissions(data):
         pytest.skip("this user may read everything, as root does")
     folder = data / "val" / "bee"
@@ -194,7 +204,7 @@ def test_a_folder_that_may_not_be_entered_is_passed_over(config: TrainConfig, da
 
 
 def test_most_of_the_data_gone_stops_the_run(config: TrainConfig, data: Path) -> None:
-    """Where a part of the data that is most of it has gone, as from a lost mount below, the run stops as well."""
+    """If most of the data is gone, as after a lost mount of a subfolder, the run stops as well."""
     with (
         after_step(3, partial(shutil.rmtree, data / "train"), (data / "train").mkdir),
         pytest.raises(DataError, match=r"of the 60 images of .* cannot be read; is all of it still mounted"),
@@ -202,8 +212,8 @@ def test_most_of_the_data_gone_stops_the_run(config: TrainConfig, data: Path) ->
         train(replace(config, epochs=9))
 
 
-def test_a_folder_of_images_that_vanishes_is_passed_over(config: TrainConfig, data: Path) -> None:
-    """A whole class that cannot be read any more is listed image by image."""
+def test_a_folder_that_vanishes_is_skipped(config: TrainConfig, data: Path) -> None:
+    """The images of a class that can no longer be read are listed one by one."""
     with after_step(1, partial(shutil.rmtree, data / "val" / "ant")):
         train(config)
     assert config.out is not None
@@ -211,14 +221,15 @@ def test_a_folder_of_images_that_vanishes_is_passed_over(config: TrainConfig, da
     assert len((config.out / "unreadable.txt").read_text().splitlines()) == 5
 
 
-def test_evaluate_counts_what_it_could_not_read(config: TrainConfig, data: Path, tmp_path: Path) -> None:
-    """Images that are truncated behind their header are found while testing; the JSON says over how many it is."""
-    train(config)
+def test_evaluate_counts_unreadable_images(trained: Path, data: Path, tmp_path: Path) -> None:
+    """Images truncated behind their header are found in testing; the JSON has the number of images tested."""
     for name in ("cat/02.jpg", "dog/04.jpg"):
         truncate(data / "val" / name)
     figures = tmp_path / "sweep.json"
     evaluate(
-        EvaluateConfig(checkpoint=config.out, test_res="64,96", batch_size=3, json=figures, plot=tmp_path / "p.png")
+        EvaluateConfig(
+            checkpoint=trained, data=data, test_res="64,96", batch_size=3, json=figures, plot=tmp_path / "p.png"
+        )
     )
     content = json.loads(figures.read_text())
     assert [(row["num_images"], row["num_unreadable"]) for row in content["results"]] == [(18, 2), (18, 2)]
@@ -226,9 +237,8 @@ def test_evaluate_counts_what_it_could_not_read(config: TrainConfig, data: Path,
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
-def test_a_sweep_counts_alike_for_every_batch_size(tmp_path: Path, config: TrainConfig, batch_size: int) -> None:
-    """An image that is cut below its crop is a good one; it is not held against it that others in a batch are bad."""
-    train(config)
+def test_a_sweep_counts_the_same_for_every_batch_size(tmp_path: Path, trained: Path, batch_size: int) -> None:
+    """An image truncated below its crop box counts as readable, also in a batch with unreadable ones."""
     data = tmp_path / "large"
     for number in range(5):
         folder = data / "val" / ("ant", "bee", "cat", "dog", "dog")[number]
@@ -239,7 +249,7 @@ def test_a_sweep_counts_alike_for_every_batch_size(tmp_path: Path, config: Train
     figures = tmp_path / "sweep.json"
     evaluate(
         EvaluateConfig(
-            checkpoint=config.out, data=data, test_res="64,96", batch_size=batch_size, json=figures, plot=tmp_path / "p"
+            checkpoint=trained, data=data, test_res="64,96", batch_size=batch_size, json=figures, plot=tmp_path / "p"
         )
     )
     content = json.loads(figures.read_text())
@@ -279,7 +289,7 @@ def test_a_diverging_run_names_the_step_and_keeps_its_checkpoint(config: TrainCo
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(config: TrainConfig) -> None:
-    """When a checkpoint cannot be written, the run says so, and the one before can be resumed from."""
+    """If a checkpoint cannot be written, the run ends with an error, and the one before can be resumed."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill_disk() -> None:
@@ -298,7 +308,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(config: TrainConfig) -> None:
 
 
 def test_two_runs_cannot_write_one_folder(config: TrainConfig) -> None:
-    """A second run is refused while the first is at work, and says who holds the folder."""
+    """A second run is refused while the first runs, with the process that holds the folder."""
     refusals = []
 
     def second() -> None:

@@ -1,4 +1,4 @@
-"""What a process asks of its host, in processes of their own: it cannot be taken back."""
+"""Settings for the host's cores and memory, made in subprocesses as they cannot be undone."""
 
 import os
 import subprocess
@@ -30,13 +30,13 @@ def run(code: str, **environment: str) -> str:
 
 
 def test_large_blocks_are_kept() -> None:
-    """Ten times 64 MiB, one after the other, are mapped page by page once instead of ten times."""
+    """Ten blocks of 64 MiB, one after the other, cause the page faults of one."""
     kept, given_back = int(run(PREPARED + TEN_BLOCKS)), int(run(TEN_BLOCKS))
     assert given_back > 10 * (64 << 20) / os.sysconf("SC_PAGE_SIZE") > 4 * kept
 
 
-def test_what_the_user_says_of_memory_goes_first() -> None:
-    """Then nothing is changed."""
+def test_the_users_malloc_settings_are_kept() -> None:
+    """If the user has set glibc's allocator, nothing changes."""
     assert int(run(PREPARED + TEN_BLOCKS, MALLOC_TRIM_THRESHOLD_="131072")) > 10 * (64 << 20) / os.sysconf(
         "SC_PAGE_SIZE"
     )
@@ -51,8 +51,8 @@ def test_cores_are_shared() -> None:
     assert run(PREPARED + THREADS, OMP_NUM_THREADS="2", OMP_WAIT_POLICY="active") == "active 2"
 
 
-def test_threads_wait_awake_for_a_moment_only() -> None:
-    """For the next operator; what the user says of waiting goes first."""
+def test_threads_spin_for_a_moment_only() -> None:
+    """Idle threads spin shortly before they sleep, unless the user has set this."""
     spin = "import os; print(os.environ.get('GOMP_SPINCOUNT'))"
     assert run(PREPARED + spin) == "1000"
     assert run(PREPARED + spin, GOMP_SPINCOUNT="0") == "0"

@@ -76,8 +76,8 @@ def test_a_run_is_not_overwritten(workplace: Path, make: Make) -> None:
     assert [record["event"] for record in run.records()] == ["epoch"]
 
 
-def test_a_run_without_a_checkpoint_is_taken_over(workplace: Path, make: Make) -> None:
-    """What a run has left that ended before its first checkpoint is begun anew, settings and records included."""
+def test_a_run_without_a_checkpoint_is_replaced(workplace: Path, make: Make) -> None:
+    """A folder whose run ended before its first checkpoint gets new settings and records."""
     begun = make(workplace / "one", "train", {"epochs": 3})
     begun.record("evaluation", epoch=0)
     begun.release()
@@ -87,7 +87,7 @@ def test_a_run_without_a_checkpoint_is_taken_over(workplace: Path, make: Make) -
 
 
 def test_a_folder_with_other_files_may_hold_a_run(workplace: Path, make: Make) -> None:
-    """A folder that holds something else than a run is used."""
+    """A folder with other files can be used for a run."""
     (workplace / "one").mkdir()
     (workplace / "one/notes.txt").touch()
     assert make(workplace / "one").config.exists()
@@ -101,7 +101,7 @@ def test_a_run_where_none_can_be_made(workplace: Path) -> None:
 
 
 def test_settings_that_no_toml_can_hold(workplace: Path) -> None:
-    """A data folder whose name is no UTF-8 is an error of the user's that names the run folder."""
+    """A data folder whose name is not UTF-8 is a user error that names the run folder."""
     with pytest.raises(ConfigError, match=rf"{workplace}/one"):
         create_run(workplace / "one", "train", {"data": os.fsdecode(b"/data/\xff")})
 
@@ -126,8 +126,8 @@ def test_records_are_lines_of_json(workplace: Path, make: Make) -> None:
     assert 1.7e9 < first["time"] <= second["time"]
 
 
-def test_an_epoch_that_was_done_again_counts_once(workplace: Path, make: Make) -> None:
-    """Of what a killed run recorded and did again after --resume, the later record counts, in the earlier's place."""
+def test_a_repeated_epoch_counts_once(workplace: Path, make: Make) -> None:
+    """Of an epoch that a killed run repeated after --resume, the later record replaces the earlier."""
     run = make(workplace / "one")
     run.record("epoch", epoch=1, loss=3.0)
     run.record("evaluation", epoch=1, test_res=96, top1=10.0)
@@ -152,7 +152,7 @@ def test_the_newest_run_is_the_one_whose_checkpoint_is(make: Make) -> None:
 
 @pytest.mark.parametrize("command", [None, "train"])
 def test_no_run_yet(workplace: Path, command: str | None) -> None:
-    """Without a run the error says where was looked and what to do."""
+    """Without a run, the error names the folder and the next step."""
     _finished("a", "finetune", 1) if command else None
     what = "train run" if command else "run"
     with pytest.raises(
@@ -165,7 +165,7 @@ def test_no_run_yet(workplace: Path, command: str | None) -> None:
 
 
 def _refused_elsewhere(call: str, folder: Path) -> str:
-    """Return what another process is told that wants a run folder, or an empty string if it gets it."""
+    """Return the error of another process that opens a run folder; an empty string if there is none."""
     code = (
         "import sys; from pathlib import Path; from dali_fixres.errors import ConfigError\n"
         "from dali_fixres.runtime.run_folder import create_run, reopen_run\n"
@@ -177,8 +177,8 @@ def _refused_elsewhere(call: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("call", ["create_run(Path(sys.argv[1]), 'train', {})", "reopen_run(Path(sys.argv[1]))"])
-def test_another_process_is_refused_a_run_under_way(workplace: Path, make: Make, call: str) -> None:
-    """A run that a process is writing is refused to others, new or resumed, and given to them once it is released."""
+def test_another_process_is_refused_a_locked_run(workplace: Path, make: Make, call: str) -> None:
+    """A locked run is refused to other processes, new or resumed, until it is released."""
     run = make(workplace / "one")
     message = _refused_elsewhere(call, run.path)
     assert message.startswith(f"{run.path} is being written by process {os.getpid()} on ")
@@ -187,8 +187,8 @@ def test_another_process_is_refused_a_run_under_way(workplace: Path, make: Make,
     assert not _refused_elsewhere(call, run.path)
 
 
-def test_the_same_process_is_refused_a_run_under_way(workplace: Path, make: Make) -> None:
-    """A run has one holder, even within a process."""
+def test_the_same_process_is_refused_a_locked_run(workplace: Path, make: Make) -> None:
+    """A run can be locked once, even within a process."""
     run = make(workplace / "one")
     refusal = rf"^{run.path} is being written by process {os.getpid()} on .*; wait"
     with pytest.raises(ConfigError, match=refusal):
@@ -200,7 +200,7 @@ def test_the_same_process_is_refused_a_run_under_way(workplace: Path, make: Make
 
 
 def test_a_refused_run_is_not_locked(workplace: Path, make: Make) -> None:
-    """A command that was refused a folder holds it no longer, even while the error is handled."""
+    """After a refused command the folder is not locked, even while the error is handled."""
     run = make(workplace / "one")
     run.last.touch()
     run.release()
@@ -215,14 +215,14 @@ def test_a_refused_run_is_not_locked(workplace: Path, make: Make) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_run_under_way_can_be_read(workplace: Path, make: Make) -> None:
-    """Reading a run takes no lock, and needs none."""
+def test_a_locked_run_can_be_read(workplace: Path, make: Make) -> None:
+    """Reading a run needs no lock."""
     make(workplace / "one").record("epoch", epoch=1)
     assert [record["epoch"] for record in open_run(workplace / "one").records()] == [1]
 
 
-def test_the_lock_of_a_process_that_has_died_holds_nobody_up(workplace: Path) -> None:
-    """The lock goes with its process, and what it has left in the file does not matter."""
+def test_the_lock_ends_with_its_process(workplace: Path) -> None:
+    """The lock of a process that died is free, whatever it has left in the file."""
     code = (
         "import os, sys; from pathlib import Path; from dali_fixres.runtime.run_folder import create_run\n"
         "run = create_run(Path(sys.argv[1]), 'train', {}); os._exit(9)"
@@ -236,8 +236,8 @@ def test_the_lock_of_a_process_that_has_died_holds_nobody_up(workplace: Path) ->
 
 
 @pytest.mark.parametrize("half", ["{", '{"event": "epoch", "epo', '{"event": "epoch", "epoch": 2}'])
-def test_half_a_record_is_passed_over(workplace: Path, make: Make, half: str) -> None:
-    """A last line without its end was being written when the process was killed: it does not count."""
+def test_half_a_record_is_skipped(workplace: Path, make: Make, half: str) -> None:
+    """A last line without its end does not count: the process was killed while writing it."""
     run = make(workplace / "one")
     run.record("epoch", epoch=1)
     with (workplace / "one/records.jsonl").open("a") as file:
@@ -247,7 +247,7 @@ def test_half_a_record_is_passed_over(workplace: Path, make: Make, half: str) ->
 
 @pytest.mark.parametrize("half", ["", "{", '{"event": "epoch", "epo'])
 def test_a_reopened_run_loses_half_a_record(workplace: Path, make: Make, half: str) -> None:
-    """A resumed run's records begin on a line of their own, after those that are whole."""
+    """A resumed run's records begin on a new line, after the complete ones."""
     begun = make(workplace / "one")
     begun.record("epoch", epoch=1)
     begun.release()
@@ -261,7 +261,7 @@ def test_a_reopened_run_loses_half_a_record(workplace: Path, make: Make, half: s
 
 
 def test_a_reopened_run_may_have_no_record(workplace: Path, make: Make) -> None:
-    """A run without records, or with half a one alone, has none after it is reopened."""
+    """A run without records, or with half a record alone, has none after it is reopened."""
     make(workplace / "one").release()
     reopen_run(workplace / "one").release()
     (workplace / "one/records.jsonl").write_text('{"event"')
@@ -272,7 +272,7 @@ def test_a_reopened_run_may_have_no_record(workplace: Path, make: Make) -> None:
 
 
 def test_a_run_that_cannot_be_reopened(workplace: Path) -> None:
-    """A folder that is not there is an error of the user's."""
+    """A missing folder is a user error."""
     with pytest.raises(
         ConfigError, match=rf"^cannot write the run folder {workplace}/none: No such file or directory$"
     ):
@@ -280,7 +280,7 @@ def test_a_run_that_cannot_be_reopened(workplace: Path) -> None:
 
 
 def test_a_record_that_cannot_be_written(workplace: Path, make: Make) -> None:
-    """Records that cannot be appended end the run with the file, the reason and what to do."""
+    """Records that cannot be appended end the run with the file, the reason and the next step."""
     run = make(workplace / "one")
     (workplace / "one/records.jsonl").mkdir()
     with pytest.raises(SaveError) as caught:
@@ -290,12 +290,12 @@ def test_a_record_that_cannot_be_written(workplace: Path, make: Make) -> None:
     )
 
 
-# Which run goes on
+# Which run is resumed
 
 
 @pytest.mark.usefixtures("workplace")
 def test_run_to_resume() -> None:
-    """--resume resumes the run in --out, or with the newest one of the command."""
+    """--resume resumes the run in --out, or the newest run of the command."""
     _finished("a", "train", 2_000_000_000)
     _finished("b", "finetune", 3_000_000_000)
     _finished("c", "train", 1_000_000_000)
