@@ -73,9 +73,10 @@ def config(data: Path, tmp_path: Path) -> TrainConfig:
 def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run of one epoch."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    train(
-        TrainConfig(data=images, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, workers=2, out=run)
-    )
+    config = TrainConfig(data=images, model="timm/test_resnet", batch_size=8, train_res="64", epochs=1, out=run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DALI_FIXRES_CACHE", str(tmp_path_factory.mktemp("cache")))
+        train(config)
     return run
 
 

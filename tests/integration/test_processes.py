@@ -47,7 +47,9 @@ def config(images: Path) -> TrainConfig:
 def alone(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run of one process with batches of 8."""
     run = tmp_path_factory.mktemp("runs") / "alone"
-    train(replace(config, out=run))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DALI_FIXRES_CACHE", str(tmp_path_factory.mktemp("cache")))
+        train(replace(config, out=run))
     return run
 
 
