@@ -122,7 +122,7 @@ class CheckpointClock:
     """When the next checkpoint within an epoch is due.
 
     Args:
-        number, unit: Of `StageConfig.checkpoint_interval`.
+        number, unit: Of `OptimizerSettings.checkpoint_interval`.
     """
 
     def __init__(self, number: float, unit: str) -> None:

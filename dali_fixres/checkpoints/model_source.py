@@ -101,10 +101,10 @@ def find_start(
 
 
 def with_checkpoint_settings(config: FinetuneConfig, start: StartCheckpoint) -> FinetuneConfig:
-    """Return settings in which what is left out is the checkpoint's: data, crop ratio, and for frechet the jitter."""
+    """Return settings with the checkpoint's data and crop ratio, and for frechet its colour jitter, where left out."""
     config = replace(config, checkpoint=start.path, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
-    if config.method == "frechet" and config.jitter is None:
-        config = replace(config, jitter=start.checkpoint.config.get("jitter"))
+    if config.method == "frechet" and config.color_jitter is None:
+        config = replace(config, color_jitter=start.checkpoint.config.get("color_jitter"))
     if config.data is None:
         config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
     return config

@@ -115,26 +115,26 @@ def _check(
         ModelError: If the network takes one of the resolutions not, or cannot be tuned as asked.
     """
     dataset = open_data(config.data, config.val_fraction, reporter, world).dataset
-    if config.against is not None:
-        _check_against(config.against, dataset)
+    if config.baseline is not None:
+        _check_baseline(config.baseline, dataset)
     spec = ModelSpec(config.model or DEFAULT_MODEL, len(dataset.classes), config.model_arg)
     network = build_model(start.checkpoint.model if start else spec).network
     try:
-        for resolution in parse_resolutions(config.swept(trained_at), config.ratio):
+        for resolution in parse_resolutions(config.sweep_resolutions(trained_at), config.ratio):
             run_once(network, resolution)
     except ModelError as error:
         raise ModelError(f"{error}; name sizes that it takes with --sweep and --test-res") from error
-    freeze_network(config.tuning(Path(), config.target or trained_at, Path(), resume=False), network)
+    freeze_network(config.finetune_config(Path(), config.target or trained_at, Path(), resume=False), network)
 
 
-def _check_against(against: Path, dataset: Dataset) -> None:
-    if not RunFolder(against).results.exists():
-        raise CheckpointError(f"--against takes the folder of a finished `train` run; {against} has no results.json")
-    other = load_checkpoint(against)
+def _check_baseline(baseline: Path, dataset: Dataset) -> None:
+    if not RunFolder(baseline).results.exists():
+        raise CheckpointError(f"--baseline takes the folder of a finished `train` run; {baseline} has no results.json")
+    other = load_checkpoint(baseline)
     if other.command != "train":
-        raise CheckpointError(f"--against takes the folder of a `train` run; {against} is one of `{other.command}`")
+        raise CheckpointError(f"--baseline takes the folder of a `train` run; {baseline} is one of `{other.command}`")
     if other.classes != dataset.classes:
-        raise CheckpointError(f"--against {against} knows other classes than {dataset.root} has")
+        raise CheckpointError(f"--baseline {baseline} knows other classes than {dataset.root} has")
 
 
 @contextmanager
@@ -207,25 +207,25 @@ class Stages:
             Interrupted: If a signal asks for it; what is done is saved.
         """
         folder, config = self.folder, self.config
-        sides = config.swept(self.trained_at)
+        sides = config.sweep_resolutions(self.trained_at)
         if config.checkpoint is None and self._begins(folder.train.results, f"training at {config.train_res} px"):
-            training = config.training(folder.train.path, resume=self._exists(folder.train.last))
+            training = config.train_config(folder.train.path, resume=self._exists(folder.train.last))
             report_training(run_training(training, self.device, self.world, self.signals))
         if self._begins(folder.before, f"testing the trained network at {sides} px"):
             self._sweep(folder.trained, sides, folder.before)
         side = self._fixed_for()
         if self._begins(folder.finetune.results, f"fine-tuning for {side} px"):
             resume = self._exists(folder.finetune.last)
-            tuning = config.tuning(folder.trained, side, folder.finetune.path, resume=resume)
+            tuning = config.finetune_config(folder.trained, side, folder.finetune.path, resume=resume)
             report_finetuning(run_finetuning(tuning, self.device, self.world, self.signals))
         if self._begins(folder.after, f"testing the fixed network at {sides} px"):
             self._sweep(folder.finetune.path, sides, folder.after)
-        if config.against is not None and self._begins(folder.baseline, f"testing {config.against} at {sides} px"):
-            self._sweep(config.against, sides, folder.baseline)
+        if config.baseline is not None and self._begins(folder.baseline, f"testing {config.baseline} at {sides} px"):
+            self._sweep(config.baseline, sides, folder.baseline)
         return side
 
     def _sweep(self, checkpoint: Path, sides: str, json: Path) -> None:
-        config = self.config.sweeping(checkpoint, sides, json)
+        config = self.config.evaluate_config(checkpoint, sides, json)
         result = run_evaluation(config, self.device, self.world, self.signals)
         if self.world.is_main:
             report_sweep(config, result)

@@ -1,20 +1,30 @@
-"""What the user can say, command by command: each field is a flag, a key of --config files, and a line of help.
+"""Settings of every command: each field is a flag, a key of --config files, and a line of help.
 
-Precedence is defaults < demo's recipe or resumed run < ``--config`` < flags. The resolved values are written
+Precedence is defaults < the demo's recipe or the resumed run < ``--config`` < flags. The resolved values are written
 into the run folder, in the form that ``--config`` reads.
 """
 
 from dali_fixres.config.data import IndexConfig, PrepareConfig, PreviewConfig, VerifyConfig
 from dali_fixres.config.export import ExportConfig
+from dali_fixres.config.finetuning import (
+    CachedFeaturesSettings,
+    FinetuneConfig,
+    FrechetSettings,
+    Method,
+    SgdSettings,
+    TrainableParts,
+    TuningSettings,
+)
 from dali_fixres.config.fixres import BEST_OF_SWEEP, FixresConfig
 from dali_fixres.config.network import AnalyzeConfig, Config, Copies, Device, EvaluateConfig, NetworkConfig
 from dali_fixres.config.recipes import config_file, recipe_command, recipe_header, recipes
-from dali_fixres.config.stages import FinetuneConfig, Policy, StageConfig, TrainConfig
 from dali_fixres.config.toml import read_toml, to_toml
+from dali_fixres.config.training import OptimizerSettings, RunConfig, TrainConfig
 
 __all__ = [
     "BEST_OF_SWEEP",
     "AnalyzeConfig",
+    "CachedFeaturesSettings",
     "Config",
     "Copies",
     "Device",
@@ -22,13 +32,18 @@ __all__ = [
     "ExportConfig",
     "FinetuneConfig",
     "FixresConfig",
+    "FrechetSettings",
     "IndexConfig",
+    "Method",
     "NetworkConfig",
-    "Policy",
+    "OptimizerSettings",
     "PrepareConfig",
     "PreviewConfig",
-    "StageConfig",
+    "RunConfig",
+    "SgdSettings",
     "TrainConfig",
+    "TrainableParts",
+    "TuningSettings",
     "VerifyConfig",
     "config_file",
     "read_toml",

@@ -1,18 +1,19 @@
-"""What `export` can be told."""
+"""Settings of `export`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from dali_fixres.config.checks import check
+from dali_fixres.config.rules import Settings
+from dali_fixres.errors import ConfigError
 
 __all__ = ["ExportConfig"]
 
-OTHERS = (".pth", ".pt", ".bin", ".onnx", ".json")
+OTHER_FILES = (".pth", ".pt", ".bin", ".onnx", ".json")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExportConfig:
-    """Flags of `dali-fixres export`."""
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Settings):
+    """Settings of `dali-fixres export`."""
 
     out: Path
     """Folder to write model.safetensors, config.json and the model card README.md into; or NAME.safetensors, for files
@@ -25,7 +26,9 @@ class ExportConfig:
     """Also write an ONNX file for the test resolution, with any batch size (needs the extra `onnx`)."""
 
     def __post_init__(self) -> None:
-        check(self.out.suffix not in OTHERS, "--out", "a folder, or a file that ends with .safetensors", self.out)
+        super().__post_init__()
+        if self.out.suffix in OTHER_FILES:
+            raise ConfigError(f"--out must be a folder, or a file that ends with .safetensors; found {self.out}")
 
     @property
     def folder(self) -> Path:

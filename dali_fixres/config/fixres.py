@@ -1,13 +1,16 @@
-"""What `fixres` can be told, and what that tells the commands it is made of."""
+"""Settings of `fixres`, and the settings of the commands it is made of."""
 
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from dali_fixres.config.checks import check, flag_context
+from cyclopts import Parameter
+
+from dali_fixres.config.finetuning import FinetuneConfig, TrainableParts
 from dali_fixres.config.network import EvaluateConfig, NetworkConfig
-from dali_fixres.config.stages import FinetuneConfig, Policy, TrainConfig, TrainingConfig
+from dali_fixres.config.rules import Count, Parsed, PixelsList, Positive, given_flags
+from dali_fixres.config.training import TrainConfig, TrainingConfig
 from dali_fixres.errors import ConfigError
 from pipelines.resolution import MAX_RESOLUTION_PX, STRIDE_PX, Resolution, parse_resolutions
 
@@ -15,109 +18,110 @@ __all__ = ["BEST_OF_SWEEP", "FixresConfig"]
 
 BEST_OF_SWEEP = "best"
 
+ONE_CALL = {"config", "json", "out", "resume"}
+"""Fields about one call of one command."""
+
+IN_CHECKPOINTS = {"model", "pretrained", "weights", "model_arg"}
+"""Fields that build a network; a checkpoint holds one already."""
+
 
 def _names(config: type[NetworkConfig]) -> set[str]:
-    return {field.name for field in fields(config)}
+    return {field.name for field in fields(config)} - ONE_CALL
 
 
-ONE_CALL = {"config", "json", "out", "resume"}
-"""About one call of one command."""
+OF_ALL_STAGES = _names(NetworkConfig) - IN_CHECKPOINTS
 
-BEFORE_A_CHECKPOINT = {"model", "pretrained", "weights", "model_arg"}
-"""What makes a network that a checkpoint holds already."""
+OF_RUNS = OF_ALL_STAGES | {"crop_ratio", "sync_bn", "checkpoint_every", "accept_changed_data"}
+"""Fields of training and of fine-tuning alike."""
 
-EVERYWHERE = _names(NetworkConfig) - ONE_CALL - BEFORE_A_CHECKPOINT
+OF_FINETUNING = {"method", "trainable", "norm_stats", "augmentation"}
 
-IN_RUNS = EVERYWHERE | {"crop_ratio", "sync_bn", "checkpoint_every", "accept_changed_data"}
-
-IN_TRAINING = _names(TrainingConfig) - ONE_CALL
+OF_TRAINING = _names(TrainingConfig)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+def _target(text: str) -> int | None:
+    """Read a number of pixels; None for the best of the sweep."""
+    if text == BEST_OF_SWEEP:
+        return None
+    if not text.isdecimal():
+        raise ConfigError(f"--test-res must be a number of pixels, or {BEST_OF_SWEEP}; found {text!r}")
+    return Resolution(int(text)).crop_px
+
+
+@dataclass(frozen=True, kw_only=True)
 class FixresConfig(TrainingConfig):
-    """Flags of `dali-fixres fixres`: those of training, and what comes after it.
+    """Settings of `dali-fixres fixres`: those of training, and those of the stages after it.
 
-    Settings of the data, the machine and the batch are for all stages. Those of learning are for training; tuning has
-    its own epochs and learning rate, and `finetune`'s defaults for the rest.
+    Settings of data, machine and batch are for all stages. The other settings of training are for training alone;
+    fine-tuning has its own epochs and learning rate, and `finetune`'s defaults for the rest.
     """
 
-    test_res: str = BEST_OF_SWEEP
-    """Pixels to fix the network for; or best, the resolution at which the trained network tests best in the sweep, and
-    at least that of training."""
+    test_res: Annotated[str, Parsed(_target)] = BEST_OF_SWEEP
+    """Pixels to fix the network for; or best, the resolution at which the trained network is most accurate in the
+    sweep, and at least the training resolution."""
 
-    sweep: str | None = None
-    """Pixels to test at before and after tuning, with commas between; multiples of 32 from the training resolution to
-    twice that if left out. Those of training and of tuning are always among them."""
+    sweep: PixelsList | None = None
+    """Pixels to test at before and after fine-tuning, with commas between. Those of training and fine-tuning are added.
+    Left out: multiples of 32 from the training resolution to twice that."""
 
     checkpoint: Path | None = None
-    """Run folder or checkpoint file to begin with, instead of training."""
+    """Run folder or checkpoint file to start from, instead of training."""
 
-    against: Path | None = None
+    baseline: Path | None = None
     """Folder of a finished `train` run at the test resolution, to compare with."""
 
-    method: Literal["one-pass", "sgd"] | None = None
-    """How tuning learns: the network runs over the images once (one-pass), or in every epoch (sgd). Left out: as for
-    `finetune`."""
+    method: Literal["cached-features", "sgd"] | None = None
+    """How to fine-tune, as for `finetune`: run the network over the images once, and train the classifier on the
+    features (cached-features); or run it in every epoch (sgd)."""
 
-    policy: Policy | None = None
-    """What tuning tunes, as for `finetune`."""
+    trainable: TrainableParts | None = None
+    """Which parameters fine-tuning trains, as for `finetune`."""
+
+    norm_stats: Annotated[bool, Parameter(negative="--no-norm-stats")] = True
+    """Estimate the running statistics of the last norm anew at the test resolution, as for `finetune`."""
 
     augmentation: Literal["v1", "v2", "train"] = "v2"
-    """What tuning learns from, as for `finetune`."""
+    """Images to fine-tune on, as for `finetune`."""
 
-    finetune_epochs: int = 8
-    """Passes of tuning over the training images, or over their features."""
+    finetune_epochs: Count = 8
+    """Passes of fine-tuning over the training images, or over their features."""
 
-    finetune_lr: float | None = None
-    """Learning rate of tuning at its peak, as it is; `finetune`'s own if left out."""
+    finetune_lr: Positive | None = None
+    """Peak learning rate of fine-tuning, not scaled; `finetune`'s own if left out."""
 
     def __post_init__(self) -> None:
-        super(FixresConfig, self).__post_init__()
+        super().__post_init__()
         if self.dry_run:
-            raise ConfigError("--dry-run is of train and finetune, one stage at a time; leave it out")
-        with flag_context("--test-res"):
-            if self.test_res != BEST_OF_SWEEP:
-                rule = f"a number of pixels, or {BEST_OF_SWEEP}"
-                check(self.test_res.isdecimal(), "--test-res", rule, repr(self.test_res))
-                Resolution(int(self.test_res), self.ratio)
-        with flag_context("--sweep"):
-            self.swept(self.schedule.last.crop_px)
-        rate = self.finetune_lr
-        check(self.finetune_epochs >= 1, "--finetune-epochs", "at least 1", self.finetune_epochs)
-        check(rate is None or 0 < rate < math.inf, "--finetune-lr", "above 0", rate)
-        self.tuning(Path(), self.schedule.last.crop_px, Path(), resume=False)
+            raise ConfigError("--dry-run is for train and finetune, one stage at a time; leave it out")
+        self.finetune_config(Path(), self.schedule.last.crop_px, Path(), resume=False)  # checks its settings
         if self.checkpoint is not None:
-            training = [field for field in fields(TrainingConfig) if field.name in IN_TRAINING - IN_RUNS]
-            said = [field.name for field in training if getattr(self, field.name) != field.default]
-            if said:
-                flags = ", ".join(f"--{name.replace('_', '-')}" for name in said)
-                raise ConfigError(
-                    f"--checkpoint takes the place of training, which {flags} would be for; leave that out"
-                )
+            given = given_flags(self, OF_TRAINING - OF_RUNS)
+            if given:
+                raise ConfigError(f"--checkpoint replaces training, so there is no use for {', '.join(given)}")
 
     @property
     def target(self) -> int | None:
         """The resolution to fix the network for, pixels; None for the best of the sweep."""
-        return None if self.test_res == BEST_OF_SWEEP else int(self.test_res)
+        return _target(self.test_res)
 
-    def swept(self, trained_at: int) -> str:
+    def sweep_resolutions(self, trained_at: int) -> str:
         """Return the resolutions to test at, for a network trained at `trained_at` pixels, as `evaluate` takes them."""
         sides = {trained_at, *([self.target] if self.target else [])}
         if self.sweep is None:
             first = math.ceil(trained_at / STRIDE_PX) * STRIDE_PX
             sides |= set(range(first, min(2 * trained_at, MAX_RESOLUTION_PX) + 1, STRIDE_PX))
         else:
-            sides |= {resolution.crop_px for resolution in parse_resolutions(self.sweep, self.ratio)}
+            sides |= {resolution.crop_px for resolution in parse_resolutions(self.sweep)}
         return ",".join(map(str, sorted(sides)))
 
-    def training(self, out: Path, *, resume: bool) -> TrainConfig:
-        """Return what `train` is told."""
-        return TrainConfig(**self._values(IN_TRAINING), out=out, resume=resume)
+    def train_config(self, out: Path, *, resume: bool) -> TrainConfig:
+        """Return the settings of `train`."""
+        return TrainConfig(**self._values(OF_TRAINING), out=out, resume=resume)
 
-    def sweeping(self, checkpoint: Path, test_res: str, json: Path) -> EvaluateConfig:
-        """Return what `evaluate` is told."""
+    def evaluate_config(self, checkpoint: Path, test_res: str, json: Path) -> EvaluateConfig:
+        """Return the settings of `evaluate`."""
         return EvaluateConfig(
-            **self._values(EVERYWHERE),
+            **self._values(OF_ALL_STAGES),
             crop_ratio=None if self.crop_ratio is None else f"{self.crop_ratio}",
             checkpoint=checkpoint,
             test_res=test_res,
@@ -125,10 +129,10 @@ class FixresConfig(TrainingConfig):
             plot=json.with_suffix(".png"),
         )
 
-    def tuning(self, checkpoint: Path, test_res: int, out: Path, *, resume: bool) -> FinetuneConfig:
-        """Return what `finetune` is told."""
+    def finetune_config(self, checkpoint: Path, test_res: int, out: Path, *, resume: bool) -> FinetuneConfig:
+        """Return the settings of `finetune`."""
         return FinetuneConfig(
-            **self._values(IN_RUNS | {"method", "policy", "augmentation"}),
+            **self._values(OF_RUNS | OF_FINETUNING),
             checkpoint=checkpoint,
             test_res=test_res,
             epochs=self.finetune_epochs,

@@ -1,19 +1,14 @@
 """Settings as TOML files."""
 
-import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
+from tomli_w import dumps as to_toml
+
 from dali_fixres.errors import ConfigError, did_you_mean
 
 __all__ = ["read_toml", "to_toml"]
-
-
-def to_toml(values: dict[str, Any]) -> str:
-    """Write flat values as TOML; strings, numbers, truth values and lists are written alike in JSON and TOML."""
-    lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
-    return "".join(lines).replace("\x7f", "\\u007f")  # the one character that JSON takes as it is and TOML does not
 
 
 def read_toml(path: Path, known: set[str]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def run_analysis(config: AnalyzeConfig, device: torch.device, world: World) -> A
         reporter.line("no --checkpoint, no --model and no runs/: sizes are analysed, activations are not")
         return Analysis(data, sizes, None, None, None)
     name, model = _build(config, start, data, reporter)
-    jitter = start.checkpoint.config.get("jitter") if start is not None else None
+    jitter = start.checkpoint.config.get("color_jitter") if start is not None else None
     resolutions = (train_res, *test_resolutions)
     activations = _activations(config, model, data, resolutions, jitter, device, reporter, world)
     return Analysis(data, sizes, activations, name, start)

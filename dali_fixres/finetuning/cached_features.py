@@ -1,4 +1,4 @@
-"""`finetune --method one-pass`: the network runs once, then the classifier is trained on its features."""
+"""`finetune --method cached-features`: the network runs once, then the classifier is trained on its features."""
 
 import time
 from dataclasses import replace
@@ -7,7 +7,7 @@ from functools import partial
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dali_fixres.checkpoints import Checkpoint, EpochStatistics
-from dali_fixres.config import FinetuneConfig
+from dali_fixres.config import CachedFeaturesSettings
 from dali_fixres.errors import Interrupted
 from dali_fixres.evaluation.evaluate import Evaluator
 from dali_fixres.evaluation.forward import ForwardPass
@@ -19,14 +19,14 @@ from dali_fixres.runtime.skipped import share_skipped
 from dali_fixres.training.run_log import RunLog
 from dali_fixres.training.statistics import EpochMeter
 from dali_fixres.training.step import TrainingSetup
-from pipelines import TRAIN, Augmentation, EvalPlan, TrainPlan
+from pipelines import TRAIN, EvalPlan, TrainPlan
 from pipelines.plan import step_seed
 
 __all__ = ["passes_for_features", "tune_on_cached_features"]
 
 
 def tune_on_cached_features(
-    config: FinetuneConfig,
+    settings: CachedFeaturesSettings,
     setup: TrainingSetup,
     plan: TrainPlan,
     head: Head,
@@ -41,34 +41,37 @@ def tune_on_cached_features(
     Raises:
         Interrupted: If a signal asks for it.
     """
-    if start.epoch >= config.epochs:
+    if start.epoch >= settings.epochs:
         return start
     try:
-        bank = _cache(config, plan, head, evaluator, log)
-        return _train(config, setup, plan, head, bank, evaluator, start, log)
+        bank = _cache(settings, plan, head, evaluator, log)
+        return _train(settings, setup, plan, head, bank, evaluator, start, log)
     except Interrupted as interruption:
         raise log.stopped(str(interruption), None) from None
 
 
 def passes_for_features(
-    config: FinetuneConfig, evaluation: EvalPlan, augmentation: Augmentation, head: Head
+    settings: CachedFeaturesSettings, evaluation: EvalPlan, plan: TrainPlan, head: Head
 ) -> tuple[EvalPlan | None, list[EvalPlan]]:
     """Plan what runs through the network once: some images for the last norm's statistics, and all in each view.
 
     The first is None where the norm has no statistics that are to follow the test resolution.
     """
     once = replace(evaluation, split=TRAIN)
-    views = [replace(once, augmentation=augmentation, seed=config.seed, view=view) for view in range(config.views)]
-    if config.tuned != "classifier+norm-stats" or not isinstance(head.norm, _BatchNorm):
+    augmented = replace(once, augmentation=plan.augmentation, seed=plan.seed)
+    views = [replace(augmented, view=view) for view in range(settings.augmented_views)]
+    if not settings.norm_stats or not isinstance(head.norm, _BatchNorm):
         return None, views
-    return replace(once, every=max(1, evaluation.dataset.num_train // config.statistics_images)), views
+    return replace(once, every=max(1, evaluation.dataset.num_train // settings.statistics_images)), views
 
 
-def _cache(config: FinetuneConfig, plan: TrainPlan, head: Head, evaluator: Evaluator, log: RunLog) -> FeatureBank:
+def _cache(
+    settings: CachedFeaturesSettings, plan: TrainPlan, head: Head, evaluator: Evaluator, log: RunLog
+) -> FeatureBank:
     """Run the network over the training images once, in each view."""
     network, batches, reporter, world = evaluator.network, evaluator.batches, log.reporter, log.world
-    resolution, started = config.test_resolution, time.perf_counter()
-    statistics, views = passes_for_features(config, evaluator.plan, plan.augmentation, head)
+    resolution, started = plan.schedule.last, time.perf_counter()
+    statistics, views = passes_for_features(settings, evaluator.plan, plan, head)
     if statistics is not None:
         assert isinstance(head.norm, _BatchNorm)
         with reporter.bar("re-estimating the last norm's statistics", statistics.num_rounds) as bar:
@@ -79,7 +82,7 @@ def _cache(config: FinetuneConfig, plan: TrainPlan, head: Head, evaluator: Evalu
         forward = ForwardPass(network, one.num_rounds, bar, evaluator.signals)
         passes = [batches.evaluation(view, resolution) for view in views]
         size = (one.num_dealt, one.dataset.num_train)
-        bank = collect_features(head.classifier, passes, size, forward, config.feature_memory)
+        bank = collect_features(head.classifier, passes, size, forward, settings.feature_memory)
     share_skipped(batches.skipped, world)
     seconds = time.perf_counter() - started
     num_images = sum(one.num_images for one in (*([] if statistics is None else [statistics]), *views))
@@ -96,7 +99,7 @@ def _cache(config: FinetuneConfig, plan: TrainPlan, head: Head, evaluator: Evalu
 
 
 def _train(
-    config: FinetuneConfig,
+    settings: CachedFeaturesSettings,
     setup: TrainingSetup,
     plan: TrainPlan,
     head: Head,
@@ -105,15 +108,15 @@ def _train(
     state: Checkpoint,
     log: RunLog,
 ) -> Checkpoint:
-    for epoch in range(state.epoch, config.epochs):
-        label = f"epoch {epoch + 1}/{config.epochs} on features"
+    for epoch in range(state.epoch, settings.epochs):
+        label = f"epoch {epoch + 1}/{settings.epochs} on features"
         first_step, num_steps = plan.steps_before(epoch), plan.num_steps(epoch)
         features = FeatureEpoch(
-            epoch % config.views,
+            epoch % settings.augmented_views,
             first_step,
             (plan.global_rows(epoch, step) for step in range(num_steps)),
-            dropout=config.feature_dropout,
-            seed_of=partial(step_seed, config.seed, 0),
+            dropout=settings.feature_dropout,
+            seed_of=partial(step_seed, plan.seed, 0),
         )
         with log.reporter.bar(label, num_steps) as bar:
             meter = EpochMeter(bar, EpochStatistics())
@@ -122,14 +125,14 @@ def _train(
                     evaluator.signals.poll().raise_if_stopped()
         statistics, step = meter.statistics(), first_step + num_steps
         last_lr = setup.learning_rate.at(max(step - 1, 0))
-        log.record_epoch(epoch + 1, step, config.test_res, last_lr, statistics)
+        log.record_epoch(epoch + 1, step, plan.schedule.last.crop_px, last_lr, statistics)
         log.reporter.line(f"{label}  {statistics}  {statistics.seconds:.1f} s")
         state = replace(state, epoch=epoch + 1, step=step)
     return replace(
         state,
         state_dict=setup.network.state_dict(),
         optimizer=setup.optimizer.state_dict(),
-        global_batch=plan.global_batch(config.epochs - 1),
+        global_batch=plan.global_batch(settings.epochs - 1),
         num_done=0,
         statistics=EpochStatistics(),
         unreadable=dict(evaluator.batches.skipped.reasons),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dali_fixres.checkpoints import Checkpoint
-from dali_fixres.config import FinetuneConfig
+from dali_fixres.config import FinetuneConfig, FrechetSettings
 from dali_fixres.errors import Interrupted
 from dali_fixres.evaluation.evaluate import Evaluator
 from dali_fixres.evaluation.forward import ForwardPass
@@ -26,7 +26,12 @@ __all__ = ["map_activations", "passes_to_fit", "sample_activations"]
 
 
 def map_activations(
-    config: FinetuneConfig, head: Head, evaluator: Evaluator, start: Checkpoint, log: RunLog
+    config: FinetuneConfig,
+    settings: FrechetSettings,
+    head: Head,
+    evaluator: Evaluator,
+    start: Checkpoint,
+    log: RunLog,
 ) -> Checkpoint:
     """Fit pooled activations as in training and as in testing, and put the mapping before the classifier.
 
@@ -39,7 +44,7 @@ def map_activations(
     """
     if start.epoch > 0:
         return start
-    passes = passes_to_fit(config, evaluator.plan, start.train_res)
+    passes = passes_to_fit(config, settings, evaluator.plan, start.train_res)
     started = time.perf_counter()
     try:
         samples = sample_activations(head.classifier, passes, evaluator)
@@ -71,9 +76,11 @@ def map_activations(
     )
 
 
-def passes_to_fit(config: FinetuneConfig, evaluation: EvalPlan, train_res: int) -> list[FeaturePass]:
+def passes_to_fit(
+    config: FinetuneConfig, settings: FrechetSettings, evaluation: EvalPlan, train_res: int
+) -> list[FeaturePass]:
     """Plan what runs through the network once: some training images in training crops, and in test crops."""
-    every = max(1, evaluation.dataset.num_train // config.statistics_images)
+    every = max(1, evaluation.dataset.num_train // settings.statistics_images)
     some = replace(evaluation, split=TRAIN, every=every)
     as_in_training = replace(some, augmentation=augmentation(config, "train"), seed=config.seed)
     as_in_testing = replace(some, augmentation=AUGMENTATIONS["v1"])

@@ -16,7 +16,7 @@ from dali_fixres.checkpoints.model_source import (
     trained_at,
     with_checkpoint_settings,
 )
-from dali_fixres.config import FinetuneConfig
+from dali_fixres.config import CachedFeaturesSettings, FinetuneConfig, FrechetSettings, SgdSettings
 from dali_fixres.errors import CheckpointError
 from dali_fixres.evaluation.evaluate import Evaluator
 from dali_fixres.evaluation.metrics import Accuracy
@@ -79,9 +79,7 @@ def run_finetuning(
         RunError: If the run cannot continue.
         Interrupted: If a signal has stopped it; it can be resumed.
     """
-    config = replace(config, method=config.chosen)
-    if config.method != "frechet":
-        config = replace(config, base_lr=config.rate, policy=config.tuned)
+    settings = config.settings
     reporter = Reporter(quiet=not world.is_main)
     torch.manual_seed(config.seed)
     with resumed_run(config, "finetune", world) as resumed:
@@ -107,23 +105,25 @@ def run_finetuning(
             setup = build_setup(config, network, plan, start, trainable.set_mode, world, device)
             log = RunLog("finetune", folder, world, reporter)
             evaluator = Evaluator(network, batches, eval_plan, world, reporter, signals)
-            announce(log, setup, plan, 0 if config.method == "frechet" else config.epochs, device, start)
+            num_epochs = 0 if isinstance(settings, FrechetSettings) else settings.epochs
+            announce(log, setup, plan, num_epochs, device, start)
             reporter.line(trainable.summary)
             before = _before(log, evaluator, resumed, tested, start)
-            if config.method == "frechet":
-                state = map_activations(config, head, evaluator, start, log)
-            elif config.method == "one-pass":
-                state = tune_on_cached_features(config, setup, plan, head, evaluator, start, log)
-            else:
-                clock = CheckpointClock(*config.checkpoint_interval)
-                state, _ = train(setup, batches, plan, config.epochs, start, log, signals, clock)
+            match settings:
+                case FrechetSettings():
+                    state = map_activations(config, settings, head, evaluator, start, log)
+                case CachedFeaturesSettings():
+                    state = tune_on_cached_features(settings, setup, plan, head, evaluator, start, log)
+                case SgdSettings():
+                    clock = CheckpointClock(*settings.checkpoint_interval)
+                    state, _ = train(setup, batches, plan, settings.epochs, start, log, signals, clock)
             after = [evaluate_after(log, evaluator, resolution, state) for resolution in tested]
             top1 = next(accuracy.top1 for accuracy in after if accuracy.resolution == config.test_resolution)
             state = replace(state, top1=top1, best_top1=top1)
             log.save(LAST, state)
             log.save(BEST, state)
             skip_report.summarise(batches.skipped)
-    num_trained = 0 if config.method == "frechet" else trainable.num_parameters
+    num_trained = 0 if isinstance(settings, FrechetSettings) else trainable.num_parameters
     return FinetuningResult(config, folder, data, state, num_trained, before, after)
 
 

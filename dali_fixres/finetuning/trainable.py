@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dali_fixres.config import FinetuneConfig, Policy
+from dali_fixres.config import FinetuneConfig, FrechetSettings, SgdSettings, TrainableParts
 from dali_fixres.errors import ModelError
 from dali_fixres.finetuning.features import check_features
 from dali_fixres.models import Head, find_head, last_blocks
@@ -43,46 +43,48 @@ def freeze_network(config: FinetuneConfig, network: nn.Module) -> tuple[Head, Tr
     Raises:
         ModelError: If it cannot take images of this size, lacks the parts to train, or has no features to cache.
     """
-    resolution, policy = config.test_resolution, config.tuned
+    resolution, settings = config.test_resolution, config.settings
     head = find_head(network, resolution)
-    if config.chosen in {"one-pass", "frechet"}:
+    if not isinstance(settings, SgdSettings):
         check_features(network, head.classifier, resolution)
-    blocks: tuple[str, ...] = ()
-    if policy == "last-block":
-        blocks = last_blocks(network, resolution, head.classifier_name, config.blocks)
-    trainable = freeze_for_tuning(network, head, policy, blocks)
-    if config.chosen == "frechet":
+    if isinstance(settings, FrechetSettings):
+        trainable = freeze_for_tuning(network, head, "classifier", norm_stats=False)
         return head, replace(trainable, summary=f"mapping what reaches {head.classifier_name}; nothing is trained")
-    return head, trainable
+    blocks: tuple[str, ...] = ()
+    if isinstance(settings, SgdSettings) and settings.trainable == "last-blocks":
+        blocks = last_blocks(network, resolution, head.classifier_name, settings.num_blocks)
+    return head, freeze_for_tuning(network, head, settings.trainable, norm_stats=settings.norm_stats, blocks=blocks)
 
 
-def freeze_for_tuning(network: nn.Module, head: Head, policy: Policy, blocks: Sequence[str] = ()) -> Trainable:
-    """Freeze all of a network but what `policy` tunes.
+def freeze_for_tuning(
+    network: nn.Module, head: Head, parts: TrainableParts, *, norm_stats: bool = True, blocks: Sequence[str] = ()
+) -> Trainable:
+    """Freeze all of a network but the parts that are trained.
 
     Args:
         network: Is changed.
-        head: Its parts.
-        policy: What is trained.
-        blocks: Names of the last blocks, from `last_blocks`; for the policy ``last-block``.
+        head: Its classifier and its last norm.
+        parts: What is trained.
+        norm_stats: Whether the running statistics of the last norm follow the batches, unless more than it is trained.
+        blocks: Names of the last blocks, from `last_blocks`; for ``last-blocks``.
 
     Raises:
-        ModelError: If the policy needs a norm before the pooling and the network has none.
+        ModelError: If the last norm is needed and the network has none before the pooling.
     """
     norm = head.norm
-    with_norm = policy in {"classifier+norm-stats", "classifier+norm"}
-    if with_norm and norm is None:
+    if norm is None and (parts == "classifier+norm" or (parts == "classifier" and norm_stats)):
         raise ModelError(
-            f"{type(network).__name__} has no norm before its pooling, which --policy {policy} tunes; "
-            "use --policy classifier"
+            f"{type(network).__name__} has no norm before its pooling to fine-tune; use --trainable classifier with "
+            "--no-norm-stats"
         )
     # Modules whose running statistics follow the batches, and modules whose parameters are trained.
     following = [network.get_submodule(name) for name in blocks]
     learning = [head.classifier, *following]
-    if policy == "all":
+    if parts == "all":
         following, learning = [network], [network]
-    elif with_norm and norm is not None:
-        following = [norm]
-        learning += [norm] if policy == "classifier+norm" else []
+    elif norm is not None and parts in {"classifier", "classifier+norm"}:
+        following = [norm] if norm_stats else []
+        learning += [norm] if parts == "classifier+norm" else []
     network.requires_grad_(False)
     for module in learning:
         module.requires_grad_(True)
@@ -94,12 +96,12 @@ def freeze_for_tuning(network: nn.Module, head: Head, policy: Policy, blocks: Se
 
     trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     num_parameters = sum(parameter.numel() for _, parameter in trained)
-    parts = ["all layers"] if policy == "all" else [head.classifier_name, *reversed(blocks)]
-    if policy == "classifier+norm":
-        parts.append(head.norm_name)
-    if with_norm and isinstance(norm, _BatchNorm):
-        parts.append(f"the running statistics of {head.norm_name}")
-    summary = f"tuning {', '.join(parts)}: {num_parameters} parameters"
+    names = ["all layers"] if parts == "all" else [head.classifier_name, *reversed(blocks)]
+    if parts == "classifier+norm":
+        names.append(head.norm_name)
+    if norm in following and isinstance(norm, _BatchNorm):
+        names.append(f"the running statistics of {head.norm_name}")
+    summary = f"tuning {', '.join(names)}: {num_parameters} parameters"
     return Trainable(tuple(name for name, _ in trained), num_parameters, set_mode, summary)
 
 

@@ -38,7 +38,9 @@ def last_blocks(network: nn.Module, resolution: Resolution, classifier_name: str
         names.append(name)
         num_blocks += _num_weights(network.get_submodule(name)) > 0
     if num_blocks < number:
-        raise ModelError(f"{type(network).__name__} has only {num_blocks} blocks before its classifier; lower --blocks")
+        raise ModelError(
+            f"{type(network).__name__} has only {num_blocks} blocks before its classifier; lower --num-blocks"
+        )
     return tuple(reversed(names))
 
 

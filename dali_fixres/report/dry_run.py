@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rich.table import Table
 from torch import nn
@@ -16,7 +16,7 @@ from dali_fixres.checkpoints.model_source import (
     trained_at,
     with_checkpoint_settings,
 )
-from dali_fixres.config import FinetuneConfig, TrainConfig
+from dali_fixres.config import CachedFeaturesSettings, FinetuneConfig, FrechetSettings, TrainConfig
 from dali_fixres.finetuning.cached_features import passes_for_features
 from dali_fixres.finetuning.features import FeaturePass
 from dali_fixres.finetuning.frechet import passes_to_fit
@@ -74,7 +74,7 @@ def dry_run_of_train(config: TrainConfig) -> None:
     reporter, world = _surroundings()
     data = open_data(config.data, config.val_fraction, reporter)
     spec, network = _named(config, data.dataset, reporter)
-    plan = training_plan(config, data, "train", config.schedule, world, config.repeats)
+    plan = training_plan(config, data, "train", config.schedule, world, config.aug_repeats)
     num_learning = num_parameters(network)
     tests = (config.test_resolution,) * config.epochs
     if config.schedule.last != config.test_resolution:
@@ -90,7 +90,6 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
         UserError: If something the user gave cannot be used.
     """
     reporter, world = _surroundings()
-    config = replace(config, method=config.chosen)
     start = find_start(config, "train", reporter)
     if start is not None:
         config = with_checkpoint_settings(config, start)
@@ -106,27 +105,28 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
     head, trainable = freeze_network(config, network)
     train_res = trained_at(config, start)
     tests = sorted({Resolution(train_res, config.ratio), config.test_resolution})
-    learns = config.method != "frechet"
+    settings = config.settings
+    trains = not isinstance(settings, FrechetSettings)
     stage = _Outline(
         spec,
         network,
         trainable.summary,
-        num_learning=trainable.num_parameters if learns else 0,
+        num_learning=trainable.num_parameters if trains else 0,
         tests=(*tests, *tests),
-        num_epochs=config.epochs if learns else 0,
+        num_epochs=config.epochs if trains else 0,
         passes=_passes(config, plan, head, train_res),
-        classifier=head.classifier if config.method == "one-pass" else None,
+        classifier=head.classifier if isinstance(settings, CachedFeaturesSettings) else None,
     )
     _report(config, data, plan, stage, reporter)
 
 
 def _passes(config: FinetuneConfig, plan: TrainPlan, head: Head, train_res: int) -> tuple[FeaturePass, ...]:
     """Return the passes that the method makes before its epochs."""
-    evaluation = EvalPlan(plan.dataset, config.batch_size)
-    if config.method == "frechet":
-        return tuple(passes_to_fit(config, evaluation, train_res))
-    if config.method == "one-pass":
-        statistics, views = passes_for_features(config, evaluation, plan.augmentation, head)
+    evaluation, settings = EvalPlan(plan.dataset, config.batch_size), config.settings
+    if isinstance(settings, FrechetSettings):
+        return tuple(passes_to_fit(config, settings, evaluation, train_res))
+    if isinstance(settings, CachedFeaturesSettings):
+        statistics, views = passes_for_features(settings, evaluation, plan, head)
         plans = views if statistics is None else [statistics, *views]
         return tuple(FeaturePass(one, config.test_resolution) for one in plans)
     return ()

@@ -116,9 +116,9 @@ def _figures(folder: FixresFolder, trained_at: int, fixed_for: int) -> Figures:
     after: EvaluateFile = _read(folder.after)
     tuned: FinetuneFile = _read(folder.finetune.results)
     sweeps, baseline = {"sweep before": before, "sweep after": after}, None
-    if folder.config.against is not None:
+    if folder.config.baseline is not None:
         sweeps["sweep of the baseline"] = _read(folder.baseline)
-        baseline = _baseline(folder.config.against, sweeps["sweep of the baseline"], tuned)
+        baseline = _baseline(folder.config.baseline, sweeps["sweep of the baseline"], tuned)
     runs = {"training": folder.training, "tuning": folder.finetune}
     trained = {"training": _read(folder.training.results)} if folder.training.results.exists() else {}
     results = {**trained, "tuning": tuned, **sweeps}

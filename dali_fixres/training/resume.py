@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dali_fixres.checkpoints.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
-from dali_fixres.config import StageConfig
+from dali_fixres.config import FinetuneConfig, RunConfig, TrainConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.models import Model
 from dali_fixres.runtime.data import Data
@@ -27,7 +27,9 @@ OTHER_COPIES = "its resized copies are others"
 """What has changed where nothing has that a snapshot holds."""
 
 
-def resume(run: RunFolder, config: StageConfig, data: Data, reporter: Reporter) -> tuple[Data, Model, Checkpoint]:
+def resume(
+    run: RunFolder, config: TrainConfig | FinetuneConfig, data: Data, reporter: Reporter
+) -> tuple[Data, Model, Checkpoint]:
     """Return the data to resume, and the network and the state that a run's last checkpoint holds.
 
     Raises:
@@ -36,7 +38,7 @@ def resume(run: RunFolder, config: StageConfig, data: Data, reporter: Reporter) 
     """
     state = load_checkpoint(run.last)
     settings = config.stored()
-    deciding = (settings.keys() | state.config.keys()) - CHANGEABLE - config.unused
+    deciding = (settings.keys() | state.config.keys()) - CHANGEABLE
     changed = sorted(key for key in deciding if settings.get(key) != state.config.get(key))
     if changed:
         was = ", ".join(f"{key} = {state.config.get(key, 'unset')}" for key in changed)
@@ -59,7 +61,7 @@ def resume(run: RunFolder, config: StageConfig, data: Data, reporter: Reporter) 
 
 
 def _changed_data(
-    run: RunFolder, state: Checkpoint, config: StageConfig, data: Data, reporter: Reporter
+    run: RunFolder, state: Checkpoint, config: RunConfig, data: Data, reporter: Reporter
 ) -> tuple[Data, dict[int, str]]:
     """Return the data to resume, and which of its images are unreadable.
 
@@ -89,7 +91,7 @@ def resume_hint(command: str, folder: Path, world: World) -> str:
 
 
 @contextmanager
-def resumed_run(config: StageConfig, command: str, world: World) -> Iterator[RunFolder | None]:
+def resumed_run(config: RunConfig, command: str, world: World) -> Iterator[RunFolder | None]:
     """Hold the run that ``--resume`` asks for; None where a new one is to begin.
 
     It is locked before its checkpoint is read, by the one process that will write it.
@@ -113,7 +115,7 @@ def resumed_run(config: StageConfig, command: str, world: World) -> Iterator[Run
 
 @contextmanager
 def run_folder(
-    config: StageConfig, command: str, resumed: RunFolder | None, start: Checkpoint, data: Data, world: World
+    config: RunConfig, command: str, resumed: RunFolder | None, start: Checkpoint, data: Data, world: World
 ) -> Iterator[RunFolder | None]:
     """Hold the folder of a run, new or resumed, with its first state, its settings and its snapshot of the data.
 

@@ -93,7 +93,7 @@ def run_training(
         data = open_data(config.data, config.val_fraction, reporter, world)
         if resumed:
             data, model, start = resume(resumed, config, data, reporter)
-        plan = training_plan(config, data, "train", config.schedule, world, config.repeats)
+        plan = training_plan(config, data, "train", config.schedule, world, config.aug_repeats)
         eval_plan = EvalPlan(data.dataset, config.batch_size, world.rank, world.size, copies=config.copies)
         if not resumed:
             config, model, start = _begin(config, data, reporter)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dali_fixres.checkpoints import Checkpoint, EpochStatistics
-from dali_fixres.config import FinetuneConfig, TrainConfig
+from dali_fixres.config import FinetuneConfig, OptimizerSettings, TrainConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.models import Model, ModelSpec
 from dali_fixres.runtime.data import Data
@@ -36,9 +36,9 @@ __all__ = [
 
 
 def augmentation(config: TrainConfig | FinetuneConfig, name: str) -> Augmentation:
-    """Return a named augmentation, with the jitter asked for instead of its own."""
+    """Return a named augmentation, with the colour jitter of the settings, if any."""
     named = AUGMENTATIONS[name]
-    return named if config.jitter is None else replace(named, jitter=config.jitter)
+    return named if config.color_jitter is None else replace(named, jitter=config.color_jitter)
 
 
 def training_plan(
@@ -112,7 +112,7 @@ def move_network(network: nn.Module, device: torch.device, *, sync_bn: bool) -> 
 
 
 def build_setup(
-    config: TrainConfig | FinetuneConfig,
+    settings: OptimizerSettings,
     network: nn.Module,
     plan: TrainPlan,
     start: Checkpoint,
@@ -121,7 +121,7 @@ def build_setup(
     device: torch.device,
 ) -> TrainingSetup:
     """Put the optimiser, its state so far and the learning rate of every step to a network."""
-    optimizer = build_optimizer(network, momentum=config.momentum, weight_decay=config.weight_decay)
+    optimizer = build_optimizer(network, momentum=settings.momentum, weight_decay=settings.weight_decay)
     if start.optimizer:
         try:
             load_optimizer(optimizer, start.optimizer)
@@ -131,11 +131,11 @@ def build_setup(
         network,
         world.wrap(network, device),
         optimizer,
-        learning_rate(config, plan),
-        partial(step_seed, config.seed, world.rank),
+        learning_rate(settings, plan),
+        partial(step_seed, plan.seed, world.rank),
         set_mode,
-        config.label_smoothing,
-        config.clip_grad,
+        settings.label_smoothing,
+        settings.clip_grad,
     )
 
 
@@ -148,24 +148,24 @@ def compile_setup(setup: TrainingSetup, plan: TrainPlan, device: torch.device, r
     return replace(setup, forward=called)
 
 
-def learning_rate(config: TrainConfig | FinetuneConfig, plan: TrainPlan) -> LearningRate:
+def learning_rate(settings: OptimizerSettings, plan: TrainPlan) -> LearningRate:
     """Return the learning rate of every step of a run."""
-    num_steps, every = plan.steps_before(config.epochs), config.decay_epochs
+    num_steps, every = plan.steps_before(settings.epochs), settings.decay_epochs
     return LearningRate(
-        peaks=_peaks(config, plan),
+        peaks=_peaks(settings, plan),
         num_steps=num_steps,
-        warmup_steps=round(config.warmup_ratio * num_steps),
-        decay=config.lr_decay,
-        drops=None if every is None else tuple(map(plan.steps_before, range(every, config.epochs, every))),
+        warmup_steps=round(settings.warmup_ratio * num_steps),
+        decay=settings.lr_decay,
+        drops=None if every is None else tuple(map(plan.steps_before, range(every, settings.epochs, every))),
     )
 
 
-def _peaks(config: TrainConfig | FinetuneConfig, plan: TrainPlan) -> tuple[tuple[int, float], ...]:
+def _peaks(settings: OptimizerSettings, plan: TrainPlan) -> tuple[tuple[int, float], ...]:
     """Return the peak learning rate from the first step of each phase on."""
     return tuple(
         (
             plan.steps_before(phase.first_epoch),
-            phase.lr or config.lr or scaled_lr(config.rate, plan.global_batch(phase.first_epoch)),
+            phase.lr or settings.lr or scaled_lr(settings.rate, plan.global_batch(phase.first_epoch)),
         )
         for phase in plan.schedule.phases
     )

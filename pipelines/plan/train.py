@@ -68,7 +68,8 @@ class TrainPlan:
                 fits = next(b for b in count(order.batch_size) if b * self.world_size % self.repeats == 0)
                 raise ConfigError(
                     f"the global batch of {order.global_batch} images ({order.batch_size} on each of "
-                    f"{self.world_size} process(es)) is no multiple of --repeats {self.repeats}; --batch-size {fits} is"
+                    f"{self.world_size} process(es)) is no multiple of --aug-repeats {self.repeats}; --batch-size "
+                    f"{fits} is"
                 )
 
     @property

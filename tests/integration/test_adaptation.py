@@ -115,7 +115,7 @@ def test_two_processes_fit_what_one_fits(config: FinetuneConfig, tmp_path: Path)
     assert "cat/02.jpg" in (tmp_path / "several" / "unreadable.txt").read_text()
 
 
-@pytest.mark.parametrize("options", [{"method": "one-pass"}, {"policy": "last-block"}])
+@pytest.mark.parametrize("options", [{"method": "cached-features"}, {"trainable": "last-blocks"}])
 def test_tuning_goes_on_from_it(adapted: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     """Other methods find classifier and norm behind the mapping, tune them, and leave the mapping as it is."""
     run = tmp_path / "tuned"

@@ -190,10 +190,10 @@ def test_processes_tell_the_story_of_one(config: FixresConfig, given: Path, tmp_
 
 
 def test_a_checkpoint_takes_the_place_of_training(config: FixresConfig, given: Path, tmp_path: Path) -> None:
-    """It brings data and settings; tuning in one pass counts one look; a training at another size is compared with."""
+    """It brings data and settings; cached features count one pass; a training at another size is compared with."""
     start = given / "train"
     story = FixresConfig(
-        checkpoint=start, against=start, test_res="96", sweep="128", batch_size=8, workers=2,
+        checkpoint=start, baseline=start, test_res="96", sweep="128", batch_size=8, workers=2,
         out=tmp_path / "story", finetune_epochs=2,
     )  # fmt: skip
     fixres(story)
@@ -218,9 +218,9 @@ def test_a_checkpoint_takes_the_place_of_training(config: FixresConfig, given: P
     [
         ({"model": "timm/test_vit", "sweep": "64,72"}, ModelError, "cannot take images of 72 px.*--sweep"),
         ({"model": "timm/test_vit", "test_res": "72", "sweep": "96"}, ModelError, "cannot take images of 72 px"),
-        ({"model": "squeezenet1_1", "method": "one-pass"}, ModelError, "runs before the pooling.*--method sgd"),
-        ({"model": "squeezenet1_1"}, ModelError, "no norm before its pooling.*--policy classifier"),
-        ({"against": Path("nowhere")}, CheckpointError, "finished `train` run; nowhere has no results.json"),
+        ({"model": "squeezenet1_1", "method": "cached-features"}, ModelError, "runs before the pooling.*--method sgd"),
+        ({"model": "squeezenet1_1"}, ModelError, "no norm before its pooling.*--no-norm-stats"),
+        ({"baseline": Path("nowhere")}, CheckpointError, "finished `train` run; nowhere has no results.json"),
         ({"resume": True}, CheckpointError, "holds no run"),
     ],
 )
@@ -260,7 +260,7 @@ def test_the_command_line_tells_it(cli: Any, given: Path, tmp_path: Path) -> Non
     """Flags of training beside a checkpoint are refused; --resume takes its settings from the folder."""
     refused = cli("fixres", "--checkpoint", given / "train", "--epochs", 3, "--out", tmp_path / "no")
     assert refused.returncode == 2
-    assert refused.stderr.strip().endswith("training, which --epochs would be for; leave that out")
+    assert refused.stderr.strip().endswith("there is no use for --epochs")
     result = cli("fixres", "--resume", "--out", given, "--json", tmp_path / "figures.json")
     assert result.returncode == 0, result.stderr
     assert f"report: {given / 'report.html'}" in result.stderr

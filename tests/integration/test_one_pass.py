@@ -1,4 +1,4 @@
-"""Fine-tuning in one pass: what it learns is what epoch-by-epoch fine-tuning learns, whoever computes it."""
+"""Fine-tuning on cached features: it learns what epoch-by-epoch fine-tuning learns, however it is computed."""
 
 import json
 import shutil
@@ -29,10 +29,10 @@ def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(trained: Path, tmp_path: Path) -> FinetuneConfig:
-    """Return a fine-tuning in one pass, of test crops, in two epochs of five steps."""
+    """Return a fine-tuning on cached features of test crops, in two epochs of five steps."""
     return FinetuneConfig(
-        checkpoint=trained, test_res=96, method="one-pass", augmentation="v1", epochs=2, batch_size=8, workers=2,
-        out=tmp_path / "one-pass",
+        checkpoint=trained, test_res=96, method="cached-features", augmentation="v1", epochs=2, batch_size=8, workers=2,
+        out=tmp_path / "cached",
     )  # fmt: skip
 
 
@@ -51,14 +51,14 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], t
 
 
 def test_it_learns_what_sgd_learns(config: FinetuneConfig, trained: Path, tmp_path: Path) -> None:
-    """With the same looks at images and a trunk that stays, only half precision is between the two methods."""
-    sgd = replace(config, policy="classifier", method="sgd", out=tmp_path / "sgd")
-    one_pass = replace(config, policy="classifier", feature_dropout=0.0)
-    finetune(one_pass)
+    """With the same images and a frozen trunk, the two methods differ by half precision alone."""
+    sgd = replace(config, trainable="classifier", norm_stats=False, method="sgd", out=tmp_path / "sgd")
+    cached = replace(config, norm_stats=False, feature_dropout=0.0)
+    finetune(cached)
     finetune(sgd)
-    assert_close(tensors(one_pass), tensors(sgd), 1e-3)
+    assert_close(tensors(cached), tensors(sgd), 1e-3)
     before = torch.load(trained / "last.pt", weights_only=True)["state_dict"]
-    changed = {name for name, tensor in tensors(one_pass).items() if not torch.equal(tensor, before[name])}
+    changed = {name for name, tensor in tensors(cached).items() if not torch.equal(tensor, before[name])}
     assert changed == {"fc.weight", "fc.bias"}
 
 
@@ -81,7 +81,7 @@ def test_processes_learn_what_one_learns(config: FinetuneConfig, tmp_path: Path,
     data = Path(shutil.copytree(source, tmp_path / "data"))
     victim = data / "train" / "cat" / "02.jpg"
     victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
-    alone = replace(config, data=data, augmentation="v2", views=2)
+    alone = replace(config, data=data, augmentation="v2", augmented_views=2)
     finetune(alone)
     several = replace(alone, batch_size=8 // num_processes, out=tmp_path / "several")
     run_ranks(num_processes, finetune, several)
@@ -110,7 +110,7 @@ def test_features_are_left_out_at_random(config: FinetuneConfig, tmp_path: Path)
 def test_views_differ(config: FinetuneConfig, tmp_path: Path) -> None:
     """Two views of each image teach something else than one, and both are counted."""
     one = replace(config, augmentation="v2", out=tmp_path / "one")
-    two = replace(one, views=2, out=tmp_path / "two")
+    two = replace(one, augmented_views=2, out=tmp_path / "two")
     finetune(one)
     finetune(two)
     assert not torch.equal(tensors(one)["fc.weight"], tensors(two)["fc.weight"])
@@ -130,7 +130,7 @@ def test_more_epochs_of_a_finished_run(config: FinetuneConfig, images: Path, tmp
     finetune(resumed)
     assert_close(first, tensors(config), 0.0)
     finetune(replace(resumed, epochs=3))
-    records = RunFolder(tmp_path / "one-pass").records()
+    records = RunFolder(tmp_path / "cached").records()
     assert [record["epoch"] for record in records if record["event"] == "epoch"] == [1, 2, 3]
     assert not torch.equal(first["fc.weight"], tensors(config)["fc.weight"])
 
@@ -139,4 +139,4 @@ def test_a_classifier_before_the_pooling(images: Path, tmp_path: Path) -> None:
     """SqueezeNet classifies every position and pools then: there are no pooled features, and the error says so."""
     common: dict[str, Any] = {"data": images, "model": "squeezenet1_1", "batch_size": 8, "out": tmp_path / "run"}
     with pytest.raises(ModelError, match=r"classifier of SqueezeNet runs before the pooling.*--method sgd"):
-        finetune(FinetuneConfig(test_res=64, train_res=64, method="one-pass", policy="classifier", **common))
+        finetune(FinetuneConfig(test_res=64, train_res=64, method="cached-features", norm_stats=False, **common))

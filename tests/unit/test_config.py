@@ -13,17 +13,22 @@ from hypothesis import strategies as st
 
 from dali_fixres.config import (
     AnalyzeConfig,
+    CachedFeaturesSettings,
     Config,
     EvaluateConfig,
     FinetuneConfig,
+    FrechetSettings,
     IndexConfig,
+    Method,
+    PrepareConfig,
     PreviewConfig,
+    SgdSettings,
+    TrainableParts,
     TrainConfig,
     VerifyConfig,
     read_toml,
     to_toml,
 )
-from dali_fixres.config.stages import Policy
 from dali_fixres.errors import ConfigError, UserError
 from pipelines.plan.colour import IMAGENET, Normalisation
 from pipelines.resolution import Resolution
@@ -60,7 +65,7 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "sync_bn": False,
         "checkpoint_every": "10min",
         "train_res": "128",
-        "repeats": 1,
+        "aug_repeats": 1,
         "compile": False,
     }
 
@@ -79,7 +84,7 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
         config=Path("mine.toml"),
         resume=True,
         accept_changed_data=True,
-        policy="classifier",
+        trainable="all",
     )
     stored = config.stored()
     assert not {"out", "json", "config", "resume", "accept_changed_data"} & set(stored)
@@ -87,71 +92,111 @@ def test_stored_is_plain_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert stored["data"] == str(tmp_path / "images")
     assert stored["checkpoint"] == "/runs/one"
     assert (stored["mean"], stored["model_arg"]) == ([0.1, 0.2, 0.3], ["a=1", "b=2"])
-    assert (stored["test_res"], stored["policy"], stored["augmentation"]) == (160, "classifier", "v2")
-    assert (stored["epochs"], stored["blocks"]) == (8, 1)
+    assert (stored["test_res"], stored["trainable"], stored["augmentation"]) == (160, "all", "v2")
+    assert (stored["epochs"], stored["num_blocks"]) == (8, 1)
 
 
-def test_the_rate_follows_from_what_learns() -> None:
-    """Layers that have been trained before learn at a tenth of a classifier's rate, unless one is given."""
-    rates = {policy: FinetuneConfig(test_res=160, policy=policy).rate for policy in get_args(Policy)}
-    assert rates == {name: 0.02 if name in {"last-block", "all"} else 0.2 for name in get_args(Policy)}
-    assert FinetuneConfig(test_res=160, policy="all", base_lr=0.5).rate == 0.5
+def test_the_rate_follows_from_what_trains() -> None:
+    """Layers that have been trained before have a tenth of a classifier's learning rate, unless one is given."""
+    rates = {trainable: SgdSettings(trainable=trainable).rate for trainable in get_args(TrainableParts)}
+    assert rates == {"classifier": 0.2, "classifier+norm": 0.2, "last-blocks": 0.02, "all": 0.02}
+    assert SgdSettings(trainable="all", base_lr=0.5).rate == 0.5
+    assert CachedFeaturesSettings().rate == 0.2
     assert (TrainConfig().rate, TrainConfig(base_lr=0.3).rate) == (0.1, 0.3)
 
 
-def test_what_a_method_has_no_use_for_does_not_bind_a_resumed_run() -> None:
-    """A run of sgd from before there was a setting of one-pass goes on; one of one-pass would go on differently."""
-    assert "feature_dropout" in FINETUNE(method="sgd").unused
-    assert {"feature_dropout", "policy"} <= FINETUNE(method="frechet").unused
-    assert FINETUNE(method="one-pass").unused == TrainConfig().unused == frozenset()
+# Methods of fine-tuning
 
 
-def test_one_pass_keeps_what_is_before_the_classifier() -> None:
-    """Its own policy is the authors'; those that change the trunk are refused, and so are its settings without it."""
-    one_pass, sgd = partial(FINETUNE, method="one-pass"), partial(FINETUNE, method="sgd")
-    assert (one_pass().tuned, sgd().tuned) == ("classifier+norm-stats", "classifier+norm")
-    assert one_pass(policy="classifier").tuned == "classifier"
-    for policy in ("classifier+norm", "last-block", "all"):
-        with pytest.raises(ConfigError, match=r"--method one-pass keeps .* use --policy classifier\+norm-stats"):
-            one_pass(policy=policy)
-    with pytest.raises(ConfigError, match=r"sgd looks .*, and has no use for --views, --statistics-images$"):
-        sgd(views=2, statistics_images=64)
-    with pytest.raises(ConfigError, match=r"--feature-dropout must be from 0 to below 1; found 1.0"):
-        one_pass(feature_dropout=1.0)
+def test_each_method_has_its_own_defaults() -> None:
+    """Settings that are left out are the method's own; given ones are taken over."""
+    assert FINETUNE().settings == CachedFeaturesSettings(trainable="classifier", epochs=8)
+    assert FINETUNE(method="sgd").settings == SgdSettings(trainable="classifier+norm", epochs=8)
+    assert FINETUNE(method="frechet").settings == FrechetSettings(statistics_images=4096)
+    assert FINETUNE(method="sgd", trainable="classifier", lr=0.1, norm_stats=False).settings == SgdSettings(
+        trainable="classifier", lr=0.1, norm_stats=False
+    )
+
+
+@pytest.mark.parametrize("settings", [SgdSettings, CachedFeaturesSettings, FrechetSettings])
+def test_settings_of_methods_are_flags(settings: type) -> None:
+    """Each setting of a method is a flag of finetune, with the same default unless that depends on the method."""
+    flags = {field.name: field.default for field in fields(FinetuneConfig)}
+    assert {field.name: field.default for field in fields(settings)}.items() <= flags.items() | {
+        ("trainable", "classifier"), ("trainable", "classifier+norm"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("policy", "method"),
+    ("method", "absent"),
     [
-        (None, "one-pass"),
-        ("classifier", "one-pass"),
-        ("classifier+norm-stats", "one-pass"),
+        ("cached-features", {"num_blocks"}),
+        ("sgd", {"feature_dropout", "augmented_views", "statistics_images", "feature_memory"}),
+        ("frechet", {"trainable", "norm_stats", "num_blocks", "epochs", "momentum", "feature_dropout"}),
+    ],
+)
+def test_a_run_stores_what_its_method_uses(method: Method, absent: set[str]) -> None:
+    """A resumed run is compared by what it stores, so a setting that its method does not use cannot differ."""
+    stored = FINETUNE(method=method).stored()
+    settings = {field.name for field in fields(FINETUNE(method=method).settings)}
+    assert stored["method"] == method
+    assert not stored.keys() & absent
+    assert settings - {"lr", "base_lr", "decay_epochs", "clip_grad"} <= stored.keys()
+
+
+def test_cached_features_train_the_classifier() -> None:
+    """What changes the network before the classifier by training is refused."""
+    for trainable in ("classifier+norm", "last-blocks", "all"):
+        with pytest.raises(
+            ConfigError, match=rf"^--method cached-features trains .* not --trainable {re.escape(trainable)}; use"
+        ):
+            FINETUNE(method="cached-features", trainable=trainable)
+    with pytest.raises(ConfigError, match=r"--feature-dropout must be from 0 to below 1; found 1.0"):
+        FINETUNE(method="cached-features", feature_dropout=1.0)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "method"),
+    [
+        (None, "cached-features"),
+        ("classifier", "cached-features"),
         ("classifier+norm", "sgd"),
-        ("last-block", "sgd"),
+        ("last-blocks", "sgd"),
         ("all", "sgd"),
     ],
 )
-def test_the_method_follows_from_what_learns(policy: Policy | None, method: str) -> None:
-    """One pass is enough where features stay what they are; a method that is named is taken."""
-    assert FINETUNE(policy=policy).chosen == method
-    assert FINETUNE(policy=policy, method="sgd").chosen == "sgd"
+def test_the_method_follows_from_what_trains(trainable: TrainableParts | None, method: Method) -> None:
+    """Features are cached where training does not change them; a method that is named is taken."""
+    assert FINETUNE(trainable=trainable).chosen_method == method
+    assert FINETUNE(trainable=trainable, method="sgd").chosen_method == "sgd"
 
 
 @pytest.mark.parametrize(
-    ("settings", "flags"),
+    ("method", "settings", "message"),
     [
-        ({"epochs": 5}, "--epochs"),
-        ({"lr": 0.1, "policy": "all"}, "--lr, --policy"),
-        ({"augmentation": "v1"}, "--augmentation"),
-        ({"views": 2, "feature_memory": 1.0}, "--views, --feature-memory"),
-        ({"policy": "last-block", "blocks": 2}, "--policy, --blocks"),
+        ("frechet", {"epochs": 5}, "trains nothing, so it has no use for --epochs; leave that out"),
+        ("frechet", {"trainable": "all", "lr": 0.1}, "trains nothing, so it has no use for --lr, --trainable; leave"),
+        ("frechet", {"norm_stats": False}, "trains nothing, so it has no use for --no-norm-stats; leave"),
+        ("frechet", {"augmentation": "v1"}, "trains nothing, so it has no use for --augmentation; leave"),
+        ("frechet", {"trainable": "last-blocks", "num_blocks": 2}, "for --trainable, --num-blocks; leave"),
+        (
+            "sgd",
+            {"augmented_views": 2, "statistics_images": 64},
+            "runs the network in every epoch, so it has no use for --statistics-images, --augmented-views; leave",
+        ),
+        ("cached-features", {"num_blocks": 3}, "trains the classifier alone, so it has no use for --num-blocks; leave"),
     ],
 )
-def test_frechet_learns_nothing(settings: dict[str, Any], flags: str) -> None:
-    """It refuses, by name, settings of something that learns, and takes those of what it fits."""
-    with pytest.raises(ConfigError, match=rf"^--method frechet learns nothing, so it has no use for {flags}; leave"):
-        FINETUNE(method="frechet", **settings)
-    assert FINETUNE(method="frechet", jitter=0.1, statistics_images=100, batch_size=8).method == "frechet"
+def test_settings_that_do_not_fit_the_method(method: Method, settings: dict[str, Any], message: str) -> None:
+    """A setting that the method does not use is refused by the flag's name."""
+    with pytest.raises(ConfigError, match=f"^--method {method} .*{message}"):
+        FINETUNE(method=method, **settings)
+
+
+def test_frechet_takes_what_it_uses() -> None:
+    """The colour jitter of training crops, the number of images and the batch are its own."""
+    config = FINETUNE(method="frechet", color_jitter=0.1, statistics_images=100, batch_size=8)
+    assert config.settings == FrechetSettings(statistics_images=100)
 
 
 def test_decay_epochs_go_with_steps() -> None:
@@ -164,24 +209,32 @@ def test_decay_epochs_go_with_steps() -> None:
 
 
 def test_a_dry_run_is_of_a_new_run() -> None:
-    """What a resumed run would do is not said."""
-    with pytest.raises(ConfigError, match="--dry-run says what a new run would do; leave --resume out"):
+    """A dry run does not resume."""
+    with pytest.raises(ConfigError, match="--dry-run shows what a new run would do; leave --resume out"):
         TrainConfig(dry_run=True, resume=True)
 
 
-def test_blocks_go_with_their_policy() -> None:
-    """A number of blocks that nothing would come of is refused."""
-    assert FinetuneConfig(test_res=160, policy="last-block", blocks=3).blocks == 3
-    with pytest.raises(ConfigError, match="--blocks goes with --policy last-block; found --policy classifier"):
-        FinetuneConfig(test_res=160, policy="classifier", blocks=3)
+def test_blocks_go_with_last_blocks() -> None:
+    """A number of blocks that has no effect is refused."""
+    assert SgdSettings(trainable="last-blocks", num_blocks=3).num_blocks == 3
+    with pytest.raises(ConfigError, match="--num-blocks goes with --trainable last-blocks; found --trainable all"):
+        FINETUNE(trainable="all", num_blocks=3)
+
+
+@pytest.mark.parametrize("trainable", ["last-blocks", "all"])
+def test_statistics_are_kept_for_a_frozen_network(trainable: TrainableParts) -> None:
+    """Layers that train estimate their statistics anew."""
+    with pytest.raises(ConfigError, match=rf"--no-norm-stats goes with .*; found --trainable {trainable}$"):
+        FINETUNE(trainable=trainable, norm_stats=False)
 
 
 @pytest.mark.parametrize(
     "config",
     [
         TrainConfig(),
-        TrainConfig(train_res="96@0,128@8", lr=1e-5, weight_decay=0.0, jitter=0.25, clip_grad=1.0, test_res=160),
-        TrainConfig(train_res="96-192@0-16:batch=32:lr=0.1", repeats=2, strict=True, checkpoint_every="500steps"),
+        TrainConfig(train_res="96@0,128@8", lr=1e-5, weight_decay=0.0, color_jitter=0.25, clip_grad=1.0, test_res=160),
+        TrainConfig(train_res="96-192@0-16:batch=32:lr=0.1", aug_repeats=2, strict=True, checkpoint_every="500steps"),
+        FinetuneConfig(test_res=160, method="frechet"),
         FinetuneConfig(test_res=160, data=Path('/a "b"\\c/ä 雪\n'), mean=(0.5, 0.5, 0.5), std=(1e-3, 1.0, 2.0)),
         EvaluateConfig(test_res="96,128", model="timm/mobilenetv2_100", model_arg=("pad_type=same",), batch_size=1),
         PreviewConfig(num_images=2),
@@ -202,7 +255,7 @@ def test_stored_settings_survive_the_file(config: Config, tmp_path: Path) -> Non
 def test_toml_literals() -> None:
     """One line per setting, in the order given."""
     assert to_toml({"train_res": "96@0", "lr": 0.1, "epochs": 3, "resume": True, "mean": [0.5, 1.0]}) == (
-        'train_res = "96@0"\nlr = 0.1\nepochs = 3\nresume = true\nmean = [0.5, 1.0]\n'
+        'train_res = "96@0"\nlr = 0.1\nepochs = 3\nresume = true\nmean = [\n    0.5,\n    1.0,\n]\n'
     )
 
 
@@ -286,8 +339,15 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
         (IndexConfig, "val_fraction", 1.01, "above 0 and at most 1"),
         (EvaluateConfig, "batch_size", 0, "at least 1"),
         (EvaluateConfig, "workers", 0, "at least 1"),
-        (EvaluateConfig, "seed", -1, "at least 0"),
-        (EvaluateConfig, "crop_ratio", "0.0", "above 0 and at most 1"),
+        (EvaluateConfig, "seed", -1, "from 0 to 2^63 - 1"),
+        (EvaluateConfig, "seed", 2**63, "from 0 to 2^63 - 1"),
+        (TrainConfig, "epochs", 1.5, "a whole number"),
+        (TrainConfig, "epochs", True, "a whole number"),
+        (TrainConfig, "test_res", 128.5, "a whole number"),
+        (PrepareConfig, "quality", 96, "from 1 to 95"),
+        (PrepareConfig, "quality", 0, "from 1 to 95"),
+        (PrepareConfig, "shard_size", 0, "at least 1"),
+        (PrepareConfig, "val_fraction", 2.0, "above 0 and at most 1"),
         (TrainConfig, "crop_ratio", 1.5, "above 0 and at most 1"),
         (EvaluateConfig, "std", (0.1, 0.0, 0.1), "above 0"),
         (TrainConfig, "epochs", 0, "at least 1"),
@@ -296,8 +356,8 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
         (TrainConfig, "momentum", 1.0, "from 0 to below 1"),
         (TrainConfig, "momentum", -0.1, "from 0 to below 1"),
         (TrainConfig, "label_smoothing", 1.0, "from 0 to below 1"),
-        (TrainConfig, "jitter", 1.1, "from 0 to 1"),
-        (TrainConfig, "jitter", -0.1, "from 0 to 1"),
+        (TrainConfig, "color_jitter", 1.1, "from 0 to 1"),
+        (TrainConfig, "color_jitter", -0.1, "from 0 to 1"),
         (TrainConfig, "lr", 0.0, "above 0"),
         (TrainConfig, "lr", math.nan, "above 0"),
         (TrainConfig, "lr", math.inf, "above 0"),
@@ -305,11 +365,11 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
         (TrainConfig, "clip_grad", 0.0, "above 0"),
         (TrainConfig, "weight_decay", -1e-4, "at least 0"),
         (TrainConfig, "weight_decay", math.nan, "at least 0"),
-        (TrainConfig, "repeats", 0, "at least 1"),
-        (TrainConfig, "repeats", -2, "at least 1"),
+        (TrainConfig, "aug_repeats", 0, "at least 1"),
+        (TrainConfig, "aug_repeats", -2, "at least 1"),
         (FINETUNE, "epochs", 0, "at least 1"),
-        (FINETUNE, "blocks", 0, "at least 1"),
-        (FINETUNE, "views", 0, "at least 1"),
+        (partial(FINETUNE, method="sgd"), "num_blocks", 0, "at least 1"),
+        (FINETUNE, "augmented_views", 0, "at least 1"),
         (FINETUNE, "statistics_images", 1, "at least 2"),
         (FINETUNE, "feature_memory", -1.0, "at least 0"),
         (AnalyzeConfig, "statistics_images", 0, "at least 1"),
@@ -344,6 +404,7 @@ def test_bad_values(build: Build, name: str, value: object, rule: str) -> None:
         (FINETUNE, "train_res", 16, "16"),
         (EvaluateConfig, "test_res", "96,16", "16"),
         (EvaluateConfig, "crop_ratio", "0.875,2", "2.0"),
+        (EvaluateConfig, "crop_ratio", "0.0", "0.0"),
         (EvaluateConfig, "crop_ratio", "0.875;1", "'0.875;1'"),
         (EvaluateConfig, "test_res", "96;128", "'96;128'"),
         (PreviewConfig, "train_res", 16, "16"),
@@ -379,8 +440,8 @@ def test_values_that_nothing_can_use(build: Build, name: str, value: object) -> 
     "build",
     [
         partial(TrainConfig, epochs=1, warmup_ratio=0.99, momentum=0.0, weight_decay=0.0, label_smoothing=0.99),
-        partial(TrainConfig, jitter=0.0, batch_size=1, workers=1, val_fraction=1.0, crop_ratio=1.0, lr=1e-9),
-        partial(TrainConfig, jitter=1.0, train_res="32@0,64@29", test_res=4096, epochs=30),
+        partial(TrainConfig, color_jitter=0.0, batch_size=1, workers=1, val_fraction=1.0, crop_ratio=1.0, lr=1e-9),
+        partial(TrainConfig, color_jitter=1.0, train_res="32@0,64@29", test_res=4096, epochs=30),
         partial(PreviewConfig, num_images=64),
         partial(EvaluateConfig, mean=(0.0, 0.0, 0.0), std=(1e-6, 1.0, 1.0)),
     ],
@@ -412,7 +473,7 @@ def test_saved_outputs_need_no_network(given: dict[str, Any]) -> None:
     """--from-outputs refuses what is about running a network, by the flag's name."""
     (name,) = given
     with pytest.raises(
-        ConfigError, match=rf"^--from-outputs runs no network .*; leave --{name.replace('_', '-')} out$"
+        ConfigError, match=rf"^--from-outputs runs no network, .* no use for --{name.replace('_', '-')}; leave"
     ):
         EvaluateConfig(from_outputs=Path("outputs"), **given)
 

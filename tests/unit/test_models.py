@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dali_fixres.config import Policy
+from dali_fixres.config import TrainableParts
 from dali_fixres.errors import CheckpointError, ModelError
 from dali_fixres.finetuning.trainable import freeze_for_tuning
 from dali_fixres.models import Model, ModelSpec, build_model, find_head, load_into, read_weights
@@ -483,20 +483,28 @@ STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 
 
 @pytest.mark.parametrize(
-    ("policy", "norm_parts"),
+    ("parts", "norm_stats", "norm_parts"),
     [
-        ("classifier", set()),
-        ("classifier+norm-stats", STATISTICS),
-        ("classifier+norm", STATISTICS | {"weight", "bias"}),
+        ("classifier", False, set()),
+        ("classifier", True, STATISTICS),
+        ("classifier+norm", True, STATISTICS | {"weight", "bias"}),
+        ("classifier+norm", False, {"weight", "bias"}),
     ],
 )
 @pytest.mark.parametrize(
     ("build", "norm", "classifier"), [(_resnet18, "layer4.1.bn2", "fc"), (_mobilenet, "bn2", "classifier")]
 )
-def test_policies(build: Callable[[], Model], norm: str, classifier: str, policy: Policy, norm_parts: set[str]) -> None:
-    """Exactly the policy's parameters learn, and after a step exactly they and the policy's statistics differ."""
+def test_trainable_parts(
+    build: Callable[[], Model],
+    norm: str,
+    classifier: str,
+    parts: TrainableParts,
+    norm_stats: bool,
+    norm_parts: set[str],
+) -> None:
+    """Exactly the parts asked for are trained, and after a step exactly they and the statistics asked for differ."""
     network = build().network
-    tuned = freeze_for_tuning(network, find_head(network, SMALL), policy)
+    tuned = freeze_for_tuning(network, find_head(network, SMALL), parts, norm_stats=norm_stats)
     head = {f"{classifier}.weight", f"{classifier}.bias"}
     learning = head | {f"{norm}.{part}" for part in norm_parts - STATISTICS}
     assert set(tuned.names) == learning
@@ -514,24 +522,25 @@ def test_number_of_tuned_parameters() -> None:
     assert freeze_for_tuning(network, head, "classifier").num_parameters == 5120 + 10
 
 
-@pytest.mark.parametrize("policy", ["classifier", "classifier+norm-stats", "classifier+norm"])
-def test_mode_of_the_stage(policy: Policy) -> None:
-    """Everything evaluates but the tuned norm, also after an evaluation in between."""
+@pytest.mark.parametrize("norm_stats", [True, False])
+@pytest.mark.parametrize("parts", ["classifier", "classifier+norm"])
+def test_mode_of_the_network(parts: TrainableParts, norm_stats: bool) -> None:
+    """Everything is in evaluation mode but the norm whose statistics follow, also after an evaluation in between."""
     network = _Tiny()
-    tuned = freeze_for_tuning(network, find_head(network, Resolution(32)), policy)
+    tuned = freeze_for_tuning(network, find_head(network, Resolution(32)), parts, norm_stats=norm_stats)
     for _ in range(2):
         network.train()
         tuned.set_mode()
-        expected = set() if policy == "classifier" else {"norm"}
+        expected = {"norm"} if norm_stats else set()
         assert {name for name, module in network.named_modules() if module.training} == expected
 
 
-@pytest.mark.parametrize("policy", ["classifier+norm-stats", "classifier+norm"])
-def test_networks_without_a_norm(policy: Policy) -> None:
-    """A policy with a norm is refused where there is none, with the policy that works."""
+@pytest.mark.parametrize(("parts", "norm_stats"), [("classifier", True), ("classifier+norm", False)])
+def test_networks_without_a_norm(parts: TrainableParts, norm_stats: bool) -> None:
+    """Fine-tuning of a norm is refused where there is none, with the flags that work."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
     head = find_head(network, Resolution(32))
-    with pytest.raises(ModelError, match=rf"no norm before its pooling, which --policy {policy.replace('+', '.')} tun"):
-        freeze_for_tuning(network, head, policy)
-    tuned = freeze_for_tuning(network, head, "classifier")
+    with pytest.raises(ModelError, match=r"no norm before its pooling .*--trainable classifier with --no-norm-stats"):
+        freeze_for_tuning(network, head, parts, norm_stats=norm_stats)
+    tuned = freeze_for_tuning(network, head, "classifier", norm_stats=False)
     assert _step(network, tuned.set_mode, side_px=32) == {"1.weight", "1.bias"}

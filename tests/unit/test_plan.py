@@ -207,7 +207,7 @@ def test_repeats_divide_the_global_batch() -> None:
     schedule = Schedule.parse("96@0:batch=6,128@2:batch=4")
     assert TrainPlan(dataset, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=6).num_steps(0) == 3
     expected = (
-        r"^the global batch of 12 images \(4 on each of 3 process\(es\)\) is no multiple of --repeats 9; "
+        r"^the global batch of 12 images \(4 on each of 3 process\(es\)\) is no multiple of --aug-repeats 9; "
         r"--batch-size 6 is$"
     )
     with pytest.raises(ConfigError, match=expected):

@@ -127,7 +127,7 @@ def test_dry_runs_of_methods_that_run_the_network_once(many: Path, tmp_path: Pat
         app(["finetune", *given, *sizes, *more], exit_on_error=False, result_action="return_value")
         return json.loads((tmp_path / "dry.json").read_text())
 
-    content = dry("--views", "2", "--epochs", "4", "--statistics-images", "590")
+    content = dry("--augmented-views", "2", "--epochs", "4", "--statistics-images", "590")
     assert [(one["res"], one["images"]) for one in content["passes"]] == [(96, 590), (96, 1180), (96, 1180)]
     (phase,) = content["phases"]
     assert phase["gmacs"] == content["learning_parameters"] / 1e9 == 1026 / 1e9
@@ -163,7 +163,7 @@ def test_a_dry_run_without_a_network(many: Path, tmp_path: Path) -> None:
 
 def test_a_recipe_of_another_command() -> None:
     """It is said whose it is, instead of which of its keys is unknown."""
-    with pytest.raises(ConfigError, match="--config fixres-rn50-v2 is a recipe of finetune, and not of train"):
+    with pytest.raises(ConfigError, match="--config fixres-rn50-v2 is a recipe for finetune, not for train"):
         app(["train", "--config", "fixres-rn50-v2"], exit_on_error=False, result_action="return_value")
 
 
@@ -181,7 +181,8 @@ def test_flags_win_over_recipes(many: Path, tmp_path: Path) -> None:
     flags = [
         "--model",
         "resnet18",
-        "--policy",
+        "--no-norm-stats",
+        "--trainable",
         "classifier",
         "--lr-decay",
         "cosine",

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from dali_fixres.config import Policy
+from dali_fixres.config import TrainableParts
 from dali_fixres.errors import ModelError
 from dali_fixres.finetuning.trainable import freeze_for_tuning
 from dali_fixres.models import ModelSpec, build_model, find_head, last_blocks
 from pipelines.resolution import Resolution
 
 METHOD = Path(__file__).parents[2] / "docs" / "method.md"
-POLICIES: tuple[Policy, ...] = ("classifier", "classifier+norm", "last-block", "all")
+PARTS: tuple[TrainableParts, ...] = ("classifier", "classifier+norm", "last-blocks", "all")
 NETWORKS: dict[str, tuple[str, ...]] = {
     "resnet50": (),
     "timm/inception_resnet_v2": (),
@@ -33,8 +33,8 @@ def row(name: str, args: tuple[str, ...]) -> str:
     head = find_head(network, side)
     blocks = last_blocks(network, side, head.classifier_name, 1)
     counts = [
-        freeze_for_tuning(network, head, policy, blocks if policy == "last-block" else ()).num_parameters
-        for policy in POLICIES
+        freeze_for_tuning(network, head, parts, blocks=blocks if parts == "last-blocks" else ()).num_parameters
+        for parts in PARTS
     ]
     cells = [head.classifier_name, head.norm_name, ", ".join(blocks)]
     return " | ".join([f"`{name}`", *(f"`{cell}`" for cell in cells), *(f"{count:,}" for count in counts)])
@@ -101,18 +101,18 @@ def test_last_blocks(number: int, expected: tuple[str, ...]) -> None:
 def test_more_blocks_than_there_are() -> None:
     """What cannot be tuned is said with how many there are; hooks do not stay."""
     network = _Staged()
-    with pytest.raises(ModelError, match="has only 6 blocks before its classifier; lower --blocks"):
+    with pytest.raises(ModelError, match="has only 6 blocks before its classifier; lower --num-blocks"):
         last_blocks(network, Resolution(32), "head.2", 7)
     assert not any(module._forward_hooks for module in network.modules())
 
 
-@pytest.mark.parametrize(("policy", "following"), [("last-block", {"stages.1.blocks.1", "norm"}), ("all", None)])
-def test_what_learns_and_what_follows(policy: Policy, following: set[str] | None) -> None:
+@pytest.mark.parametrize(("parts", "following"), [("last-blocks", {"stages.1.blocks.1", "norm"}), ("all", None)])
+def test_what_learns_and_what_follows(parts: TrainableParts, following: set[str] | None) -> None:
     """Parameters that learn are those of the modules in training mode, and the classifier's."""
     network = _Staged()
     head = find_head(network, Resolution(32))
     blocks = last_blocks(network, Resolution(32), head.classifier_name, 1) if following else ()
-    tuned = freeze_for_tuning(network, head, policy, blocks)
+    tuned = freeze_for_tuning(network, head, parts, blocks=blocks)
     tuned.set_mode()
     names = {name for name, _ in network.named_parameters()}
     inside = {name for name in names if following is None or any(name.startswith(f"{part}.") for part in following)}
