@@ -2,7 +2,7 @@
 
 runs/<name>/
     config.toml     settings, as --config reads them; the first line names the command
-    records.jsonl   one line per event, see docs/architecture.md
+    records.jsonl   one line per event, see docs/schemas.md
     last.pt best.pt checkpoints
     data.npz        the data set's files, to name changes when the run is resumed
     unreadable.txt  images that cannot be read, if there are any
