@@ -5,23 +5,20 @@ from dataclasses import dataclass, replace
 import torch
 
 from dali_fixres.checkpoints import Checkpoint, CheckpointClock
-from dali_fixres.checkpoints.model_source import (
-    USUAL_TRAIN_RES,
-    build_source,
-    build_start,
-    find_source,
-    find_start,
-    refuse_second_mapping,
-    refuse_untrained_head,
-    trained_at,
-    with_checkpoint_settings,
-)
+from dali_fixres.checkpoints.model_source import build_source, build_start, find_source, find_start
 from dali_fixres.config import CachedFeaturesSettings, FinetuneConfig, FrechetSettings, SgdSettings
 from dali_fixres.errors import CheckpointError
 from dali_fixres.evaluation.evaluate import Evaluator
 from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.finetuning.cached_features import tune_on_cached_features
 from dali_fixres.finetuning.frechet import map_activations
+from dali_fixres.finetuning.start import (
+    USUAL_TRAIN_RES,
+    refuse_second_mapping,
+    refuse_untrained_head,
+    trained_at,
+    with_checkpoint_settings,
+)
 from dali_fixres.finetuning.trainable import freeze_network, tuning_plan
 from dali_fixres.models import Model
 from dali_fixres.models.head import run_once

@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from rich.table import Table
 from torch import nn
 
-from dali_fixres.checkpoints.model_source import (
-    check_classes,
-    find_source,
-    find_start,
+from dali_fixres.checkpoints.model_source import check_classes, find_source, find_start
+from dali_fixres.config import CachedFeaturesSettings, FinetuneConfig, FrechetSettings, TrainConfig
+from dali_fixres.finetuning.cached_features import passes_for_features
+from dali_fixres.finetuning.features import FeaturePass
+from dali_fixres.finetuning.frechet import passes_to_fit
+from dali_fixres.finetuning.start import (
     refuse_second_mapping,
     refuse_untrained_head,
     trained_at,
     with_checkpoint_settings,
 )
-from dali_fixres.config import CachedFeaturesSettings, FinetuneConfig, FrechetSettings, TrainConfig
-from dali_fixres.finetuning.cached_features import passes_for_features
-from dali_fixres.finetuning.features import FeaturePass
-from dali_fixres.finetuning.frechet import passes_to_fit
 from dali_fixres.finetuning.trainable import freeze_network, tuning_plan
 from dali_fixres.models import Head, ModelSpec, build_on_meta, fit_or_fail
 from dali_fixres.models.build import num_parameters

@@ -3,13 +3,12 @@
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dali_fixres.checkpoints import load_checkpoint
-from dali_fixres.config import FixresConfig
 from dali_fixres.evaluation.metrics import Accuracy
+from dali_fixres.finetuning.fixres import FixresFolder
 from dali_fixres.report.cost import best_row, evaluation_cost, gain, row_at, training_cost
 from dali_fixres.report.html import render
 from dali_fixres.report.json_files import Baseline, Cost, Figures, GainRow, ReportFile
@@ -22,62 +21,9 @@ from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder
 from pipelines.storage.files import write_json, write_text
 
-__all__ = ["FixresFolder", "best_resolution", "write_report"]
+__all__ = ["best_resolution", "write_report"]
 
 HARDWARE = ("cpu", "gpu", "usable_cores")
-
-
-@dataclass(frozen=True, slots=True)
-class FixresFolder:
-    """The files of a `fixres` run."""
-
-    path: Path
-    config: FixresConfig
-
-    @property
-    def train(self) -> RunFolder:
-        """The training run; missing if the network is given as a checkpoint."""
-        return RunFolder(self.path / "train")
-
-    @property
-    def trained(self) -> Path:
-        """The network to fix: a run folder or a checkpoint file."""
-        return self.config.checkpoint or self.train.path
-
-    @property
-    def training(self) -> RunFolder:
-        """The run that trained this network; the folder of a lone checkpoint file may be none."""
-        return RunFolder(self.trained if self.trained.is_dir() else self.trained.parent)
-
-    @property
-    def finetune(self) -> RunFolder:
-        """The fine-tuning run."""
-        return RunFolder(self.path / "finetune")
-
-    @property
-    def before(self) -> Path:
-        """Accuracies of the trained network."""
-        return self.path / "before.json"
-
-    @property
-    def after(self) -> Path:
-        """Accuracies of the fine-tuned network."""
-        return self.path / "after.json"
-
-    @property
-    def baseline(self) -> Path:
-        """Accuracies of the network to compare with."""
-        return self.path / "baseline.json"
-
-    @property
-    def sweep(self) -> Path:
-        """Plot of all accuracies."""
-        return self.path / "sweep.png"
-
-    @property
-    def page(self) -> Path:
-        """The report."""
-        return self.path / "report.html"
 
 
 def best_resolution(sweep: Path, trained_at: int) -> int:
