@@ -63,7 +63,7 @@ def _run_to_resume(command: str, given: dict[str, Any]) -> RunFolder | None:
     out = Path(given["out"]) if "out" in given else None
     if max_restarts() > 0:
         if out is None:
-            raise ConfigError("torchrun --max-restarts needs an --out, so that a restarted run finds its folder")
+            raise ConfigError("torchrun --max-restarts needs to find the folder of the run again; give it an --out")
         if num_processes() > num_local():
             raise ConfigError(
                 "torchrun --max-restarts works on one node; on several leave it out, and start the run again with "

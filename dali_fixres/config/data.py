@@ -80,7 +80,7 @@ class PrepareConfig(Settings):
         super().__post_init__()
         if self.full and self.max_side <= self.sides[-1]:
             raise ConfigError(
-                f"--max-side must be above the largest resized copy, {self.sides[-1]}; found {self.max_side}"
+                f"--max-side must be above the largest of --sizes, {self.sides[-1]}; found {self.max_side}"
             )
         if not self.full and self.layout == "folder":
             raise ConfigError("--no-full needs --layout shards; class folders hold the full copies too")
