@@ -42,7 +42,7 @@ class MethodsFlags(DataFlags):
     res: str = "160,192,224"
     """Pixels to fix for, separated by commas."""
 
-    methods: str = "sgd,one-pass,frechet"
+    methods: str = "sgd,cached-features,frechet"
     """Methods of `finetune`, separated by commas."""
 
     epochs: int = 8
