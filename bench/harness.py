@@ -209,7 +209,7 @@ class Bench:
             "device": flags.torch_device.type,
         }
         content |= self.measure(flags, dataset, reporter)
-        what = f"{self.name}-{flags.data.name}" if flags.data else self.name
+        what = f"{self.name}-{flags.data.resolve().name}" if flags.data else self.name
         path = save(content, flags.json, what, machine_name(machine, flags.torch_device.type))
         reporter.line(f"saved {path}")
         for table in self.tables(content):
@@ -289,6 +289,6 @@ def ratios(some: Sequence[float], others: Sequence[float]) -> str:
 
 
 def command_line(name: str, words: Sequence[str]) -> str:
-    """Return the command that gives these figures, without the folders of paths."""
+    """Return the command that gives these figures, without folders, and without where they are saved."""
     shown = (re.sub(r"[^\s=,]*/(?=[^/])", "", word) or "''" for word in words)
-    return " ".join([f"uv run python -m bench.{name}", *shown])
+    return re.sub(r" --json[ =]\S+", "", " ".join([f"uv run python -m bench.{name}", *shown]))

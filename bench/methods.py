@@ -60,7 +60,7 @@ def measure(flags: MethodsFlags, dataset: Dataset, reporter: Reporter) -> dict[s
     recipe = flags.recipe.read_text(encoding="utf-8")
     settings = (str(dataset.root.resolve()), recipe, str(flags.weights), flags.epochs, flags.sweep)
     name = f"{dataset.root.name}-{sha256(repr(settings).encode()).hexdigest()[:8]}"
-    runs = Runs(flags, flags.folder / name, dataset.root, reporter)
+    runs = Runs(flags, flags.folder / name, flags.data or dataset.root, reporter)
     rows = []
     for seed in _numbers(flags.seeds):
         low = f"low-{seed}"

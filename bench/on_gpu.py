@@ -4,7 +4,7 @@
     uv run python -m bench.on_gpu --out DIR --only smoke,tests,throughput
     uv run python -m bench.on_gpu --device cpu --quick     # the same steps on a CPU
 
-Steps run one after the other, each with a time limit of its own. After each of them OUT/results.tgz is refreshed, so
+Steps run one after the other, each with a time limit of its own. After each of them results.tgz is refreshed, so
 whatever fails later, what was measured is in it: results, logs, and summary.json with how each step has ended.
 """
 
@@ -17,6 +17,7 @@ import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -131,7 +132,7 @@ def run(steps: Sequence[Step], folder: Path, reporter: Reporter) -> list[Ended]:
 
 def main(
     *,
-    out: Path = Path("runs/on_gpu"),
+    out: Path | None = None,
     device: Literal["cpu", "cuda"] = "cuda",
     quick: bool = False,
     data: Path | None = None,
@@ -140,13 +141,13 @@ def main(
     """Run the steps; exit with 1 if one has not passed.
 
     Args:
-        out: Folder for results, logs and the archive.
+        out: Folder for results, logs and the archive; runs/on_gpu-<time> if left out.
         device: Where benches run.
         quick: The short form of each bench.
         data: Data set of the benches; synthetic images if left out.
         only: Steps, separated by commas; all if left out.
     """
-    folder = out.absolute()
+    folder = (out or Path(f"runs/on_gpu-{datetime.now().astimezone():%Y%m%d-%H%M%S}")).absolute()
     more = [*(["--quick"] if quick else []), *([f"--data={data.absolute()}"] if data else [])]
     try:
         steps = steps_of(folder, device, more, only)
@@ -155,7 +156,7 @@ def main(
         sys.exit(2)
     ended = run(steps, folder, Reporter())
     if bad := [f"{one.name} ({one.outcome})" for one in ended if one.outcome != "passed"]:
-        sys.exit(f"not passed: {', '.join(bad)}; see the logs in {out}")
+        sys.exit(f"not passed: {', '.join(bad)}; see the logs in {folder}")
 
 
 if __name__ == "__main__":
