@@ -8,7 +8,7 @@ epoch is put together from these for the same number of images:
 
 * train: each image loaded, and a training step for it;
 * sgd: in each epoch each image loaded, and a step for the classifier and the last norm;
-* cached features: some images loaded for the last norm's statistics, each image loaded once and run forward, and in
+* cached-features: some images loaded for the last norm's statistics, each image loaded once and run forward, and in
   each epoch a step of the classifier on its features, which loads nothing;
 * frechet: some images loaded and run forward at both resolutions; the fit itself is not counted.
 
@@ -120,7 +120,7 @@ def put_together(
         for number in epochs:
             costs["train", number] = number * train
             costs["sgd", number] = number * sgd
-            costs["cached features", number] = (1 + statistics_share) * features + number / speeds[CLASSIFIER, res]
+            costs["cached-features", number] = (1 + statistics_share) * features + number / speeds[CLASSIFIER, res]
         rows += [
             {
                 "method": method,

@@ -179,8 +179,8 @@ SPEEDS = {
 @pytest.mark.parametrize(
     ("shares_cores", "costs"),
     [  # ms of an epoch of each method, over those of a low one
-        (True, {"train": 60, "sgd": 40, "cached features": 1.5 * 30 + 0.1, "frechet": 0.5 * (12.5 + 30), "low": 20}),
-        (False, {"train": 40, "sgd": 20, "cached features": 1.5 * 20 + 0.1, "frechet": 0.5 * (10 + 20), "low": 10}),
+        (True, {"train": 60, "sgd": 40, "cached-features": 1.5 * 30 + 0.1, "frechet": 0.5 * (12.5 + 30), "low": 20}),
+        (False, {"train": 40, "sgd": 20, "cached-features": 1.5 * 20 + 0.1, "frechet": 0.5 * (10 + 20), "low": 10}),
     ],
     ids=["cpu", "gpu"],
 )
