@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on or to be used, in one file of plain types and tensors."""
+"""Checkpoints: everything needed to resume a run or to use its network, in one file of plain types and tensors."""
 
 import time
 from dataclasses import asdict, dataclass

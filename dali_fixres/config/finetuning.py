@@ -69,7 +69,7 @@ class TuningSettings(OptimizerSettings):
     classifier+norm with --method sgd."""
 
     norm_stats: Annotated[bool, Parameter(negative="--no-norm-stats")] = True
-    """Estimate the running statistics of the last norm anew at the test resolution."""
+    """Re-estimate the running statistics of the last norm at the test resolution."""
 
     augmentation: Literal["v1", "v2", "train"] = "v2"
     """Images to train on: test crops (v1); test crops mirrored, shifted and slightly jittered (v2); or training crops

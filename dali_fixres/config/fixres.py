@@ -78,7 +78,7 @@ class FixresConfig(TrainingConfig):
     """Which parameters fine-tuning trains, as for `finetune`."""
 
     norm_stats: Annotated[bool, Parameter(negative="--no-norm-stats")] = True
-    """Estimate the running statistics of the last norm anew at the test resolution, as for `finetune`."""
+    """Re-estimate the running statistics of the last norm at the test resolution, as for `finetune`."""
 
     augmentation: Literal["v1", "v2", "train"] = "v2"
     """Images to fine-tune on, as for `finetune`."""

@@ -228,7 +228,7 @@ class SavedOutputs:
             if arrays[name].shape != shape:
                 raise DataError(
                     f"{self.folder / name}.npy has the shape {arrays[name].shape}, and by {ABOUT} it is {shape}; "
-                    "save the outputs anew"
+                    "save the outputs again"
                 )
         return Outputs(**arrays, features=None)
 

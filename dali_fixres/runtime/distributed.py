@@ -40,7 +40,7 @@ CONNECTION_LOST = ("/gloo/transport/", "remote process exited")
 """What gloo's and NCCL's messages contain when another rank has ended, or does not answer in time."""
 
 WAIT_FOR_SIGTERM_S = 5
-"""torchrun looks at its processes ten times a second, and then ends those that are left."""
+"""torchrun checks its processes ten times a second, and then ends those that are left."""
 
 
 @dataclass(frozen=True, slots=True)

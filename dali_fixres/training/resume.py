@@ -1,4 +1,4 @@
-"""Beginning a run's folder, and going on with one if settings and data are still those it was begun with."""
+"""Starting a run folder, and resuming one if settings and data have not changed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,17 +20,17 @@ __all__ = ["resume", "resume_hint", "resumed_run", "run_folder"]
 CHANGEABLE = {
     "epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "device", "decode", "strict", "workers", "data",
 }  # fmt: skip
-"""Settings that a resumed run may change; the others decide which images it has seen and what learned from them.
+"""Settings that a resumed run may change; the others decide which images it has seen and what was trained on them.
 Where the data lies may change too, because its fingerprint is compared."""
 
 OTHER_COPIES = "its resized copies are others"
-"""What has changed where nothing has that a snapshot holds."""
+"""What has changed if the snapshots are equal."""
 
 
 def resume(
     run: RunFolder, config: TrainConfig | FinetuneConfig, data: Data, reporter: Reporter
 ) -> tuple[Data, Model, Checkpoint]:
-    """Return the data to resume, and the network and the state that a run's last checkpoint holds.
+    """Return the data of the resumed run, and the network and the state that a run's last checkpoint holds.
 
     Raises:
         CheckpointError: If there is none, or the data has changed since and that is not accepted.
@@ -75,8 +75,8 @@ def _changed_data(
     if state.classes != data.dataset.classes:
         raise CheckpointError(f"{what}; its classes are others now, so start a new run")
     if not config.accept_changed_data:
-        raise CheckpointError(f"{what}; --accept-changed-data resumes it as it is now, or start a new run")
-    reporter.warn(f"{what}; going on with it as it is now, and looking anew at images that have changed")
+        raise CheckpointError(f"{what}; resume with --accept-changed-data, or start a new run")
+    reporter.warn(f"{what}; resuming with it as it is now; images that have changed are checked again")
     row_of = {data.dataset.relative_path(row): row for row in range(len(data.dataset))}
     reasons = {old.relative_path(row): reason for row, reason in state.unreadable.items() if row < len(old)}
     same = reasons.keys() & row_of.keys() - difference.changed
