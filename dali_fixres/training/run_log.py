@@ -72,6 +72,6 @@ class RunLog:
         if self.folder is None:
             return Interrupted()
         hint = resume_hint(self.command, self.folder.path, self.world)
-        where = "before the pass over the data has ended; it starts from the beginning" if step is None else f"after step {step}"
+        where = "in the pass over the data, which starts again" if step is None else f"after step {step}"
         saved = "" if step is None else ", and saved"
         return Interrupted(f"stopped by {signal_name} {where}{saved}; resume with: {hint}")

@@ -148,6 +148,7 @@ def test_verify_has_an_exit_code(call: Any, images: Path, tmp_path: Path) -> Non
     assert (tmp_path / "unreadable.txt").read_text().startswith(f"{victim}: ")
 
 
+@pytest.mark.slow
 def test_demo_trains_without_any_flags_but_a_shorter_run(call: Any, tmp_path: Path) -> None:
     """Without --data the demo is made, labelled synthetic, and trained with its recipe; flags still win."""
     result = call("train", "--epochs", 1, "--train-res", 32, "--test-res", 32, folder=tmp_path)
