@@ -27,7 +27,7 @@ from torch import nn
 
 from bench.harness import OURS, Bench, Flags, Key, Table, in_rounds, row_of
 from bench.saved import Content
-from bench.workloads import build_setup, endless, open_loader, running, steps, timed, training_plan
+from bench.workloads import AHEAD, build_setup, endless, open_loader, running, steps, timed, training_plan
 from dali_fixres.models import ModelSpec, find_head
 from dali_fixres.runtime import Reporter, forward_precision
 from dali_fixres.training import TrainingSetup
@@ -137,11 +137,11 @@ def put_together(
 def _work(flags: CostFlags, loader: Loader, dataset: Dataset, device: torch.device) -> dict[Key, Callable[[], float]]:
     spec, highest = ModelSpec(flags.model, flags.num_classes), flags.resolutions[-1]
     whole, tuned = (build_setup(spec, highest, device, learns) for learns in ("all", "head"))
-    clock = partial(timed, batch_size=flags.batch_size, effort=flags.effort, device=device)
+    clock = partial(timed, batch_size=flags.batch_size, effort=flags.effort, device=device, ahead=1)
 
     def load(plan: TrainPlan) -> float:
         with running(loader, endless(plan)) as batches:
-            return clock(batches).images_per_s
+            return clock(batches, ahead=AHEAD).images_per_s
 
     def run(stage: str, batches: Sequence[Batch]) -> float:
         source = cycle(batches)

@@ -129,7 +129,7 @@ class Flags(DataFlags):
     @property
     def effort(self) -> Effort:
         """Repeats, and how long each may take."""
-        usual = Effort(1, 4, 1.0) if self.quick else Effort(7, 32, 5.0) if self.full else Effort(3, 16, 2.0)
+        usual = Effort(1, 4, 1.0) if self.quick else Effort(7, 32, 5.0) if self.full else Effort(3, 16, 1.5)
         return Effort(self.repeats or usual.repeats, self.num_batches or usual.num_batches, usual.seconds)
 
     @property

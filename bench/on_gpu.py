@@ -66,17 +66,9 @@ def steps_of(out: Path, device: str, more: Sequence[str], only: str | None = Non
         UserError: If there is no such step.
     """
     python = sys.executable
-    train = [
-        "-m",
-        "dali_fixres",
-        "train",
-        f"--device={device}",
-        "--epochs=1",
-        "--train-res=64",
-        f"--out={out / 'smoke'}",
-    ]
+    smoke = [f"--device={device}", "--epochs=1", "--train-res=64", f"--out={out / 'smoke'}"]
     tests = ["-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests"]
-    steps = [Step("smoke", [python, *train], 300), Step("tests", [python, *tests], 900)]
+    steps = [Step("smoke", [python, "-m", "dali_fixres", "train", *smoke], 300), Step("tests", [python, *tests], 900)]
     for name, minutes in MINUTES.items():
         words = ["-m", f"bench.{name}", f"--device={device}", *more, f"--json={out / name}.json"]
         steps.append(Step(name, [python, *words], 60 * minutes))

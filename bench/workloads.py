@@ -29,6 +29,7 @@ from pipelines import (
 )
 
 __all__ = [
+    "AHEAD",
     "Segment",
     "build_setup",
     "default_model",
