@@ -11,7 +11,8 @@ from torch import nn
 from dali_fixres.errors import ModelError
 from dali_fixres.evaluation.forward import ForwardPass
 from dali_fixres.finetuning.feature_training import FeatureEpoch, _kept
-from dali_fixres.finetuning.features import collect_features
+from dali_fixres.finetuning.features import collect_features, measure_statistics
+from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Bar
 from pipelines.batch import Batch
 from pipelines.resolution import Resolution
@@ -68,3 +69,20 @@ def test_left_out_features_are_made_up_for() -> None:
     assert first.mean().item() == pytest.approx(1, abs=0.01)
     assert not torch.equal(first, second)
     assert torch.equal(first, _kept(epoch, 0, (500, 400)))
+
+
+def test_statistics_are_those_of_all_positions() -> None:
+    """A norm gets the mean and the unbiased variance over all images and positions, however they are batched."""
+    images = torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    norm = network[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    parts = [
+        Batch(images[rows], torch.zeros(len(rows), dtype=torch.int64), rows, Resolution(32))
+        for rows in (np.array([0, 1, 2]), np.array([3, 4]))
+    ]
+    measure_statistics(norm, iter(parts), forward(network), World())
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, images.transpose(0, 1).flatten(1).var(1))

@@ -1,14 +1,19 @@
 """What the training loop does around the network's own calls."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
 from dali_fixres.checkpoints import EpochStatistics
 from dali_fixres.errors import TrainingDivergedError
 from dali_fixres.runtime.progress import Bar
-from dali_fixres.training import step
+from dali_fixres.training import LearningRate, TrainingSetup, build_optimizer, step, train_step
 from dali_fixres.training.statistics import EpochMeter
+from pipelines import Batch, Resolution
 
 
 def meter() -> EpochMeter:
@@ -50,3 +55,22 @@ def test_a_step_is_seeded_as_torch_would() -> None:
     expected = torch.rand(4)
     step._seed(2**63 + 5, torch.device("cpu"))
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_step_is_sgd_at_the_rate_of_its_number() -> None:
+    """Step n takes the n-th learning rate, with label smoothing and a limited gradient, as written out by hand."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    expected = copy.deepcopy(network)
+    rates = LearningRate(((0, 0.4),), num_steps=10, warmup_steps=4, decay="cosine")
+    optimizer = build_optimizer(network, momentum=0.0, weight_decay=0.0)
+    setup = TrainingSetup(network, network, optimizer, rates, int, network.train, label_smoothing=0.1, clip_grad=0.5)
+    loss = train_step(setup, Batch(images, labels, np.arange(4), Resolution(32)), 1)
+    by_hand = nn.CrossEntropyLoss(label_smoothing=0.1)(expected(images), labels)
+    by_hand.backward()
+    nn.utils.clip_grad_norm_(expected.parameters(), 0.5)
+    assert loss.item() == by_hand.item()
+    for ours, parameter in zip(network.parameters(), expected.parameters(), strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(ours.detach(), parameter.detach() - 0.2 * parameter.grad)
