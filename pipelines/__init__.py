@@ -11,7 +11,8 @@ Files → `Dataset` → plan (pure NumPy) → `BatchPlan` → graph (DALI) → `
             for batch in loader.run(plan.epoch(epoch)):
                 loss = criterion(network(batch.images), batch.labels)
 
-Names are imported on first use: torch and DALI take seconds to load, and listing a data set needs neither.
+`Loader.run` stops at an image that cannot be read; `ReadableBatches` skips it. Names are imported on first use:
+torch and DALI take seconds to load, and listing a data set needs neither.
 """
 
 from importlib import import_module
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pipelines.plan import AUGMENTATIONS, Augmentation, BatchPlan, EvalPlan, TrainPlan
     from pipelines.plan.colour import IMAGENET, Normalisation
     from pipelines.processes import loader_threads, usable_cores
-    from pipelines.readable import ReadableBatches, SkippedImages, readable_batches
+    from pipelines.readable import ReadableBatches, SkippedImages
     from pipelines.resolution import Resolution, Schedule, parse_resolutions
     from pipelines.storage.cache_folder import cache_folder
 
@@ -54,7 +55,6 @@ __all__ = [
     "loader_threads",
     "open_dataset",
     "parse_resolutions",
-    "readable_batches",
     "usable_cores",
 ]
 
@@ -66,7 +66,7 @@ _MODULES = {
     "plan": ("AUGMENTATIONS", "Augmentation", "BatchPlan", "EvalPlan", "TrainPlan"),
     "plan.colour": ("IMAGENET", "Normalisation"),
     "processes": ("loader_threads", "usable_cores"),
-    "readable": ("ReadableBatches", "SkippedImages", "readable_batches"),
+    "readable": ("ReadableBatches", "SkippedImages"),
     "resolution": ("Resolution", "Schedule", "parse_resolutions"),
     "storage.cache_folder": ("cache_folder",),
 }

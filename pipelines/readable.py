@@ -86,22 +86,22 @@ def readable_batches(
         UnreadableError, DataError: As `SkippedImages.add`.
     """
     batches = loader.run(plans(skipped.rows, 0))
-    num_done = last_failed = 0
+    num_yielded = last_failed = 0
     ahead = 1
     while True:
         try:
             batch = next(batches, None)
         except UnreadableError as error:
-            ahead = min(2 * ahead, MAX_CHECKED_AHEAD) if num_done - last_failed <= ahead else 1
-            last_failed = num_done
+            ahead = min(2 * ahead, MAX_CHECKED_AHEAD) if num_yielded - last_failed <= ahead else 1
+            last_failed = num_yielded
             skipped.add(error)
-            if found := loader.unreadable(islice(plans(skipped.rows, num_done), ahead)):
+            if found := loader.unreadable(islice(plans(skipped.rows, num_yielded), ahead)):
                 skipped.add(UnreadableError(found))
-            batches = loader.run(plans(skipped.rows, num_done))
+            batches = loader.run(plans(skipped.rows, num_yielded))
             continue
         if batch is None:
             return
-        num_done += 1
+        num_yielded += 1
         yield batch
 
 

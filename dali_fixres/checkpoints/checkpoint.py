@@ -21,6 +21,7 @@ __all__ = [
     "EpochStatistics",
     "checkpoint_file",
     "load_checkpoint",
+    "load_trained",
     "rebuild",
     "save_checkpoint",
 ]
@@ -175,7 +176,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             **fields
             | {
                 "model": ModelSpec(
-                    str(model["name"]), int(model["num_classes"]), tuple(model["args"]), model.get("frechet", "")
+                    str(model["name"]), int(model["num_classes"]), tuple(model["args"]), model["frechet"]
                 ),
                 "normalisation": Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"])),
                 "classes": tuple(fields["classes"]),
@@ -184,6 +185,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} lacks a part of a checkpoint, or has it in a wrong form: {error}") from error
+
+
+def load_trained(path: Path) -> Checkpoint:
+    """Read a checkpoint whose network is to be used.
+
+    Raises:
+        CheckpointError: As `load_checkpoint`, or if not one epoch is finished.
+    """
+    checkpoint = load_checkpoint(path)
+    if checkpoint.epoch == 0:
+        raise CheckpointError(f"{path} has not finished its first epoch; resume it, or name another --checkpoint")
+    return checkpoint
 
 
 def _check_types(fields: dict[str, Any]) -> None:
@@ -201,7 +214,7 @@ def _check_types(fields: dict[str, Any]) -> None:
         "config": (fields["config"], str, object),
         "classes": (dict.fromkeys(fields["classes"]), str, object),
         "model": ({model["name"]: model["num_classes"], **dict.fromkeys(model["args"], 0)}, str, int),
-        "model's mapping": ({model.get("frechet", ""): None}, str, NoneType),  # files from before it have none
+        "model's mapping": ({model["frechet"]: None}, str, NoneType),
         "normalisation": (dict(enumerate([*normalisation["mean"], *normalisation["std"]])), int, float),
     }
     for name, (content, keys, values) in parts.items():

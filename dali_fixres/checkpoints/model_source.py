@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dali_fixres.checkpoints.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, rebuild
+from dali_fixres.checkpoints.checkpoint import Checkpoint, checkpoint_file, load_trained, rebuild
 from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, NetworkConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.models import Model, ModelSpec, WeightsFile, build_model, load_into, read_weights, recognise
@@ -78,13 +78,11 @@ def find_start(
         if config.pretrained:
             raise ConfigError("--pretrained needs --model NAME")
     path = config.checkpoint or newest_run(command).path
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_trained(path)
     if config.model not in {None, checkpoint.model.name}:
         raise CheckpointError(f"{path} is of {checkpoint.model.name}, not of --model {config.model}; leave --model out")
     if config.weights is not None or config.pretrained or config.model_arg:
         raise ConfigError("--weights, --pretrained and --model-arg do not go with a checkpoint; give --model instead")
-    if checkpoint.epoch == 0:
-        raise CheckpointError(f"{path} has not finished its first epoch; resume it, or name another --checkpoint")
     start = StartCheckpoint(path, checkpoint)
     reporter.line(f"checkpoint: {checkpoint_file(path)}, of epoch {checkpoint.epoch} ({start.title})")
     return start

@@ -1,6 +1,6 @@
 """`dali-fixres export`: a trained network for use elsewhere."""
 
-from dali_fixres.checkpoints.checkpoint import checkpoint_file, load_checkpoint
+from dali_fixres.checkpoints.checkpoint import checkpoint_file, load_trained
 from dali_fixres.config import ExportConfig
 from dali_fixres.errors import CheckpointError
 from dali_fixres.models.onnx import require_onnx
@@ -21,9 +21,7 @@ def export(config: ExportConfig) -> None:
     if config.onnx:
         require_onnx()
     path = config.checkpoint or newest_run().path
-    checkpoint = load_checkpoint(path)
-    if checkpoint.epoch == 0:
-        raise CheckpointError(f"{path} has not finished its first epoch; resume it, or name another --checkpoint")
+    checkpoint = load_trained(path)
     if checkpoint.model.frechet:
         raise CheckpointError(
             f"{path} has a Fréchet mapping, which neither timm nor torchvision has; export a run without"

@@ -8,6 +8,7 @@ from dali_fixres.errors import ConfigError, SaveError
 from dali_fixres.runtime.data import NUM_NAMED, open_data
 from dali_fixres.runtime.json_files import VerifyFile
 from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.skipped import unreadable_lines
 from pipelines.dali.decodability import DecodabilityCheck
 from pipelines.processes import usable_cores
 from pipelines.storage.files import write_json, write_text
@@ -31,8 +32,7 @@ def verify(folder: Path, config: VerifyConfig) -> bool:
     check = DecodabilityCheck(dataset, config.workers or usable_cores())
     with reporter.bar("decoding", dataset.num_files) as bar:
         reasons = check.whole(bar.update)
-    lines = [f"{item.path}: {item.reason}" for item in dataset.left_out]
-    lines += [f"{dataset.path(row)}: {reason}" for row, reason in sorted(reasons.items())]
+    lines = unreadable_lines(dataset, reasons)
     if lines:
         _write_list(config.out, lines)
     else:

@@ -16,13 +16,13 @@ from dali_fixres.evaluation.predictions import Origin, SavedOutputs, find_output
 from dali_fixres.evaluation.real import RealLabels, read_real
 from dali_fixres.evaluation.sweep import Sweep, costs_of, folder_of
 from dali_fixres.models.class_map import map_classes, read_names
-from dali_fixres.runtime.data import Data, open_data, open_loader
+from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.environment import environment
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.signals import StopSignals
-from dali_fixres.runtime.skipped import SkipReport, unreadable_lines
-from pipelines import VAL, Dataset, EvalPlan, ReadableBatches
+from dali_fixres.runtime.skipped import open_batches, unreadable_lines
+from pipelines import VAL, Dataset, EvalPlan
 from pipelines.plan.views import Setting, parse_views
 from pipelines.resolution import DEFAULT_CROP_RATIO, parse_ratios, parse_resolutions
 
@@ -74,14 +74,12 @@ def run_evaluation(
     plan = EvalPlan(dataset, config.batch_size, world.rank, world.size, copies=config.copies)
     real = _real(config, dataset, class_map.num_outputs)
     network = model.network.to(device).to(memory_format=torch.channels_last)
-    report = SkipReport(dataset, reporter)
-    skipped = report.start(strict=config.strict)
     saves = config.save_outputs is not None
     with (
         new_folder(config.save_outputs) if config.save_outputs and world.is_main else nullcontext() as save_to,
-        open_loader(config, data, model.normalisation, device, world, reporter) as loader,
+        open_batches(config, data, model.normalisation, device, world, reporter) as batches,
     ):
-        evaluator = Evaluator(network, ReadableBatches(loader, skipped), plan, world, reporter, signals)
+        evaluator = Evaluator(network, batches, plan, world, reporter, signals)
         results = Sweep(evaluator, costs, class_map, config.only_mapped, real).run(save_to, saves=saves)
         origin = Origin(
             title=f"{start.title if start else name}, on {data.title}",
@@ -92,13 +90,12 @@ def run_evaluation(
             class_map=class_map,
             fingerprint=dataset.fingerprint,
             synthetic=data.synthetic,
-            unreadable=tuple(unreadable_lines(dataset, skipped.reasons)),
+            unreadable=tuple(unreadable_lines(dataset, batches.skipped.reasons)),
             environment=environment(),
         )
         if save_to is not None:
             for accuracy in results:
                 save_origin(folder_of(save_to, accuracy.setting, tuple(costs)), origin, accuracy)
-    report.summarise(skipped)
     return EvaluationResult(origin, results, before, _plot_path(config, start))
 
 

@@ -16,18 +16,18 @@ from dali_fixres.finetuning.frechet import sample_activations
 from dali_fixres.models import Model, find_head
 from dali_fixres.models.frechet_distribution import Pooled, describe
 from dali_fixres.models.head import run_once
-from dali_fixres.runtime.data import Data, open_data, open_loader
+from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import has_runs
-from dali_fixres.runtime.skipped import SkipReport
-from pipelines import AUGMENTATIONS, TRAIN, VAL, EvalPlan, ReadableBatches, Resolution
+from dali_fixres.runtime.skipped import open_batches
+from pipelines import AUGMENTATIONS, TRAIN, VAL, EvalPlan, Resolution
 from pipelines.plan.crops import NUM_UNIFORMS
 from pipelines.resolution import parse_resolutions
 
 __all__ = ["Activations", "Analysis", "run_analysis"]
 
-USUAL_TRAIN_RES = 128
+DEFAULT_TRAIN_RES = 128
 
 MAX_IMAGES = 100_000
 """Images whose crops are compared; of larger data sets every k-th."""
@@ -95,7 +95,7 @@ def run_analysis(config: AnalyzeConfig, device: torch.device, world: World) -> A
     start = find_start(config, None, reporter) if has_network else None
     data = _open(config, start, reporter, world)
     ratio = config.crop_ratio or (start.checkpoint.crop_ratio if start else config.ratio)
-    train_res = Resolution(config.train_res or (start.checkpoint.train_res if start else USUAL_TRAIN_RES), ratio)
+    train_res = Resolution(config.train_res or (start.checkpoint.train_res if start else DEFAULT_TRAIN_RES), ratio)
     test_resolutions = parse_resolutions(config.test_res, ratio)
     sizes = _compare(config, data, train_res, test_resolutions)
     if not has_network:
@@ -164,11 +164,8 @@ def _activations(
         as_trained = replace(as_trained, jitter=jitter)
     trained = replace(tested, augmentation=as_trained, seed=config.seed)
     passes = [FeaturePass(trained, resolutions[0]), *(FeaturePass(tested, one) for one in resolutions[1:])]
-    report = SkipReport(data.dataset, reporter)
-    skipped = report.start(strict=config.strict)
-    with open_loader(config, data, model.normalisation, device, world, reporter) as loader:
-        evaluator = Evaluator(network, ReadableBatches(loader, skipped), tested, world, reporter)
+    with open_batches(config, data, model.normalisation, device, world, reporter) as batches:
+        evaluator = Evaluator(network, batches, tested, world, reporter)
         samples = sample_activations(head.classifier, passes, evaluator)
-    report.summarise(skipped)
     rectified, pooled = describe(*samples)
     return Activations(head.classifier_name, tested.num_images, rectified, resolutions, pooled)

@@ -120,9 +120,7 @@ def _train(
         )
         with log.reporter.bar(label, num_steps) as bar:
             meter = EpochMeter(bar, EpochStatistics())
-            for _ in train_on_features(setup, head.classifier, bank, features, meter, log.world):
-                if evaluator.signals is not None:
-                    evaluator.signals.poll().raise_if_stopped()
+            train_on_features(setup, head.classifier, bank, features, meter, log.world, evaluator.signals)
         statistics, step = meter.statistics(), first_step + num_steps
         last_lr = setup.learning_rate.at(max(step - 1, 0))
         log.record_epoch(epoch + 1, step, plan.schedule.last.crop_px, last_lr, statistics)

@@ -9,6 +9,7 @@ from torch import nn
 
 from dali_fixres.finetuning.features import FeatureBank
 from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.signals import StopSignals
 from dali_fixres.training.statistics import EpochMeter
 from dali_fixres.training.step import TrainingSetup
 
@@ -38,16 +39,18 @@ def train_on_features(
     setup: TrainingSetup,
     classifier: nn.Module,
     bank: FeatureBank,
-    epoch: "FeatureEpoch",
+    epoch: FeatureEpoch,
     meter: EpochMeter,
     world: World,
-) -> Iterator[int]:
-    """Take an epoch's optimiser steps on the classifier alone, and yield the number of steps done after each.
+    signals: StopSignals | None = None,
+) -> None:
+    """Take an epoch's optimiser steps on the classifier alone.
 
     Every process takes its own images of the same global batch, so the steps are those of a single process.
 
     Raises:
-        TrainingDivergedError: If the loss is no finite number; the message names the step.
+        Interrupted: If a signal asks to stop.
+        TrainingDivergedError: If the loss is not finite; the message names the step.
     """
     criterion = nn.CrossEntropyLoss(label_smoothing=setup.label_smoothing, reduction="sum")
     parameters = list(classifier.parameters())
@@ -59,7 +62,7 @@ def train_on_features(
         vectors, labels, here = bank.find(epoch.view, torch.from_numpy(rows))
         vectors = vectors.to(device)
         if epoch.dropout > 0:
-            vectors = vectors * _kept(epoch, step, (len(rows), vectors.shape[1]))[here].to(device)
+            vectors = vectors * _dropout_mask(epoch, step, (len(rows), vectors.shape[1]))[here].to(device)
         if isinstance(classifier, nn.Conv2d):
             vectors = vectors[:, :, None, None]
         loss = criterion(classifier(vectors).flatten(1), labels.to(device))
@@ -78,10 +81,11 @@ def train_on_features(
         setup.optimizer.step()
         step += 1
         meter.add(loss_sum / max(count, 1), count, step)
-        yield step
+        if signals is not None:
+            signals.poll().raise_if_stopped()
 
 
-def _kept(epoch: FeatureEpoch, step: int, shape: tuple[int, int]) -> torch.Tensor:
+def _dropout_mask(epoch: FeatureEpoch, step: int, shape: tuple[int, int]) -> torch.Tensor:
     """Return what the features of a global batch are multiplied by: 0, or what makes up for those left out.
 
     Drawn for all images of the batch in every process, so that it does not matter which process has an image.

@@ -22,18 +22,18 @@ from dali_fixres.finetuning.start import (
 from dali_fixres.finetuning.trainable import freeze_network, tuning_plan
 from dali_fixres.models import Model
 from dali_fixres.models.head import run_once
-from dali_fixres.runtime.data import Data, open_data, open_loader
+from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import BEST, LAST, RunFolder
 from dali_fixres.runtime.signals import StopSignals, obeying_signals
-from dali_fixres.runtime.skipped import SkipReport
+from dali_fixres.runtime.skipped import open_batches
 from dali_fixres.training.loop import train
 from dali_fixres.training.resume import resume, resumed_run, run_folder
 from dali_fixres.training.run import evaluate_after
 from dali_fixres.training.run_log import RunLog
 from dali_fixres.training.setup import announce, build_setup, initial_state, move_network
-from pipelines import EvalPlan, ReadableBatches, Resolution
+from pipelines import EvalPlan, Resolution
 
 __all__ = ["FinetuningResult", "run_finetuning"]
 
@@ -94,11 +94,12 @@ def run_finetuning(
         head, trainable = freeze_network(config, network)
         with (
             run_folder(config, "finetune", resumed, start, data, world) as folder,
-            open_loader(config, data, model.normalisation, device, world, reporter) as loader,
+            open_batches(
+                config, data, model.normalisation, device, world, reporter, known=start.unreadable,
+                listed_in=folder.unreadable if folder else None,
+            ) as batches,
             obeying_signals(world, outer_signals) as signals,
-        ):
-            skip_report = SkipReport(data.dataset, reporter, folder.unreadable if folder else None)
-            batches = ReadableBatches(loader, skip_report.start(start.unreadable, strict=config.strict))
+        ):  # fmt: skip
             setup = build_setup(config, network, plan, start, trainable.set_mode, world, device)
             log = RunLog("finetune", folder, world, reporter)
             evaluator = Evaluator(network, batches, eval_plan, world, reporter, signals)
@@ -119,7 +120,6 @@ def run_finetuning(
             state = replace(state, top1=top1, best_top1=top1)
             log.save(LAST, state)
             log.save(BEST, state)
-            skip_report.summarise(batches.skipped)
     num_trained = 0 if isinstance(settings, FrechetSettings) else trainable.num_parameters
     return FinetuningResult(config, folder, data, state, num_trained, before, after)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from dali_fixres.checkpoints import load_checkpoint
 from dali_fixres.evaluation.metrics import Accuracy
-from dali_fixres.finetuning.fixres import FixresFolder
 from dali_fixres.report.cost import best_row, evaluation_cost, gain, row_at, training_cost
+from dali_fixres.report.fixres_files import FixresFolder
 from dali_fixres.report.html import render
 from dali_fixres.report.json_files import Baseline, Cost, Figures, GainRow, ReportFile
 from dali_fixres.report.plots import plot_accuracy

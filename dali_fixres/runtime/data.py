@@ -29,10 +29,10 @@ NUM_DECODED = 3
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """An index and how to speak of it.
+    """A data set, and its name in reports.
 
     Attributes:
-        index: The samples.
+        dataset: The images.
         place: The folder or file that was given, or the demo's.
         synthetic: Whether it is the demo data set, whose figures say nothing about real images.
     """
@@ -48,7 +48,7 @@ class Data:
 
 
 def open_data(data: Path | None, val_fraction: float | None, reporter: Reporter, world: World | None = None) -> Data:
-    """Index `data` (or make and index the demo), with progress, a summary line and warnings.
+    """Open a data set, or make the demo's, with progress, a summary line and warnings.
 
     Of several processes on a node the first does the work, and the others find it in the cache.
 

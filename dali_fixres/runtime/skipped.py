@@ -1,17 +1,21 @@
 """Images that a run skips because they cannot be read: warned of, and listed in the run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from dali_fixres.config import NetworkConfig
 from dali_fixres.errors import DataError
-from dali_fixres.runtime.data import NUM_NAMED
+from dali_fixres.runtime.data import NUM_NAMED, Data, open_loader
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
-from pipelines import Dataset, SkippedImages
+from pipelines import Dataset, Normalisation, ReadableBatches, SkippedImages
 from pipelines.storage.files import append_text, write_text
 
-__all__ = ["SkipReport", "share_skipped", "unreadable_lines"]
+__all__ = ["open_batches", "share_skipped", "unreadable_lines"]
 
 
 def unreadable_lines(dataset: Dataset, reasons: Mapping[int, str]) -> list[str]:
@@ -21,6 +25,42 @@ def unreadable_lines(dataset: Dataset, reasons: Mapping[int, str]) -> list[str]:
     return [f"{path}: {reason}" for path, reason in found.items()]
 
 
+@contextmanager
+def open_batches(
+    config: NetworkConfig,
+    data: Data,
+    normalisation: Normalisation,
+    device: torch.device,
+    world: World,
+    reporter: Reporter,
+    *,
+    max_batch_size: int | None = None,
+    known: Mapping[int, str] | None = None,
+    listed_in: Path | None = None,
+) -> Iterator[ReadableBatches]:
+    """Open the one loader of a command; images that cannot be read are warned of, skipped and listed.
+
+    Args:
+        config: Batch size, threads, decoder, and whether to stop at the first unreadable image.
+        data: The data set.
+        normalisation: Of the network.
+        device: Where batches go.
+        world: All processes.
+        reporter: Shows warnings.
+        max_batch_size: The largest batch, if that is not ``config.batch_size``.
+        known: What is wrong with images that were skipped before, by row.
+        listed_in: Where all are listed; None to write nothing.
+
+    Raises:
+        DataError: If ``config.strict`` and the data set has left files out.
+    """
+    report = _SkipReport(data.dataset, reporter, listed_in)
+    skipped = report.start(known or {}, strict=config.strict)
+    with open_loader(config, data, normalisation, device, world, reporter, max_batch_size) as loader:
+        yield ReadableBatches(loader, skipped)
+    report.summarise(skipped)
+
+
 def share_skipped(skipped: SkippedImages, world: World) -> None:
     """Skip what other processes have found unreadable, too; all processes call it at the same point."""
     for reasons in world.gather(skipped.reasons):
@@ -28,7 +68,7 @@ def share_skipped(skipped: SkippedImages, world: World) -> None:
 
 
 @dataclass(slots=True)
-class SkipReport:
+class _SkipReport:
     """Warns of images that are skipped, and lists them.
 
     Attributes:
@@ -42,13 +82,12 @@ class SkipReport:
     listed_in: Path | None = None
     _num_seen: int = 0
 
-    def start(self, known: Mapping[int, str] | None = None, *, strict: bool = False) -> SkippedImages:
+    def start(self, known: Mapping[int, str], *, strict: bool) -> SkippedImages:
         """Begin with what is known from before; files left out of the data set are listed first.
 
         Raises:
             DataError: If `strict` and the data set has left files out.
         """
-        known = known or {}
         if strict and self.dataset.left_out:
             first = self.dataset.left_out[0]
             raise DataError(f"cannot decode {first.path}: {first.reason}; mend or remove it, or leave --strict out")

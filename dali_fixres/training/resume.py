@@ -1,9 +1,11 @@
 """Starting a run folder, and resuming one if settings and data have not changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dali_fixres.checkpoints.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.config import FinetuneConfig, RunConfig, TrainConfig
@@ -15,7 +17,7 @@ from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder, create_run, reopen_run, run_to_resume
 from pipelines.dataset.snapshot import compare, load_snapshot, save_snapshot
 
-__all__ = ["resume", "resume_hint", "resumed_run", "run_folder"]
+__all__ = ["refuse_changed", "resume", "resume_hint", "resumed_run", "run_folder"]
 
 CHANGEABLE = {
     "epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "device", "decode", "strict", "workers", "data",
@@ -38,11 +40,7 @@ def resume(
     """
     state = load_checkpoint(run.last)
     settings = config.stored()
-    deciding = (settings.keys() | state.config.keys()) - CHANGEABLE
-    changed = sorted(key for key in deciding if settings.get(key) != state.config.get(key))
-    if changed:
-        was = ", ".join(f"{key} = {state.config.get(key, 'unset')}" for key in changed)
-        raise ConfigError(f"{run.path} was begun with {was}; a resumed run keeps that, so start a new one")
+    refuse_changed(run.path, state.config, settings, CHANGEABLE)
     if config.epochs < state.epoch + (state.num_done > 0):
         raise ConfigError(
             f"{run.path} has done {state.epoch} epochs{' and a part of the next' if state.num_done else ''}, more than "
@@ -58,6 +56,14 @@ def resume(
     )
     state = replace(state, config=settings, fingerprint=data.dataset.fingerprint, unreadable=unreadable)
     return data, rebuild(state, run.last), state
+
+
+def refuse_changed(path: Path, was: Mapping[str, Any], now: Mapping[str, Any], changeable: AbstractSet[str]) -> None:
+    """Raise ConfigError if a run is resumed with other settings than it was begun with, `changeable` ones excepted."""
+    changed = sorted(key for key in (was.keys() | now.keys()) - changeable if was.get(key) != now.get(key))
+    if changed:
+        before = ", ".join(f"{key} = {was.get(key, 'unset')}" for key in changed)
+        raise ConfigError(f"{path} was begun with {before}; a resumed run keeps that, so start a new one")
 
 
 def _changed_data(

@@ -13,12 +13,12 @@ from dali_fixres.evaluation.evaluate import Evaluator
 from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.models import Model
 from dali_fixres.models.head import run_once
-from dali_fixres.runtime.data import Data, open_data, open_loader
+from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder
 from dali_fixres.runtime.signals import StopSignals, obeying_signals
-from dali_fixres.runtime.skipped import SkipReport, share_skipped
+from dali_fixres.runtime.skipped import open_batches, share_skipped
 from dali_fixres.training.loop import train
 from dali_fixres.training.resume import resume, resumed_run, run_folder
 from dali_fixres.training.run_log import RunLog
@@ -30,7 +30,7 @@ from dali_fixres.training.setup import (
     move_network,
     training_plan,
 )
-from pipelines import EvalPlan, ReadableBatches, Resolution
+from pipelines import EvalPlan, Resolution
 
 __all__ = ["DEFAULT_MODEL", "TrainingResult", "resolve_defaults", "run_training"]
 
@@ -100,14 +100,15 @@ def run_training(
         for resolution in {config.test_resolution, *(config.schedule.at(epoch) for epoch in range(config.epochs))}:
             run_once(model.network, resolution)
         network = move_network(model.network, device, sync_bn=config.sync_bn)
-        size = max(plan.max_batch_size, config.batch_size)
         with (
             run_folder(config, "train", resumed, start, data, world) as folder,
-            open_loader(config, data, model.normalisation, device, world, reporter, size) as loader,
+            open_batches(
+                config, data, model.normalisation, device, world, reporter,
+                max_batch_size=max(plan.max_batch_size, config.batch_size), known=start.unreadable,
+                listed_in=folder.unreadable if folder else None,
+            ) as batches,
             obeying_signals(world, outer_signals) as signals,
-        ):
-            skip_report = SkipReport(data.dataset, reporter, folder.unreadable if folder else None)
-            batches = ReadableBatches(loader, skip_report.start(start.unreadable, strict=config.strict))
+        ):  # fmt: skip
             setup = build_setup(config, network, plan, start, network.train, world, device)
             if config.compile:
                 setup = compile_setup(setup, plan, device, reporter)
@@ -123,7 +124,6 @@ def run_training(
                 known.get(resolution) or evaluate_after(log, evaluator, resolution, state)
                 for resolution in sorted({config.schedule.last, config.test_resolution})
             ]
-            skip_report.summarise(batches.skipped)
     return TrainingResult(config, folder, data, state, accuracies, time.perf_counter() - started)
 
 

@@ -115,16 +115,6 @@ def test_rebuild_with_a_mapping(checkpoint: Checkpoint, tmp_path: Path) -> None:
         assert torch.equal(again.eval()(images), adapted.eval()(images))
 
 
-def test_files_from_before_mappings(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """A checkpoint that says nothing of a mapping has none."""
-    path = tmp_path / "last.pt"
-    save_checkpoint(path, checkpoint)
-    content = torch.load(path, weights_only=True)
-    del content["model"]["frechet"]
-    torch.save(content, path)
-    assert load_checkpoint(path).model == ARCHITECTURE
-
-
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_rebuild_takes_no_other_head(checkpoint: Checkpoint, num_classes: int, tmp_path: Path) -> None:
     """Tensors that do not fit the network named beside them are an error, also if only the classes differ."""

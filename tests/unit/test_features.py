@@ -10,7 +10,7 @@ from torch import nn
 
 from dali_fixres.errors import ModelError
 from dali_fixres.evaluation.forward import ForwardPass
-from dali_fixres.finetuning.feature_training import FeatureEpoch, _kept
+from dali_fixres.finetuning.feature_training import FeatureEpoch, _dropout_mask
 from dali_fixres.finetuning.features import collect_features, measure_statistics
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Bar
@@ -64,11 +64,11 @@ def test_features_that_half_precision_cannot_hold_are_refused(factor: float) -> 
 def test_left_out_features_are_made_up_for() -> None:
     """About the share asked for is left out, others in another step, and the mean stays."""
     epoch = FeatureEpoch(0, 0, iter(()), dropout=0.25, seed_of=lambda step: step)
-    first, second = _kept(epoch, 0, (500, 400)), _kept(epoch, 1, (500, 400))
+    first, second = _dropout_mask(epoch, 0, (500, 400)), _dropout_mask(epoch, 1, (500, 400))
     assert sorted(set(first.flatten().tolist())) == pytest.approx([0, 4 / 3])
     assert first.mean().item() == pytest.approx(1, abs=0.01)
     assert not torch.equal(first, second)
-    assert torch.equal(first, _kept(epoch, 0, (500, 400)))
+    assert torch.equal(first, _dropout_mask(epoch, 0, (500, 400)))
 
 
 def test_statistics_are_those_of_all_positions() -> None:

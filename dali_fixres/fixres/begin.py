@@ -1,18 +1,8 @@
-"""A `fixres` run before its first stage: what it starts from, what is checked, and its folder.
-
-OUT/
-    config.toml     settings
-    train/          run folder of `train`, unless the run starts from a checkpoint
-    before.json     `evaluate --json` of the trained network
-    finetune/       run folder of `finetune`
-    after.json      `evaluate --json` of the fixed network
-    baseline.json   `evaluate --json` of the network to compare with
-    report.html     the report, and report.json its figures
-"""
+"""A `fixres` run before its first stage: what it starts from, what is checked, and its folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from dali_fixres.checkpoints import load_checkpoint
@@ -22,70 +12,19 @@ from dali_fixres.errors import CheckpointError, ConfigError, ModelError
 from dali_fixres.finetuning.trainable import freeze_network
 from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.models.head import run_once
+from dali_fixres.report.fixres_files import FixresFolder
 from dali_fixres.runtime.data import open_data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import FIXRES, RunFolder, create_run, reopen_run, run_to_resume
+from dali_fixres.training.resume import refuse_changed
 from dali_fixres.training.run import DEFAULT_MODEL
 from pipelines import Dataset, parse_resolutions
 
-__all__ = ["FixresFolder", "complete_settings", "hold_folder"]
+__all__ = ["complete_settings", "hold_folder"]
 
-CHANGEABLE = {"checkpoint_every", "data", "device", "strict", "workers"}
+CHANGEABLE = {"checkpoint_every", "data", "decode", "device", "strict", "workers"}
 """Settings that may change when a run is resumed: no result of a finished stage depends on them."""
-
-
-@dataclass(frozen=True, slots=True)
-class FixresFolder:
-    """The files of a `fixres` run."""
-
-    path: Path
-    config: FixresConfig
-
-    @property
-    def train(self) -> RunFolder:
-        """The training run; missing if the network is given as a checkpoint."""
-        return RunFolder(self.path / "train")
-
-    @property
-    def trained(self) -> Path:
-        """The network to fix: a run folder or a checkpoint file."""
-        return self.config.checkpoint or self.train.path
-
-    @property
-    def training(self) -> RunFolder:
-        """The run that trained this network; the folder of a lone checkpoint file may be none."""
-        return RunFolder(self.trained if self.trained.is_dir() else self.trained.parent)
-
-    @property
-    def finetune(self) -> RunFolder:
-        """The fine-tuning run."""
-        return RunFolder(self.path / "finetune")
-
-    @property
-    def before(self) -> Path:
-        """Accuracies of the trained network."""
-        return self.path / "before.json"
-
-    @property
-    def after(self) -> Path:
-        """Accuracies of the fine-tuned network."""
-        return self.path / "after.json"
-
-    @property
-    def baseline(self) -> Path:
-        """Accuracies of the network to compare with."""
-        return self.path / "baseline.json"
-
-    @property
-    def sweep(self) -> Path:
-        """Plot of all accuracies."""
-        return self.path / "sweep.png"
-
-    @property
-    def page(self) -> Path:
-        """The report."""
-        return self.path / "report.html"
 
 
 def complete_settings(config: FixresConfig, reporter: Reporter, world: World) -> tuple[FixresConfig, int]:
@@ -206,10 +145,7 @@ def _resume(config: FixresConfig) -> RunFolder:
     run = run_to_resume(FIXRES, config.out)
     was = read_toml(run.config, {field.name for field in fields(FixresConfig)})
     now = config.stored()
-    changed = sorted(key for key in (was.keys() | now.keys()) - CHANGEABLE if was.get(key) != now.get(key))
-    if changed:
-        said = ", ".join(f"{key} = {was.get(key, 'unset')}" for key in changed)
-        raise ConfigError(f"{run.path} was begun with {said}; a resumed run keeps that, so begin a new one")
+    refuse_changed(run.path, was, now, CHANGEABLE)
     run = reopen_run(run.path)
     run.write_config(FIXRES, now)
     return run

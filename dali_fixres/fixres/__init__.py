@@ -1,0 +1,1 @@
+"""The whole method in one run: training, sweeps, fine-tuning and the report."""
