@@ -1,4 +1,4 @@
-"""Where settings come from that are no flags: ``--config``, the resumed run, the demo's recipe, in this order."""
+"""Where settings come from that are not flags: ``--config``, the resumed run, the demo's recipe, in this order."""
 
 from pathlib import Path
 from typing import Any

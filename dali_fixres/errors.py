@@ -56,5 +56,5 @@ class ProcessFailedError(RunError):
     """A collective has failed because another rank has ended."""
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error
+class Interrupted(Exception):  # noqa: N818 - not an error
     """A signal has asked the run to stop, and its state has been saved."""

@@ -63,7 +63,7 @@ class Checkpoint:
         state_dict: Its tensors.
         normalisation: What its images are normalised by.
         classes: Class names in label order.
-        fingerprint: Of the index it was trained on.
+        fingerprint: Of the data set it was trained on.
         train_res: Its (last) training resolution, pixels.
         test_res: The resolution it was tested at, pixels.
         crop_ratio: Of that test.
@@ -71,7 +71,7 @@ class Checkpoint:
         epoch: Epochs done.
         global_batch: Images of its last step over all processes; 0 before the first.
         num_done: Positions of the next epoch that are done, see `TrainPlan`.
-        tally: What these have come to.
+        statistics: Their statistics.
         step: Optimiser steps done, over all epochs.
         optimizer: The optimiser's state.
         unreadable: What is wrong with images that could not be read, by row of the data set.
@@ -165,7 +165,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is no dali-fixres checkpoint of format {FORMAT}; for other weights files give "
+            f"{path} is not a dali-fixres checkpoint of format {FORMAT}; for other weights files give "
             f"--model NAME --weights {path}"
         )
     try:

@@ -127,7 +127,7 @@ def build_to_test(
 
     Raises:
         ConfigError: If the map lacks a class of the data, or is of another network.
-        CheckpointError: If there is no map and the checkpoint lacks one; or as `build_start` and `build_named`.
+        CheckpointError: If there is no map and the checkpoint lacks one; or as `build_start` and `build_source`.
     """
     named, classes = str(config.class_map), dataset.classes
     names = read_names(config.class_map) if config.class_map is not None else None
@@ -202,7 +202,7 @@ def build_source(
     start = "pretrained weights" if config.pretrained else "random weights"
     new_head = model.new_head
     if source.weights is not None:
-        new_head = load_into(model.network, source.weights.state, str(source.weights.path)).new_head
+        new_head = load_into(model.network, source.weights.state, str(source.weights.path))
         start = f"weights of {source.weights}"
     if new_head:
         start += f", with a new head for {spec.num_classes} classes ({', '.join(new_head)})"

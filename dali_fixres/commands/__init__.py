@@ -1,1 +1,1 @@
-"""One module per command: each puts index, plan, graph, network and loop together, top to bottom."""
+"""One module per command: each puts data, network, loop and report together, top to bottom."""

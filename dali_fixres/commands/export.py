@@ -15,7 +15,7 @@ def export(config: ExportConfig) -> None:
     """Find the checkpoint, make sure that it can be exported, write the files.
 
     Raises:
-        UserError: If something the user gave cannot be used, or the ONNX file answers otherwise than the network.
+        UserError: If something the user gave cannot be used, or the ONNX file differs from the network.
     """
     reporter = Reporter()
     if config.onnx:

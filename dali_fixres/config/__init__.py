@@ -10,23 +10,18 @@ from dali_fixres.config.finetuning import (
     CachedFeaturesSettings,
     FinetuneConfig,
     FrechetSettings,
-    Method,
     SgdSettings,
     TrainableParts,
-    TuningSettings,
 )
-from dali_fixres.config.fixres import BEST_OF_SWEEP, FixresConfig
-from dali_fixres.config.network import AnalyzeConfig, Config, Copies, Device, EvaluateConfig, NetworkConfig
+from dali_fixres.config.fixres import FixresConfig
+from dali_fixres.config.network import AnalyzeConfig, Device, EvaluateConfig, NetworkConfig
 from dali_fixres.config.recipes import config_file, recipe_command, recipe_header, recipes
 from dali_fixres.config.toml import read_toml, to_toml
 from dali_fixres.config.training import OptimizerSettings, RunConfig, TrainConfig
 
 __all__ = [
-    "BEST_OF_SWEEP",
     "AnalyzeConfig",
     "CachedFeaturesSettings",
-    "Config",
-    "Copies",
     "Device",
     "EvaluateConfig",
     "ExportConfig",
@@ -34,7 +29,6 @@ __all__ = [
     "FixresConfig",
     "FrechetSettings",
     "IndexConfig",
-    "Method",
     "NetworkConfig",
     "OptimizerSettings",
     "PrepareConfig",
@@ -43,7 +37,6 @@ __all__ = [
     "SgdSettings",
     "TrainConfig",
     "TrainableParts",
-    "TuningSettings",
     "VerifyConfig",
     "config_file",
     "read_toml",

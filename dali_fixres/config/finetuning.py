@@ -4,7 +4,7 @@ The flags are flat: `FinetuneConfig` has the settings of all methods, and `Finet
 the chosen method, which holds what that method uses and nothing else.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -20,10 +20,11 @@ from dali_fixres.config.rules import (
     Settings,
     Share,
     Whole,
+    field_names,
     given_flags,
     help_group,
 )
-from dali_fixres.config.training import OptimizerSettings, RunConfig
+from dali_fixres.config.training import DryRunConfig, OptimizerSettings
 from dali_fixres.errors import ConfigError
 from pipelines.resolution import Resolution
 
@@ -34,6 +35,7 @@ __all__ = [
     "Method",
     "SgdSettings",
     "TrainableParts",
+    "TrainableSettings",
     "TuningSettings",
 ]
 
@@ -45,26 +47,20 @@ TrainableParts: TypeAlias = Literal["classifier", "classifier+norm", "last-block
 """Which parameters train: the classifier's; the last norm's too, as in the paper; the last blocks' too, as the authors
 do for PNASNet; all."""
 
-FINE_TUNING = "Fine-tuning"
+FINE_TUNING = help_group("Fine-tuning", 3)
+FEATURES = help_group("Features", 6)
 
 ImageCount: TypeAlias = Annotated[Whole, Rule("at least 2", lambda value: value >= 2)]
 """A variance needs two images."""
 
 
-@help_group(FINE_TUNING, 3)
+@FINE_TUNING
 @dataclass(frozen=True, kw_only=True)
-class TuningSettings(OptimizerSettings):
-    """Settings that the methods which train share."""
-
-    epochs: Count = 8
-    """Passes over the training images, or over their features."""
-
-    base_lr: Positive | None = None
-    """Peak learning rate for a global batch of 256 images; if left out 0.2, or 0.02 with --trainable last-blocks or
-    all, whose layers have been trained before."""
+class TrainableSettings(Settings):
+    """What fine-tuning trains, and on which images; `fixres` takes these too."""
 
     trainable: TrainableParts | None = None
-    """Which parameters train: the classifier's (classifier), those of the last norm before the pooling too
+    """Which parameters fine-tuning trains: the classifier's (classifier), those of the last norm before the pooling too
     (classifier+norm, as in the paper), those of the last blocks too (last-blocks), or all. Left out: classifier, or
     classifier+norm with --method sgd."""
 
@@ -72,8 +68,8 @@ class TuningSettings(OptimizerSettings):
     """Re-estimate the running statistics of the last norm at the test resolution."""
 
     augmentation: Literal["v1", "v2", "train"] = "v2"
-    """Images to train on: test crops (v1); test crops mirrored, shifted and slightly jittered (v2); or training crops
-    (train)."""
+    """Images to fine-tune on: test crops (v1); test crops mirrored, shifted and slightly jittered (v2); or training
+    crops (train)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,19 +79,47 @@ class TuningSettings(OptimizerSettings):
                 f"{self.trainable}"
             )
 
+
+@FINE_TUNING
+@dataclass(frozen=True, kw_only=True)
+class BlocksSettings(Settings):
+    """How much ``--trainable last-blocks`` trains."""
+
+    num_blocks: Count = 1
+    """Blocks before the classifier that --trainable last-blocks trains; the authors train 3 for PNASNet."""
+
+
+@FINE_TUNING
+@dataclass(frozen=True, kw_only=True)
+class TuningSettings(TrainableSettings, OptimizerSettings):
+    """Settings that the methods which train share."""
+
+    epochs: Count = 8
+    """Passes over the training images, or over their features."""
+
+    base_lr: Positive | None = None
+    """Peak learning rate for a global batch of 256 images; if left out 0.2, or 0.02 with --trainable last-blocks or
+    all, whose layers have been trained before."""
+
     @property
     def rate(self) -> float:
         """Peak learning rate for a global batch of 256 images."""
         return self.base_lr or (0.02 if self.trainable in {"last-blocks", "all"} else 0.2)
 
 
-@help_group("Features", 5)
+@FEATURES
 @dataclass(frozen=True, kw_only=True)
-class FeatureSettings(Settings):
-    """Settings about features that are computed once."""
+class StatisticsSettings(Settings):
+    """Settings of the methods that measure activations."""
 
     statistics_images: ImageCount = 4096
     """Images (about) on which cached-features estimates the last norm's statistics, and frechet fits activations."""
+
+
+@FEATURES
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings(StatisticsSettings):
+    """Settings about features that are computed once."""
 
     augmented_views: Count = 1
     """Augmented views of each image whose features cached-features keeps; epochs take them in turn."""
@@ -109,11 +133,10 @@ class FeatureSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SgdSettings(TuningSettings):
+class SgdSettings(BlocksSettings, TuningSettings):
     """What ``--method sgd`` uses: the network runs in every epoch."""
 
     trainable: TrainableParts = "classifier+norm"
-    num_blocks: Count = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,10 +160,8 @@ class CachedFeaturesSettings(TuningSettings, FeatureSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrechetSettings(Settings):
+class FrechetSettings(StatisticsSettings):
     """What ``--method frechet`` uses: nothing trains."""
-
-    statistics_images: ImageCount = 4096
 
 
 MethodSettings: TypeAlias = SgdSettings | CachedFeaturesSettings | FrechetSettings
@@ -158,16 +179,12 @@ WHY_UNUSED: dict[Method, str] = {
 }
 
 
-def _names(settings: type[Settings]) -> set[str]:
-    return {field.name for field in fields(settings)}
-
-
-OF_METHODS = set[str]().union(*map(_names, SETTINGS.values()))
+OF_METHODS = set[str]().union(*map(field_names, SETTINGS.values()))
 """Fields of `FinetuneConfig` that not every method uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(RunConfig, TuningSettings, FeatureSettings):
+class FinetuneConfig(DryRunConfig, BlocksSettings, TuningSettings, FeatureSettings):
     """Settings of `dali-fixres finetune`."""
 
     test_res: Pixels
@@ -186,12 +203,9 @@ class FinetuneConfig(RunConfig, TuningSettings, FeatureSettings):
     epoch (sgd); or train nothing, and map features to their distribution in training (frechet). Left out:
     cached-features, or sgd where --trainable is not classifier."""
 
-    num_blocks: Annotated[Count, Parameter(group=FINE_TUNING)] = 1
-    """Blocks before the classifier that --trainable last-blocks trains; the authors train 3 for PNASNet."""
-
     def __post_init__(self) -> None:
         method = self.chosen_method
-        unused = OF_METHODS - _names(SETTINGS[method])
+        unused = OF_METHODS - field_names(SETTINGS[method])
         given = given_flags(self, unused)
         if given:
             raise ConfigError(
@@ -209,7 +223,7 @@ class FinetuneConfig(RunConfig, TuningSettings, FeatureSettings):
     def settings(self) -> MethodSettings:
         """The settings of the chosen method, with its own defaults where they are left out."""
         settings = SETTINGS[self.chosen_method]
-        values = {name: getattr(self, name) for name in _names(settings)}
+        values = {name: getattr(self, name) for name in field_names(settings)}
         return settings(**{name: value for name, value in values.items() if value is not None})
 
     @property

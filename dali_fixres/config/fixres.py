@@ -1,20 +1,18 @@
 """Settings of `fixres`, and the settings of the commands it is made of."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
-
-from dali_fixres.config.finetuning import FinetuneConfig, TrainableParts
+from dali_fixres.config.finetuning import FinetuneConfig, TrainableSettings
 from dali_fixres.config.network import EvaluateConfig, NetworkConfig
-from dali_fixres.config.rules import Count, Parsed, PixelsList, Positive, given_flags
+from dali_fixres.config.rules import Count, Parsed, PixelsList, Positive, field_names, given_flags
 from dali_fixres.config.training import TrainConfig, TrainingConfig
 from dali_fixres.errors import ConfigError
 from pipelines.resolution import MAX_RESOLUTION_PX, STRIDE_PX, Resolution, parse_resolutions
 
-__all__ = ["BEST_OF_SWEEP", "FixresConfig"]
+__all__ = ["FixresConfig"]
 
 BEST_OF_SWEEP = "best"
 
@@ -25,18 +23,14 @@ IN_CHECKPOINTS = {"model", "pretrained", "weights", "model_arg"}
 """Fields that build a network; a checkpoint holds one already."""
 
 
-def _names(config: type[NetworkConfig]) -> set[str]:
-    return {field.name for field in fields(config)} - ONE_CALL
-
-
-OF_ALL_STAGES = _names(NetworkConfig) - IN_CHECKPOINTS
+OF_ALL_STAGES = field_names(NetworkConfig) - IN_CHECKPOINTS - ONE_CALL
 
 OF_RUNS = OF_ALL_STAGES | {"crop_ratio", "sync_bn", "checkpoint_every", "accept_changed_data"}
 """Fields of training and of fine-tuning alike."""
 
-OF_FINETUNING = {"method", "trainable", "norm_stats", "augmentation"}
+OF_FINETUNING = {"method"} | field_names(TrainableSettings)
 
-OF_TRAINING = _names(TrainingConfig)
+OF_TRAINING = field_names(TrainingConfig) - ONE_CALL
 
 
 def _target(text: str) -> int | None:
@@ -49,7 +43,7 @@ def _target(text: str) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixresConfig(TrainingConfig):
+class FixresConfig(TrainingConfig, TrainableSettings):
     """Settings of `dali-fixres fixres`: those of training, and those of the stages after it.
 
     Settings of data, machine and batch are for all stages. The other settings of training are for training alone;
@@ -74,15 +68,6 @@ class FixresConfig(TrainingConfig):
     """How to fine-tune, as for `finetune`: run the network over the images once, and train the classifier on the
     features (cached-features); or run it in every epoch (sgd)."""
 
-    trainable: TrainableParts | None = None
-    """Which parameters fine-tuning trains, as for `finetune`."""
-
-    norm_stats: Annotated[bool, Parameter(negative="--no-norm-stats")] = True
-    """Re-estimate the running statistics of the last norm at the test resolution, as for `finetune`."""
-
-    augmentation: Literal["v1", "v2", "train"] = "v2"
-    """Images to fine-tune on, as for `finetune`."""
-
     finetune_epochs: Count = 8
     """Passes of fine-tuning over the training images, or over their features."""
 
@@ -91,8 +76,6 @@ class FixresConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dry_run:
-            raise ConfigError("--dry-run is for train and finetune, one stage at a time; leave it out")
         self.finetune_config(Path(), self.schedule.last.crop_px, Path(), resume=False)  # checks its settings
         if self.checkpoint is not None:
             given = given_flags(self, OF_TRAINING - OF_RUNS)

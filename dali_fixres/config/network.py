@@ -131,8 +131,8 @@ class OneCropConfig(NetworkConfig):
     """Settings of commands that use one test crop."""
 
     crop_ratio: Fraction | None = None
-    """Side of the test crop over the length that the shorter side is resized to; the checkpoint's if left out, or
-    0.875."""
+    """Side of the test crop over the length that the shorter side is resized to; if left out 0.875, or that of a
+    checkpoint the command starts from."""
 
     @property
     def ratio(self) -> float:

@@ -29,6 +29,7 @@ __all__ = [
     "Views",
     "Whole",
     "between",
+    "field_names",
     "flag_context",
     "flag_of",
     "given_flags",
@@ -134,6 +135,11 @@ def _rules_in(hint: Any) -> Iterator[Rule | Parsed]:
 def flag_of(name: str, value: object = None) -> str:
     """Return the flag that sets a field, to a value."""
     return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+
+
+def field_names(settings: type[Settings]) -> set[str]:
+    """Return the names of a class's fields."""
+    return {field.name for field in fields(settings)}
 
 
 def given_flags(settings: Settings, names: Container[str]) -> list[str]:

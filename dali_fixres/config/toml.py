@@ -15,7 +15,7 @@ def read_toml(path: Path, known: set[str]) -> dict[str, Any]:
     """Read a config file and check its keys.
 
     Raises:
-        ConfigError: If it cannot be read, is no TOML, or has a key that is no flag.
+        ConfigError: If it cannot be read, is not TOML, or has a key that is not a flag.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

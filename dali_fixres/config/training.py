@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cyclopts import Parameter
+
 from dali_fixres.config.network import OneCropConfig
 from dali_fixres.config.rules import Count, NonNegative, Parsed, Pixels, Positive, Settings, Share, Strength, help_group
 from dali_fixres.errors import ConfigError
 from pipelines.resolution import Resolution, Schedule
 
-__all__ = ["OptimizerSettings", "RunConfig", "TrainConfig", "TrainingConfig"]
+__all__ = ["DryRunConfig", "OptimizerSettings", "RunConfig", "TrainConfig", "TrainingConfig"]
+
+AUGMENTATION = "Augmentation"
+RUN = help_group("Run", 7)
 
 
 def _interval(text: str) -> tuple[float, Literal["min", "steps"]]:
@@ -25,7 +30,7 @@ def _interval(text: str) -> tuple[float, Literal["min", "steps"]]:
     return number, "min" if match[2] == "min" else "steps"
 
 
-@help_group("Optimisation", 4)
+@help_group("Optimisation", 5)
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(Settings):
     """What every training by gradient descent needs to know."""
@@ -82,25 +87,37 @@ class OptimizerSettings(Settings):
         return _interval(self.checkpoint_every)
 
 
-@help_group("Run", 6)
+@help_group(AUGMENTATION, 4)
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(OneCropConfig):
-    """Settings of commands that make a run folder."""
+class JitterSettings(Settings):
+    """What every training may change of its augmentation."""
 
     color_jitter: Strength | None = None
     """Strength of the colour jitter; the augmentation's own if left out."""
+
+
+@RUN
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(OneCropConfig, JitterSettings):
+    """Settings of commands that make a run folder."""
 
     out: Path | None = None
     """Run folder to make; runs/TIME-COMMAND if left out."""
 
     resume: bool = False
-    """Resume the run in --out, or the newest one."""
+    """Resume the run in --out; train and finetune take the newest one if that is left out."""
 
     accept_changed_data: bool = False
     """Resume a run although images have been added, removed or changed since."""
 
+
+@RUN
+@dataclass(frozen=True, kw_only=True)
+class DryRunConfig(RunConfig):
+    """Settings of commands that can be described instead of run."""
+
     dry_run: bool = False
-    """Show what train or finetune would do (network, trained parameters, steps, learning rates, work), and stop."""
+    """Show what would be done (network, trained parameters, steps, learning rates, work), and stop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,12 +130,12 @@ class TrainingConfig(RunConfig, OptimizerSettings):
     """Settings that `train` and `fixres` share."""
 
     train_res: Annotated[str, Parsed(Schedule.parse)] = "128"
-    """Side of the training crop in pixels. Or phases: 96@0,128@8 is 96 px from epoch 0 and 128 px from epoch 8. Or a
-    rise: 96-192@0-16 goes up in steps of 32 px over the epochs 0 to 16. Each phase may have its own batch size and peak
-    learning rate: 96@0:batch=128:lr=0.2."""
+    """Side of the training crop in pixels. Or phases: 96@0,128@8 is 96 px from epoch 0 and 128 px from epoch 8. Or
+    progressive resizing: 96-192@0-16 goes up in steps of 32 px over the epochs 0 to 16. Each phase may have its own
+    batch size and peak learning rate: 96@0:batch=128:lr=0.2."""
 
-    aug_repeats: Count = 1
-    """Copies of each image in a global batch, each with its own crop (repeated augmentation)."""
+    aug_repeats: Annotated[Count, Parameter(group=AUGMENTATION)] = 1
+    """How often each image is in a global batch, each time with its own crop (repeated augmentation)."""
 
     compile: bool = False
     """Train with torch.compile; all resolutions of --train-res are compiled before training."""
@@ -137,7 +154,7 @@ class TrainingConfig(RunConfig, OptimizerSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(TrainingConfig):
+class TrainConfig(TrainingConfig, DryRunConfig):
     """Settings of `dali-fixres train`."""
 
     test_res: Pixels | None = None

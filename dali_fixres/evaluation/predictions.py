@@ -113,7 +113,7 @@ class Origin:
     environment: Environment
 
     def as_json(self, accuracy: Accuracy) -> OutputsFile:
-        """Return the content of outputs.json, given what the outputs come to."""
+        """Return the content of outputs.json, given the accuracy of the outputs."""
         return {
             "accuracy": accuracy.as_json(),
             "title": self.title,

@@ -41,16 +41,16 @@ def read_real(path: Path, images: Sequence[bytes], num_outputs: int) -> RealLabe
         num_outputs: Of the network; class numbers are below it.
 
     Raises:
-        DataError: If it is no such list, is of another length, or an image has no official number.
+        DataError: If it is not such a list, is of another length, or an image has no official number.
     """
     try:
         sets = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot read --real {path}: {error.strerror}") from error
     except ValueError as error:
-        raise DataError(f"--real {path} is no JSON: {error}") from error
+        raise DataError(f"--real {path} is not JSON: {error}") from error
     if not isinstance(sets, list) or not all(isinstance(numbers, list) for numbers in sets):
-        raise DataError(f"--real {path} is no list of lists of class numbers; expected ImageNet-ReaL's real.json")
+        raise DataError(f"--real {path} is not a list of lists of class numbers; expected ImageNet-ReaL's real.json")
     largest = max(map(_number_of, images))
     if len(sets) not in {largest, NUM_OFFICIAL} or len(sets) < largest:
         raise DataError(

@@ -33,7 +33,7 @@ USUAL_TEST_RES = "224"
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """What an evaluation has come to.
+    """Result of an evaluation.
 
     Attributes:
         origin: What was tested on which data.

@@ -65,7 +65,7 @@ class Activations:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """What an analysis has come to.
+    """Result of an analysis.
 
     Attributes:
         data: The images.

@@ -40,7 +40,7 @@ __all__ = ["FinetuningResult", "run_finetuning"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FinetuningResult:
-    """What a fine-tuning run has come to.
+    """Result of a fine-tuning run.
 
     Attributes:
         config: Its settings, with nothing left to a default.

@@ -77,7 +77,7 @@ def _check(
     """Find out before training what would end a later stage.
 
     Raises:
-        CheckpointError: If what is to be compared with is no finished training on these classes.
+        CheckpointError: If what is to be compared with is not a finished training on these classes.
         ModelError: If the network takes one of the resolutions not, or cannot be tuned as asked.
     """
     dataset = open_data(config.data, config.val_fraction, reporter, world).dataset

@@ -2,15 +2,13 @@
 
 from dali_fixres.models.blocks import last_blocks
 from dali_fixres.models.build import Model, ModelSpec, build_model, build_on_meta
-from dali_fixres.models.frechet_mapping import FrechetMapping, insert_mapping
+from dali_fixres.models.frechet_mapping import insert_mapping
 from dali_fixres.models.head import Head, find_head
 from dali_fixres.models.recognise import recognise
-from dali_fixres.models.weights import LoadedWeights, WeightsFile, compare, fit_or_fail, load_into, read_weights
+from dali_fixres.models.weights import WeightsFile, compare, fit_or_fail, load_into, read_weights
 
 __all__ = [
-    "FrechetMapping",
     "Head",
-    "LoadedWeights",
     "Model",
     "ModelSpec",
     "WeightsFile",

@@ -63,7 +63,7 @@ def _layers_before(network: nn.Module, resolution: Resolution, classifier_name: 
 
 
 def _block_of(network: nn.Module, layer: str, classifier_name: str) -> str:
-    """Return the outermost module around a layer that is no sequence of blocks and does not hold the classifier."""
+    """Return the outermost module around a layer that is not a sequence of blocks and does not hold the classifier."""
     parts = layer.split(".")
     for depth in range(1, len(parts)):
         name = ".".join(parts[:depth])

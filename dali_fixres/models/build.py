@@ -105,7 +105,7 @@ def build_on_meta(spec: ModelSpec) -> Model:
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
-    """Return the name and value of a ``KEY=VALUE`` argument; a value that is no Python literal is a string.
+    """Return the name and value of a ``KEY=VALUE`` argument; a value that is not a Python literal is a string.
 
     Raises:
         ModelError: If it has another form.
@@ -160,8 +160,8 @@ def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained
     if not pretrained:
         return Model(network, IMAGENET)
     weights: Any = tv.get_model_weights(spec.name)
-    loaded = load_into(network, weights.DEFAULT.get_state_dict(progress=False), f"torchvision's {spec.name}")
-    return Model(network, IMAGENET, loaded.new_head)
+    new_head = load_into(network, weights.DEFAULT.get_state_dict(progress=False), f"torchvision's {spec.name}")
+    return Model(network, IMAGENET, new_head)
 
 
 def _resnext101_32x48d(num_classes: int, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:

@@ -57,7 +57,7 @@ def map_classes(names: Sequence[str], classes: Sequence[str], source: str) -> Cl
     unknown = [name for name in classes if name not in found]
     if unknown:
         raise ConfigError(
-            f"{len(unknown)} of the {len(classes)} classes of the data are no outputs by {source}, which names "
+            f"{len(unknown)} of the {len(classes)} classes of the data are not outputs by {source}, which names "
             f"{len(names)}: {', '.join(unknown[:3])}{did_you_mean(unknown[0], names)}"
         )
     outputs = tuple(found[name] for name in classes)
@@ -81,7 +81,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise ConfigError(f"cannot read --class-map {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--class-map {path} is no text: {error}") from error
+        raise ConfigError(f"--class-map {path} is not text: {error}") from error
     if not names:
         raise ConfigError(f"--class-map {path} is empty; expected the name of one output of the network a line")
     twice = [name for name, count in Counter(names).items() if count > 1]

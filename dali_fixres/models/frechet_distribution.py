@@ -44,24 +44,11 @@ class Frechet:
     def __str__(self) -> str:
         return f"location {self.location:.4g}, scale {self.scale:.4g}, shape {self.shape:.4g}"
 
-    def quantile(self, probabilities: Floats) -> Floats:
-        """Return the values below which these shares in (0, 1) lie."""
-        return self.at(reduced(probabilities))
-
     def at(self, u: Floats) -> Floats:
-        """Return the values whose reduced variate is `u`."""
+        """Return the values whose reduced variate is `u`: quantiles, for `reduced` of their shares."""
         if self.shape == 0:
             return self.location + self.scale * u
         return self.location + self.scale * np.expm1(self.shape * u) / self.shape
-
-    def cdf(self, values: Floats) -> Floats:
-        """Return F: 0 below and 1 above the support."""
-        z = (values - self.location) / self.scale
-        if self.shape == 0:
-            return np.exp(-np.exp(-z))
-        base = np.maximum(1 + self.shape * z, 0)
-        with np.errstate(divide="ignore"):  # 0 to a negative power is infinite, and F is 0
-            return np.exp(-(base ** (-1 / self.shape)))
 
     def pdf(self, values: Floats) -> Floats:
         """Return the density: 0 outside the support."""

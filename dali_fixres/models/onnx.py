@@ -70,7 +70,7 @@ def write_onnx(network: nn.Module, resolution: Resolution, path: Path) -> float:
     difference = max(_difference(network, path, _images(number, resolution)) for number in BATCHES)
     if not difference <= TOLERANCE:  # also where it is NaN
         raise ModelError(
-            f"the ONNX file of {type(network).__name__} answers otherwise than the network, by up to {difference:.2g}, "
+            f"the ONNX file of {type(network).__name__} differs from the network, by up to {difference:.2g}, "
             f"where {TOLERANCE} is allowed; it is not kept"
         )
     return difference

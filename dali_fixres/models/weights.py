@@ -18,7 +18,6 @@ from dali_fixres.errors import CheckpointError
 
 __all__ = [
     "Fit",
-    "LoadedWeights",
     "StateDict",
     "WeightsFile",
     "compare",
@@ -70,19 +69,6 @@ class WeightsFile:
         return f"{self.path} ({self.part})" if self.part else str(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedWeights:
-    """What `load_into` has loaded.
-
-    Attributes:
-        new_head: Names of the classifier's tensors, if they start at zero because the classes differ.
-        num_tensors: How many tensors were loaded.
-    """
-
-    new_head: tuple[str, ...]
-    num_tensors: int
-
-
 def read_torch_file(path: Path) -> Any:
     """Read a file that ``torch.save`` wrote, allowing tensors, plain containers and what is `HARMLESS` only.
 
@@ -98,7 +84,7 @@ def read_torch_file(path: Path) -> Any:
         code = re.search(r"GLOBAL (\S+)", str(error))
         why = f"loading it would run code of {code[1]}" if code else "it is damaged, or loading it would run code"
         raise CheckpointError(
-            f"{path} is no plain checkpoint: {why}; save its state_dict with torch.save or safetensors"
+            f"{path} is not a plain checkpoint: {why}; save its state_dict with torch.save or safetensors"
         ) from error
     except Exception as error:
         raise CheckpointError(
@@ -130,7 +116,7 @@ def read_weights(path: Path) -> WeightsFile:
 def _read_safetensors(path: Path) -> WeightsFile:
     try:
         with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read {path}: {_first_line(error)}") from error
@@ -216,7 +202,7 @@ def fit_or_fail(own: Mapping[str, torch.Tensor], state: StateDict, source: str, 
     return fit
 
 
-def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_head: bool = True) -> LoadedWeights:
+def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_head: bool = True) -> tuple[str, ...]:
     """Load tensors by name; only the classifier may differ, in its number of classes.
 
     Such a classifier starts at zero, as in BiT (arXiv 1912.11370). Some networks initialise it with weights so large
@@ -228,6 +214,9 @@ def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_he
         source: Name of the file, for errors.
         allow_new_head: Whether the number of classes may differ.
 
+    Returns:
+        Names of the classifier's tensors, if they start at zero.
+
     Raises:
         CheckpointError: If names are missing, unknown, or of other shapes; the message lists the first of them.
     """
@@ -236,7 +225,7 @@ def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_he
     network.load_state_dict({name: tensor for name, tensor in state.items() if name not in head}, strict=False)
     for name in head:
         own[name].zero_()
-    return LoadedWeights(tuple(sorted(head)), len(state) - len(head))
+    return tuple(sorted(head))
 
 
 def _head_names(own: Mapping[str, torch.Tensor], state: StateDict) -> frozenset[str]:

@@ -18,16 +18,7 @@ from dali_fixres.runtime.environment import environment
 from dali_fixres.runtime.progress import Reporter
 from pipelines.storage.files import write_json
 
-__all__ = [
-    "activations_json",
-    "activations_table",
-    "plot_activations",
-    "plot_sizes",
-    "report_analysis",
-    "sizes_json",
-    "sizes_line",
-    "sizes_table",
-]
+__all__ = ["report_analysis"]
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
@@ -50,7 +41,7 @@ def _edges(samples: Iterable[Floats]) -> Floats:
     )
 
 
-def sizes_table(sizes: SizeComparison) -> Table:
+def _sizes_table(sizes: SizeComparison) -> Table:
     """Return one row for the training crops and one per test resolution."""
     table = Table(caption="pixels that an object as large as its image has in the network's input")
     for heading in ("crops", "mean", "median", "5 %", "95 %", "mean of train"):
@@ -66,7 +57,7 @@ def sizes_table(sizes: SizeComparison) -> Table:
     return table
 
 
-def sizes_line(sizes: SizeComparison) -> str:
+def _sizes_line(sizes: SizeComparison) -> str:
     """Return in one line which test resolution matches training."""
     return (
         f"objects appear as large as in training at {sizes.train_res.crop_px} px (mean) at {sizes.matching_px:.0f} px; "
@@ -74,7 +65,7 @@ def sizes_line(sizes: SizeComparison) -> str:
     )
 
 
-def sizes_json(sizes: SizeComparison) -> SizesPart:
+def _sizes_json(sizes: SizeComparison) -> SizesPart:
     """Return `sizes` of analysis.json."""
     edges = _edges([sizes.trained, *sizes.tested.values()])
 
@@ -98,7 +89,7 @@ def sizes_json(sizes: SizeComparison) -> SizesPart:
     }
 
 
-def activations_json(activations: Activations) -> ActivationsPart:
+def _activations_json(activations: Activations) -> ActivationsPart:
     """Return `activations` of analysis.json."""
     edges = _edges(activations.fitted_values)
     rows: list[ActivationsRow] = [
@@ -142,7 +133,7 @@ def _rounded(values: Floats) -> list[float]:
     return [round(value, 6) for value in values.tolist()]
 
 
-def activations_table(activations: Activations) -> Table:
+def _activations_table(activations: Activations) -> Table:
     """Return one row per view."""
     table = Table(
         caption="of all channels; the fit is of those above zero" if activations.rectified else "of all channels"
@@ -156,7 +147,7 @@ def activations_table(activations: Activations) -> Table:
     return table
 
 
-def plot_sizes(path: Path, sizes: SizeComparison, title: str) -> None:
+def _plot_sizes(path: Path, sizes: SizeComparison, title: str) -> None:
     """Plot histograms of apparent sizes, that of training filled, and their means."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
@@ -177,7 +168,7 @@ def plot_sizes(path: Path, sizes: SizeComparison, title: str) -> None:
     save_figure(figure, path)
 
 
-def plot_activations(path: Path, activations: Activations, title: str) -> None:
+def _plot_activations(path: Path, activations: Activations, title: str) -> None:
     """Plot the histogram of each view, the first filled, and the distribution fitted to it.
 
     Where activations are rectified, both are of those above zero.
@@ -203,16 +194,16 @@ def report_analysis(config: AnalyzeConfig, analysis: Analysis) -> None:
     """Print the tables, draw the plots, write the figures."""
     data, sizes, activations, start = analysis.data, analysis.sizes, analysis.activations, analysis.start
     title = f"apparent sizes in {data.title}"
-    print_table(title, sizes_table(sizes))
-    print(sizes_line(sizes))  # noqa: T201 - the command's result
-    plot_sizes(config.out / "sizes.png", sizes, title)
+    print_table(title, _sizes_table(sizes))
+    print(_sizes_line(sizes))  # noqa: T201 - the command's result
+    _plot_sizes(config.out / "sizes.png", sizes, title)
     if activations is not None:
         title = f"what reaches {activations.classifier_name} of {start.title if start else analysis.model}"
-        print_table(title, activations_table(activations))
-        plot_activations(config.out / "activations.png", activations, title)
+        print_table(title, _activations_table(activations))
+        _plot_activations(config.out / "activations.png", activations, title)
     content: AnalysisFile = {
-        "sizes": sizes_json(sizes),
-        "activations": activations_json(activations) if activations else None,
+        "sizes": _sizes_json(sizes),
+        "activations": _activations_json(activations) if activations else None,
         "model": analysis.model,
         "checkpoint": str(start.path) if start else None,
         "synthetic": data.synthetic,

@@ -39,14 +39,14 @@ __all__ = ["dry_run_of_finetune", "dry_run_of_train"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Outline:
+class _DryRun:
     """A run that is only described.
 
     Attributes:
         spec: Its network.
         network: The same, on the meta device.
-        what_learns: What trains, in words.
-        num_learning: Parameters that train.
+        what_is_trained: In words.
+        num_trained: Parameters that train.
         tests: The resolution of each test.
         passes: Images that go through the network once before the first epoch, without training.
         num_epochs: Of training.
@@ -55,8 +55,8 @@ class _Outline:
 
     spec: ModelSpec
     network: nn.Module
-    what_learns: str
-    num_learning: int
+    what_is_trained: str
+    num_trained: int
     tests: tuple[Resolution, ...]
     num_epochs: int
     passes: tuple[FeaturePass, ...] = ()
@@ -73,12 +73,12 @@ def dry_run_of_train(config: TrainConfig) -> None:
     data = open_data(config.data, config.val_fraction, reporter)
     spec, network = _named(config, data.dataset, reporter)
     plan = training_plan(config, data, "train", config.schedule, world, config.aug_repeats)
-    num_learning = num_parameters(network)
+    num_trained = num_parameters(network)
     tests = (config.test_resolution,) * config.epochs
     if config.schedule.last != config.test_resolution:
         tests += (config.schedule.last,)
-    what_learns = f"training all layers: {num_learning} parameters"
-    _report(config, data, plan, _Outline(spec, network, what_learns, num_learning, tests, config.epochs), reporter)
+    what_is_trained = f"training all layers: {num_trained} parameters"
+    _report(config, data, plan, _DryRun(spec, network, what_is_trained, num_trained, tests, config.epochs), reporter)
 
 
 def dry_run_of_finetune(config: FinetuneConfig) -> None:
@@ -105,17 +105,17 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
     tests = sorted({Resolution(train_res, config.ratio), config.test_resolution})
     settings = config.settings
     trains = not isinstance(settings, FrechetSettings)
-    stage = _Outline(
+    run = _DryRun(
         spec,
         network,
         trainable.summary,
-        num_learning=trainable.num_parameters if trains else 0,
+        num_trained=trainable.num_parameters if trains else 0,
         tests=(*tests, *tests),
         num_epochs=config.epochs if trains else 0,
         passes=_passes(config, plan, head, train_res),
         classifier=head.classifier if isinstance(settings, CachedFeaturesSettings) else None,
     )
-    _report(config, data, plan, stage, reporter)
+    _report(config, data, plan, run, reporter)
 
 
 def _passes(config: FinetuneConfig, plan: TrainPlan, head: Head, train_res: int) -> tuple[FeaturePass, ...]:
@@ -152,39 +152,39 @@ def _named(config: TrainConfig | FinetuneConfig, dataset: Dataset, reporter: Rep
 
 
 def _report(
-    config: TrainConfig | FinetuneConfig, data: Data, plan: TrainPlan, stage: _Outline, reporter: Reporter
+    config: TrainConfig | FinetuneConfig, data: Data, plan: TrainPlan, run: _DryRun, reporter: Reporter
 ) -> None:
     """Print the description, and write it as JSON if asked for."""
     if plan.rank > 0:
         return
-    trained = {plan.schedule.at(epoch) for epoch in range(stage.num_epochs)}
-    seen = trained.union(stage.tests, (one.resolution for one in stage.passes))
-    gmacs = {one.crop_px: count_gmacs(stage.network, one) for one in seen}
+    trained = {plan.schedule.at(epoch) for epoch in range(run.num_epochs)}
+    seen = trained.union(run.tests, (one.resolution for one in run.passes))
+    gmacs = {one.crop_px: count_gmacs(run.network, one) for one in seen}
     passes: list[DryRunPass] = [
         {"res": side, "images": one.plan.num_images, "gmacs": gmacs[side]}
-        for one in stage.passes
+        for one in run.passes
         for side in (one.resolution.crop_px,)
     ]
-    learning = gmacs
-    if stage.classifier is not None:  # one multiplication per parameter
-        learning = dict.fromkeys(gmacs, num_parameters(stage.classifier) / 1e9)
-    phases = _phases(stage.num_epochs, plan, learning_rate(config, plan), learning) if stage.num_epochs else []
-    num_tested = len(data.dataset.rows(VAL)) * len(stage.tests)
-    reporter.line(stage.what_learns)
-    print_table(f"{stage.spec.name} on {data.title}: what would be done", _table(passes, phases))
-    sides = ", ".join(f"{side} px" for side in sorted({one.crop_px for one in stage.tests}))
-    reporter.line(f"tests: {len(stage.tests)}, at {sides}, of {num_tested} images in all")
+    in_training = gmacs
+    if run.classifier is not None:  # one multiplication per parameter
+        in_training = dict.fromkeys(gmacs, num_parameters(run.classifier) / 1e9)
+    phases = _phases(run.num_epochs, plan, learning_rate(config, plan), in_training) if run.num_epochs else []
+    num_tested = len(data.dataset.rows(VAL)) * len(run.tests)
+    reporter.line(run.what_is_trained)
+    print_table(f"{run.spec.name} on {data.title}: what would be done", _table(passes, phases))
+    sides = ", ".join(f"{side} px" for side in sorted({one.crop_px for one in run.tests}))
+    reporter.line(f"tests: {len(run.tests)}, at {sides}, of {num_tested} images in all")
     if config.json is not None:
         content: DryRunFile = {
-            "model": stage.spec.name,
-            "num_classes": stage.spec.num_classes,
-            "parameters": num_parameters(stage.network),
-            "learning_parameters": stage.num_learning,
-            "what_learns": stage.what_learns,
+            "model": run.spec.name,
+            "num_classes": run.spec.num_classes,
+            "parameters": num_parameters(run.network),
+            "trained_parameters": run.num_trained,
+            "what_is_trained": run.what_is_trained,
             "processes": plan.world_size,
             "passes": passes,
             "phases": phases,
-            "tests": [{"test_res": one.crop_px, "gmacs": gmacs[one.crop_px]} for one in sorted(set(stage.tests))],
+            "tests": [{"test_res": one.crop_px, "gmacs": gmacs[one.crop_px]} for one in sorted(set(run.tests))],
             "test_images": num_tested,
         }
         write_json(config.json, content)

@@ -54,7 +54,7 @@ def write_export(config: ExportConfig, path: Path, checkpoint: Checkpoint, repor
 
     Raises:
         ConfigError: If a file is there already or cannot be written.
-        ModelError: If the ONNX file answers otherwise than the network.
+        ModelError: If the ONNX file differs from the network.
     """
     names = config.names if config.onnx else config.names[:3]
     there = [config.folder / name for name in names if (config.folder / name).exists()]

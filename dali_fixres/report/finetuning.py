@@ -22,7 +22,7 @@ def report_finetuning(result: FinetuningResult) -> None:
         "before": [accuracy.as_json() for accuracy in before],
         "after": [accuracy.as_json() for accuracy in after],
         "seconds": round(seconds, 1),
-        "tuned_parameters": result.num_trained,
+        "trained_parameters": result.num_trained,
         "checkpoint": str(config.checkpoint) if config.checkpoint else None,
         "synthetic": data.synthetic,
         "fingerprint": data.dataset.fingerprint,

@@ -45,7 +45,7 @@ def write_report(folder: FixresFolder, trained_at: int, fixed_for: int, reporter
     plots = {"Accuracy against test resolution": folder.sweep, **curves}
     title = f"{report['model']}, trained at {trained_at} px, fixed for {fixed_for} px"
     page = render(title, report, {what: path.read_bytes() for what, path in plots.items() if path.exists()})
-    # A path may hold bytes that are no text.
+    # A path may hold bytes that are not text.
     write_text(folder.page, page, errors="backslashreplace")
     for path in (folder.path / "report.json", folder.config.json):
         if path is not None:

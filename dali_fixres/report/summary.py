@@ -43,16 +43,16 @@ def _fine_tuning(report: Figures, best: AccuracyRow) -> Iterator[str]:
     yield (
         f"Fine-tuning ({report['method']}) for {side} px{_took(report['costs']['tuning'])} changes top-1 at {side} px "
         f"from {untuned['top1']:.1f} % to {fixed['top1']:.1f} %: {_points(gain(untuned, fixed))}"
-        f"{_verdict(untuned, fixed)}"
+        f"{_significance(untuned, fixed)}"
     )
     if best is not untuned:
         yield (
             f"Compared with testing at {best['test_res']} px without fine-tuning: {_points(gain(best, fixed))}"
-            f"{_verdict(best, fixed)}"
+            f"{_significance(best, fixed)}"
         )
 
 
-def _verdict(old: AccuracyRow, new: AccuracyRow) -> str:
+def _significance(old: AccuracyRow, new: AccuracyRow) -> str:
     found = gain(old, new)
     if not is_clear(found):
         return f", too little to tell from chance with {new['num_images']} test images."
@@ -63,10 +63,10 @@ def _comparison(report: Figures, baseline: Baseline) -> Iterator[str]:
     side, found = report["fixed_for"], report["gain_over_baseline"]
     assert found is not None, "there is a baseline"
     there, best = row_at(baseline["rows"], side), best_row(baseline["rows"])
-    verdict = ("better" if found["points"] > 0 else "worse") if is_clear(found) else "not measurably different"
+    compared = ("better" if found["points"] > 0 else "worse") if is_clear(found) else "not measurably different"
     yield (
         f"The baseline {baseline['path']}, trained at {baseline['trained_at']} px, has {there['top1']:.1f} % at {side} "
-        f"px and at best {best['top1']:.1f} %, at {best['test_res']} px. The fine-tuned network is {verdict} at "
+        f"px and at best {best['top1']:.1f} %, at {best['test_res']} px. The fine-tuned network is {compared} at "
         f"{side} px: {_points(found)}."
     )
     if baseline["trained_at"] != side:

@@ -138,4 +138,4 @@ def _warn_left_out(left_out: tuple[LeftOut, ...], reporter: Reporter) -> None:
     more = len(left_out) - NUM_NAMED
     named = "".join(f"\n  {item.path}: {item.reason}" for item in left_out[:NUM_NAMED])
     rest = f"\n  and {more} more, see `dali-fixres index`" if more > 0 else ""
-    reporter.warn(f"{len(left_out)} file(s) are no readable images and are left out:{named}{rest}")
+    reporter.warn(f"{len(left_out)} file(s) are not readable images and are left out:{named}{rest}")

@@ -119,7 +119,7 @@ class PassRecord(TypedDict):
 class TrainFile(TypedDict):
     """`train --json` and results.json of its run folder."""
 
-    results: Annotated[list[AccuracyRow], "at the last training and the test resolution, ascending; one if equal"]
+    results: Annotated[list[AccuracyRow], "at the last training and the test resolution, or one if equal"]
     best_top1: Annotated[float | None, "%; the best evaluation after an epoch; null if none was made"]
     seconds: Annotated[float, "s; wall time of this call"]
     synthetic: Synthetic
@@ -133,7 +133,7 @@ class FinetuneFile(TypedDict):
     before: Annotated[list[AccuracyRow], "at the training and the test resolution, ascending; one if equal"]
     after: Annotated[list[AccuracyRow], "the same after fine-tuning"]
     seconds: Annotated[float, "s; wall time of all epochs, evaluations excluded"]
-    tuned_parameters: Annotated[int, "numbers that train by gradient"]
+    trained_parameters: Annotated[int, "numbers that train by gradient"]
     checkpoint: Annotated[str | None, "what was fine-tuned; null if the network was given by name"]
     frechet: NotRequired[Annotated[Fits, "only with `--method frechet`"]]
     synthetic: Synthetic
@@ -203,7 +203,7 @@ class IndexFile(TypedDict):
     splits: Annotated[dict[str, Split], "`train` and `val`; an empty split is missing"]
     copies: Annotated[list[Copies], "of a prepared data set, by size"]
     classes: Annotated[list[str], "names in label order"]
-    left_out: Annotated[list[LeftOutRow], "files that are no readable images"]
+    left_out: Annotated[list[LeftOutRow], "files that are not readable images"]
     fingerprint: Fingerprint
     synthetic: Synthetic
     seconds: Annotated[float, "s; wall time"]

@@ -156,7 +156,7 @@ def create_run(out: Path | None, command: str, config: dict[str, Any]) -> RunFol
         raise ConfigError(f"{error}; or give another --out") from error
     except UnicodeEncodeError as error:
         raise ConfigError(
-            f"the settings of {path} have a path that is no UTF-8: {error.object!r}; rename it"
+            f"the settings of {path} have a path that is not UTF-8: {error.object!r}; rename it"
         ) from error
 
 

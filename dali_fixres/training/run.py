@@ -39,7 +39,7 @@ DEFAULT_MODEL = "resnet50"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingResult:
-    """What a training run has come to.
+    """Result of a training run.
 
     Attributes:
         config: Its settings, with nothing left to a default.

@@ -43,7 +43,7 @@ class RunLog:
             self.folder.record(event, **values)
 
     def record_epoch(self, epoch: int, step: int, train_res: int, lr: float, statistics: EpochStatistics) -> None:
-        """Append what an epoch (counted from 1) has come to."""
+        """Append the result of an epoch (counted from 1)."""
         record: EpochRecord = {
             "epoch": epoch,
             "step": step,

@@ -1,4 +1,4 @@
-"""What an epoch has come to: loss, images, time and time spent waiting, summed without making the host wait."""
+"""Statistics of an epoch: loss, images, time and time spent waiting, summed without making the host wait."""
 
 import math
 import time
@@ -22,7 +22,7 @@ class EpochMeter:
 
     Args:
         bar: Shows loss, throughput and waiting.
-        before: What the epoch had come to before it was resumed.
+        before: The epoch's sums before it was resumed.
     """
 
     def __init__(self, bar: Bar, before: EpochStatistics) -> None:

@@ -77,7 +77,7 @@ def test_figures_are_left_behind(adapted: Path) -> None:
         np.testing.assert_allclose(tensors(adapted)[f"fc.frechet.{view}"].numpy(), numbers)
         assert 0 <= fits[view]["zeros"] < 1
     assert [row["test_res"] for row in results["before"]] == [row["test_res"] for row in results["after"]] == [64, 96]
-    assert results["tuned_parameters"] == 0
+    assert results["trained_parameters"] == 0
     records = RunFolder(adapted).records()
     passed = next(record for record in records if record["event"] == "pass")
     assert (passed["num_images"], passed["test_res"]) == (2 * 40, 96)

@@ -77,7 +77,7 @@ def test_finetune_reports_before_and_after(finetuned: Path, workplace: Path) -> 
     assert [row["test_res"] for row in content["before"]] == [96, 128]
     assert [row["test_res"] for row in content["after"]] == [96, 128]
     assert content["seconds"] > 0
-    assert content["tuned_parameters"] > 0
+    assert content["trained_parameters"] > 0
     assert (finetuned / "before_after.png").stat().st_size > 5000
 
 

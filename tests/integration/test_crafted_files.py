@@ -43,7 +43,7 @@ def test_a_checkpoint_cannot_run_code(config: TrainConfig, tmp_path: Path) -> No
     torch.save({"format": 2, "state_dict": Mischief(witness)}, config.out / "last.pt")
     torch.save({"model": {"fc.weight": Mischief(witness)}}, tmp_path / "weights.pth")
     with pytest.raises(
-        CheckpointError, match=r"last\.pt is no plain checkpoint: loading it would run code of \w+\.mkdir"
+        CheckpointError, match=r"last\.pt is not a plain checkpoint: loading it would run code of \w+\.mkdir"
     ):
         train(replace(config, resume=True))
     with pytest.raises(CheckpointError, match="would run code"):

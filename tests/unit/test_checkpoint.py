@@ -242,7 +242,8 @@ def test_files_of_others(content: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     assert str(caught.value) == (
-        f"{path} is no dali-fixres checkpoint of format 3; for other weights files give --model NAME --weights {path}"
+        f"{path} is not a dali-fixres checkpoint of format 3; for other weights files give "
+        f"--model NAME --weights {path}"
     )
 
 
@@ -315,7 +316,7 @@ def test_no_code_is_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """A checkpoint with code in it is refused, and the code does not run."""
     path, marker = tmp_path / "last.pt", tmp_path / "ran"
     save_checkpoint(path, replace(checkpoint, config={"lr": _Code(marker)}))
-    with pytest.raises(CheckpointError, match=rf"^{path} is no plain checkpoint: .* would run code"):
+    with pytest.raises(CheckpointError, match=rf"^{path} is not a plain checkpoint: .* would run code"):
         load_checkpoint(path)
     assert not marker.exists()
     # The trap itself works: read with trust, it leaves its mark.

@@ -65,7 +65,7 @@ def test_names_files(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"--class-map {path} {problem}"):
             read_names(path)
     path.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(ConfigError, match="is no text"):
+    with pytest.raises(ConfigError, match="is not text"):
         read_names(path)
     with pytest.raises(ConfigError, match="cannot read --class-map"):
         read_names(tmp_path / "none.txt")

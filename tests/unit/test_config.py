@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 from dali_fixres.config import (
     AnalyzeConfig,
     CachedFeaturesSettings,
-    Config,
     EvaluateConfig,
     FinetuneConfig,
     FrechetSettings,
     IndexConfig,
-    Method,
     PrepareConfig,
     PreviewConfig,
     SgdSettings,
@@ -29,6 +27,8 @@ from dali_fixres.config import (
     read_toml,
     to_toml,
 )
+from dali_fixres.config.finetuning import Method
+from dali_fixres.config.network import Config
 from dali_fixres.errors import ConfigError, UserError
 from pipelines.plan.colour import IMAGENET, Normalisation
 from pipelines.resolution import Resolution

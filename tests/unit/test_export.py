@@ -121,7 +121,8 @@ def test_the_card(tmp_path: Path) -> None:
     for line in (
         "# timm/test_resnet, trained at 48 px, fixed for 64 px", "| trained at | 48 px |", "| fixed for | 64 px |",
         "| mean | 0.5, 0.4, 0.3 |", "| standard deviation | 0.2, 0.25, 0.3 |", f"| data fingerprint | `{'f' * 64}` |",
-        "| test images | shorter side 71 px (bilinear, antialiased), central 64 x 64 px (crop ratio 0.9) |",
+        "| resize | shorter side to 71 px, bilinear with antialiasing |",
+        "| test crop | central 64 x 64 px (crop ratio 0.9) |",
         'data = "images"', "epochs = 2",
     ):  # fmt: skip
         assert line in card.splitlines()
@@ -192,7 +193,7 @@ class _Noisy(nn.Module):
 
 def test_an_onnx_file_that_does_not_agree_is_refused(tmp_path: Path) -> None:
     """Other logits than the network's are an error that says by how much."""
-    with pytest.raises(ModelError, match=r"the ONNX file of _Noisy answers otherwise than the network, by up to \d"):
+    with pytest.raises(ModelError, match=r"the ONNX file of _Noisy differs from the network, by up to \d"):
         write_onnx(_Noisy(), Resolution(32), tmp_path / "noisy.onnx")
 
 

@@ -90,7 +90,7 @@ def test_recipes_say_what_the_authors_say(
     content = json.loads((tmp_path / "dry.json").read_text())
     expected, phases = EXPECTED[name], content["phases"]
     assert content["processes"] == processes
-    assert content["what_learns"].removeprefix("training ").removeprefix("tuning ").startswith(expected["learns"])
+    assert content["what_is_trained"].removeprefix("training ").removeprefix("tuning ").startswith(expected["learns"])
     assert [test["test_res"] for test in content["tests"]] == expected["tests"]
     falls = [(first, min(last, EPOCHS[name]), share) for first, last, share in STEPS if first <= EPOCHS[name]]
     assert [phase["epochs"] for phase in phases] == [[first, last] for first, last, _ in falls]
@@ -139,13 +139,13 @@ def test_dry_runs_of_methods_that_run_the_network_once(many: Path, tmp_path: Pat
     content = dry("--augmented-views", "2", "--epochs", "4", "--statistics-images", "590")
     assert [(one["res"], one["images"]) for one in content["passes"]] == [(96, 590), (96, 1180), (96, 1180)]
     (phase,) = content["phases"]
-    assert phase["gmacs"] == content["learning_parameters"] / 1e9 == 1026 / 1e9
+    assert phase["gmacs"] == content["trained_parameters"] / 1e9 == 1026 / 1e9
     assert phase["steps"] == 4 * (1180 // 16)
 
     content = dry("--method", "frechet", "--statistics-images", "590")
     assert [(one["res"], one["images"]) for one in content["passes"]] == [(64, 590), (96, 590)]
     assert content["passes"][0]["gmacs"] < content["passes"][1]["gmacs"]
-    assert (content["phases"], content["learning_parameters"]) == ([], 0)
+    assert (content["phases"], content["trained_parameters"]) == ([], 0)
 
     assert dry("--method", "sgd")["passes"] == []
 
@@ -202,6 +202,6 @@ def test_flags_win_over_recipes(many: Path, tmp_path: Path) -> None:
     ]
     app(["finetune", *given, *flags], exit_on_error=False, result_action="return_value")
     content = json.loads((tmp_path / "dry.json").read_text())
-    assert content["what_learns"] == "tuning fc: 1026 parameters"
+    assert content["what_is_trained"] == "tuning fc: 1026 parameters"
     (phase,) = content["phases"]
     assert phase["last_lr"] < phase["first_lr"] == pytest.approx(1e-4 / 8)

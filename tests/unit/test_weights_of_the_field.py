@@ -84,7 +84,7 @@ def test_training_checkpoints(
     assert (weights.part, weights.arch) == (part, arch)
     assert str(weights) == f"{path} ({part})"
     network = _network(2)
-    assert load_into(network, weights.state, str(path)).new_head == ()
+    assert load_into(network, weights.state, str(path)) == ()
     expected = averaged if part in {"state_dict_ema", "model_ema"} else state
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     assert recognise(weights) == "resnet18"
@@ -117,7 +117,7 @@ def test_other_objects_are_refused_by_name(tmp_path: Path) -> None:
     """What is not known to be harmless is refused, and the error names it."""
     path = tmp_path / "other.pth"
     torch.save({"model": {"a": torch.zeros(1)}, "settings": _Settings()}, path)
-    with pytest.raises(CheckpointError, match=r"other\.pth is no plain checkpoint: .* code of \S+\._Settings; save"):
+    with pytest.raises(CheckpointError, match=r"other\.pth is not a plain checkpoint: .* code of \S+\._Settings; save"):
         read_weights(path)
 
 
