@@ -37,8 +37,8 @@ def test_wrong_lengths(tmp_path: Path, length: int) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ({"a": 1}, "no list of lists"),
-        ([1, 2, 3], "no list of lists"),
+        ({"a": 1}, "not a list of lists"),
+        ([1, 2, 3], "not a list of lists"),
         ([[0], [5], [1]], r"image 2 the labels \[5\]; expected class numbers below 5"),
         ([[0], [1], ["x"]], "image 3"),
         ([[0], [-1], [1]], "image 2"),
@@ -55,7 +55,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read --real .*none\.json: No such file"):
         read_real(tmp_path / "none.json", IMAGES, 5)
     (tmp_path / "real.json").write_text("[[1], ")
-    with pytest.raises(DataError, match="is no JSON"):
+    with pytest.raises(DataError, match="is not JSON"):
         read_real(tmp_path / "real.json", IMAGES, 5)
 
 
