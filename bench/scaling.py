@@ -142,7 +142,6 @@ def synthetic_dataset(num_images: int) -> Dataset:
         heights=300 + numbers * 7 % 200,
         widths=300 + numbers * 11 % 200,
         num_bytes=100_000 + numbers % 20_000,
-        mtimes_ns=numbers,
         shards=(),
         shard_of=zeros,
         offsets=zeros,

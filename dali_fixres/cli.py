@@ -25,6 +25,7 @@ from dali_fixres.config import (
     TrainConfig,
     VerifyConfig,
 )
+from dali_fixres.config.rules import with_flags
 from dali_fixres.config_sources import fill_from_sources
 from dali_fixres.errors import Interrupted, RunError, UserError
 from dali_fixres.runtime.system import prepare_host
@@ -193,9 +194,9 @@ def _run(argv: list[str] | None) -> Any:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    """Print an error and exit."""
+    """Print an error, in the words of the command line, and exit."""
     rank = f"rank {os.environ['RANK']}: " if num_processes() > 1 else ""
-    _end(f"error: {rank}{message}", code)
+    _end(f"error: {rank}{with_flags(message)}", code)
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -18,7 +18,7 @@ class Batch:
     Attributes:
         images: Normalised images, (n, 3, h, w) in channels-last memory; float32 on CPU, float16 on GPU.
         labels: Class numbers, (n,) int64, on the device of the images.
-        ids: Rows of the data set, (n,) int64, on the host.
+        ids: Row number of each image in the data set, which elsewhere is called its row, (n,) int64, on the host.
         resolution: The apparent size the plan asked for.
     """
 

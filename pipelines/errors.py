@@ -38,7 +38,7 @@ class UnreadableError(DataError):
     """
 
     def __init__(
-        self, images: Mapping[int, tuple[Path, str]], advice: str = "; mend or remove it and run again"
+        self, images: Mapping[int, tuple[Path, str]], advice: str = "; repair or remove it and run again"
     ) -> None:
         path, reason = next(iter(images.values()))
         more = f" (and {len(images) - 1} more)" if len(images) > 1 else ""

@@ -15,12 +15,11 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from pipelines.batch import Batch
+from pipelines.dali.choose_decoder import Decode, Decoder, Timing, faster_decoder, machine, time_decoders
 from pipelines.dali.decodability import DecodabilityCheck
-from pipelines.dali.decoding import Decode, Timing, Way, faster_way, machine
 from pipelines.dali.graph import build, define_graph
 from pipelines.dali.inputs import GraphInputs, graph_inputs
 from pipelines.dali.messages import first_cause, refused_sample
-from pipelines.dali.timing import time_decoding
 from pipelines.dataset import Dataset
 from pipelines.errors import ConfigError, UnreadableError
 from pipelines.plan.batch_plan import BatchPlan
@@ -52,14 +51,14 @@ class Loader:
         decode: For batches on a GPU: ``"gpu"`` decodes whole images there, ``"cpu"`` decodes just the regions that
             crops need, by CPU threads. ``"auto"`` takes the faster one: both are timed, for a few seconds altogether,
             when a loader is first built for a data set on a machine; the cache folder keeps the answer.
-        warn: Receives a line if a way to decode fails while it is timed.
+        warn: Receives a line if a decoder fails while it is timed.
 
     Attributes:
-        decode: The way that images are decoded, ``"cpu"`` or ``"gpu"``.
+        decode: The decoder in use, ``"cpu"`` or ``"gpu"``.
 
     Raises:
         ConfigError: If the GPU is to decode batches for a CPU.
-        RunError: If neither way to decode works.
+        RunError: If neither decoder works.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Loader:
         self._device = torch.device(device)
         self._normalisation = normalisation
         self._num_threads = num_threads or loader_threads()
-        self.decode: Way = self._way(decode, warn)
+        self.decode: Decoder = self._decoder(decode, warn)
         self._decodability: DecodabilityCheck | None = None
         self._plans: Iterator[BatchPlan] = iter(())
         self._in_flight: deque[BatchPlan] = deque()
@@ -128,8 +127,8 @@ class Loader:
             reasons |= self._decodability.regions(plan.ids, plan.copy_ids, inputs.decode_start, inputs.decode_end)
         return {row: (self._dataset.path(row), reason) for row, reason in reasons.items()}
 
-    def _way(self, decode: Decode, warn: Callable[[str], None]) -> Way:
-        """Return the way to decode: if it is ``"auto"`` and batches are wanted on a GPU, the faster one."""
+    def _decoder(self, decode: Decode, warn: Callable[[str], None]) -> Decoder:
+        """Return the decoder: for ``"auto"``, where batches are wanted on a GPU, the faster one."""
         if self._device.type != "cuda":
             if decode == "gpu":
                 raise ConfigError(f"decode 'gpu' needs batches on a GPU, but the device is {self._device}")
@@ -138,14 +137,14 @@ class Loader:
             return decode
         size, threads = self._max_batch_size, self._num_threads
 
-        def loader_of(way: Way) -> Loader:
-            return Loader(self._dataset, max_batch_size=size, device=self._device, num_threads=threads, decode=way)
+        def loader_of(decoder: Decoder) -> Loader:
+            return Loader(self._dataset, max_batch_size=size, device=self._device, num_threads=threads, decode=decoder)
 
         def time_both() -> Timing:
-            return time_decoding(self._dataset, size, loader_of, partial(torch.cuda.synchronize, self._device))
+            return time_decoders(self._dataset, size, loader_of, partial(torch.cuda.synchronize, self._device))
 
         here = machine(torch.cuda.get_device_name(self._device), threads)
-        return faster_way({**here, "data": self._dataset.fingerprint}, time_both, warn)
+        return faster_decoder({**here, "data": self._dataset.fingerprint}, time_both, warn)
 
     def _batches(self, plans: Iterator[BatchPlan]) -> Iterator[Batch]:
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None

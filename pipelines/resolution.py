@@ -50,7 +50,7 @@ class Resolution:
                 f"found {self.crop_px}"
             )
         if not 0 < self.crop_ratio <= 1:
-            raise ConfigError(f"--crop-ratio must be above 0 and at most 1; found {self.crop_ratio}")
+            raise ConfigError(f"a crop ratio is above 0 and at most 1; found {self.crop_ratio}")
 
     @property
     def resize_px(self) -> int:
@@ -98,13 +98,11 @@ class Schedule:
         firsts = [phase.first_epoch for phase in self.phases]
         if not firsts or firsts[0] != 0 or any(later <= earlier for earlier, later in pairwise(firsts)):
             found = ", ".join(f"{phase.crop_px}@{phase.first_epoch}" for phase in self.phases) or "none"
-            raise ConfigError(
-                f"the phases of --train-res must start at epoch 0 and go up, as in 96@0,128@8; found {found}"
-            )
+            raise ConfigError(f"the phases of a schedule start at epoch 0 and go up, as in 96@0,128@8; found {found}")
 
     @classmethod
     def parse(cls, text: str, crop_ratio: float = DEFAULT_CROP_RATIO) -> "Schedule":
-        """Parse a resolution, phases, or a progressive rise.
+        """Parse a resolution, phases, or progressive resizing.
 
         ``"128"``: constant. ``"96@0,128@8"``: 96 px from epoch 0, 128 px from epoch 8.
         ``"96-192@0-16"``: from 96 px to 192 px in steps of 32, even over the epochs 0 to 16; 192 px from epoch 16 on.
@@ -115,8 +113,9 @@ class Schedule:
         # Only a constant resolution may leave its first epoch out.
         if not all(match and (match["first"] or match["start"] or len(parts) == 1) for match in matches):
             raise ConfigError(
-                f"--train-res takes a number of pixels (128), phases (96@0,128@8 for 96 px from epoch 0 and 128 px "
-                f"from epoch 8) or a rise (96-192@0-16), each with :batch=N and :lr=X if need be; found {text!r}"
+                f"a schedule is a number of pixels (128), phases (96@0,128@8 for 96 px from epoch 0 and 128 px from "
+                f"epoch 8) or progressive resizing (96-192@0-16), each with :batch=N and :lr=X "
+                f"if need be; found {text!r}"
             )
         return cls(tuple(phase for match in matches if match for phase in _phases(match)), crop_ratio)
 
@@ -139,11 +138,11 @@ _PHASE = re.compile(
     r"|(?P<start_px>\d{1,9})-(?P<end_px>\d{1,9})@(?P<start>\d{1,9})-(?P<end>\d{1,9}))"
     r"(?P<options>(?::batch=\d{1,9}|:lr=[^:,]+){0,2})"
 )
-"""A phase or a rise, and its options."""
+"""A phase or progressive resizing, and its options."""
 
 
 def _phases(match: re.Match[str]) -> Iterator[Phase]:
-    """Yield the phase that one part of a schedule's text names, or one phase per resolution of its rise."""
+    """Yield the phase that one part of a schedule's text names, or of progressive resizing one per resolution."""
     pairs = re.findall(r":(\w+)=([^:]+)", match["options"])
     options: dict[str, str] = dict(pairs)
     if len(options) < len(pairs):
@@ -153,18 +152,18 @@ def _phases(match: re.Match[str]) -> Iterator[Phase]:
         lr = float(options["lr"]) if "lr" in options else None
     except ValueError as error:
         raise ConfigError(f"the lr of a phase must be a number; found {options['lr']!r}") from error
-    points = [(int(match["first"] or 0), int(match["px"]))] if match["px"] else _rise(match)
+    points = [(int(match["first"] or 0), int(match["px"]))] if match["px"] else _progressive(match)
     for first_epoch, crop_px in points:
         yield Phase(first_epoch, crop_px, batch_size, lr)
 
 
-def _rise(match: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Yield first epoch and pixels of each resolution of a progressive rise."""
+def _progressive(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    """Yield first epoch and pixels of each resolution of progressive resizing."""
     start_px, end_px, first, last = (int(match[name]) for name in ("start_px", "end_px", "start", "end"))
     num_steps, rest = divmod(end_px - start_px, STRIDE_PX)
     if rest or not 0 < num_steps <= last - first:
         raise ConfigError(
-            f"a rise goes up in steps of {STRIDE_PX} px, each of an epoch at least, as in 96-192@0-16; "
+            f"progressive resizing goes up in steps of {STRIDE_PX} px, each of an epoch at least, as in 96-192@0-16; "
             f"found {match.group()!r}"
         )
     for step in range(num_steps + 1):
@@ -176,7 +175,7 @@ def parse_ratios(text: str) -> tuple[float, ...]:
     try:
         ratios = {float(ratio) for ratio in text.split(",")}
     except ValueError as error:
-        raise ConfigError(f"--crop-ratio takes numbers with commas between, as in 0.875,1; found {text!r}") from error
+        raise ConfigError(f"crop ratios are numbers with commas between, as in 0.875,1; found {text!r}") from error
     return tuple(sorted(Resolution(MIN_RESOLUTION_PX, ratio).crop_ratio for ratio in ratios))
 
 

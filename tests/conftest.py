@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawing import natural_image
-from preparing import SMALL
+from preparing import SMALL, prepare_copies
 
 from dali_fixres.runtime.system import SHORT_SPIN
-from pipelines.prepare import prepare_copies
 
 # Before torch is loaded, as `dali_fixres.runtime.system` does in programs, which inherit this.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

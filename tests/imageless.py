@@ -18,7 +18,6 @@ def imageless_dataset(num_train: int, num_val: int = 1) -> Dataset:
         "heights": 300 + numbers * 7 % 200,
         "widths": 300 + numbers * 11 % 200,
         "num_bytes": numbers + 1000,
-        "mtimes_ns": numbers,
     }
     paths = [b"%06d.jpg" % number for number in numbers]
     return make_dataset(Path("/data"), ("a", "b", "c"), paths, columns, numbers >= num_train)

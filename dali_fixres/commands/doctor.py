@@ -15,8 +15,7 @@ from dali_fixres.report.tables import print_table
 from dali_fixres.runtime.environment import environment
 from dali_fixres.runtime.json_files import DoctorEnvironment, DoctorFile
 from pipelines import Loader
-from pipelines.dali.decoding import WAYS, Timing, Way
-from pipelines.dali.timing import time_decoding
+from pipelines.dali.choose_decoder import DECODERS, Decoder, Timing, time_decoders
 from pipelines.dataset.table import Dataset, make_dataset
 from pipelines.plan import EvalPlan
 from pipelines.plan.colour import IMAGENET
@@ -27,7 +26,7 @@ from pipelines.storage.files import write_json
 __all__ = ["doctor"]
 
 NUM_DRAWN = 64
-"""Images that both ways to decode are timed on, of sizes as in ImageNet."""
+"""Images that both decoders are timed on, of sizes as in ImageNet."""
 
 GREY = 128
 """Colour, 0-255, of the image that checks the graph."""
@@ -36,7 +35,7 @@ GREY = 128
 def doctor(json: Path | None) -> bool:
     """Print versions and hardware, run one image through the graph on each device; return whether all is well.
 
-    On a GPU both ways to decode are checked and timed.
+    On a GPU both decoders are checked and timed.
 
     Args:
         json: Also write what was found here, as JSON.
@@ -45,13 +44,13 @@ def doctor(json: Path | None) -> bool:
     problems = {"cpu": check_graph("cpu", "cpu")}
     timing = None
     if torch.cuda.is_available():
-        problems |= {_gpu(way): check_graph("cuda", way) for way in WAYS}
+        problems |= {_gpu(decoder): check_graph("cuda", decoder) for decoder in DECODERS}
         try:
             timing = _time_drawn()
         except RunError as error:
             problems["cuda, decode auto"] = str(error)
         else:
-            problems |= {_gpu(way): reason for way, reason in timing.failed.items()}
+            problems |= {_gpu(decoder): reason for decoder, reason in timing.failed.items()}
     graph = {name: problem or "works" for name, problem in problems.items()}
     on_devices = {f"graph on {device}": state for device, state in graph.items()}
     table = Table(show_header=False)
@@ -62,7 +61,7 @@ def doctor(json: Path | None) -> bool:
         content: DoctorFile = {"environment": found, "graph": graph}
         if timing is not None:
             content["decoding"] = {
-                "images_per_s": {str(way): speed for way, speed in timing.images_per_s.items()},
+                "images_per_s": {str(decoder): speed for decoder, speed in timing.images_per_s.items()},
                 "auto": timing.faster,
             }
         write_json(json, content)
@@ -70,20 +69,20 @@ def doctor(json: Path | None) -> bool:
 
 
 def decoding_rows(timing: Timing | None) -> dict[str, str]:
-    """Return the speed of the ways to decode on a GPU, and which one ``--decode auto`` takes; nothing without a GPU."""
+    """Return the speed of both decoders on a GPU, and which one ``--decode auto`` takes; nothing without a GPU."""
     if timing is None:
         return {}
     return {
-        **{f"decode {way}": f"{speed:.0f} images/s on drawn images" for way, speed in timing.images_per_s.items()},
+        **{f"decode {name}": f"{speed:.0f} images/s on drawn images" for name, speed in timing.images_per_s.items()},
         "decode auto": f"{timing.faster} for such images; each data set is timed when it is first used",
     }
 
 
-def _gpu(way: Way) -> str:
-    return f"cuda, decode {way}"
+def _gpu(decoder: Decoder) -> str:
+    return f"cuda, decode {decoder}"
 
 
-def check_graph(device: str, decode: Way) -> str:
+def check_graph(device: str, decode: Decoder) -> str:
     """Return what is wrong with the graph on a device, or an empty string: one grey image must come out grey."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = _save(Path(folder), [Image.new("RGB", (80, 60), (GREY, GREY, GREY))])
@@ -99,7 +98,7 @@ def check_graph(device: str, decode: Way) -> str:
 
 
 def _time_drawn() -> Timing:
-    """Time both ways to decode on drawn images.
+    """Time both decoders on drawn images.
 
     Raises:
         RunError: If neither works.
@@ -107,10 +106,10 @@ def _time_drawn() -> Timing:
     with tempfile.TemporaryDirectory() as folder:
         dataset = _save(Path(folder), [draw_image(0, "val", number) for number in range(NUM_DRAWN)])
 
-        def loader_of(way: Way) -> Loader:
-            return Loader(dataset, max_batch_size=NUM_DRAWN, device="cuda", decode=way)
+        def loader_of(decoder: Decoder) -> Loader:
+            return Loader(dataset, max_batch_size=NUM_DRAWN, device="cuda", decode=decoder)
 
-        return time_decoding(dataset, NUM_DRAWN, loader_of, torch.cuda.synchronize)
+        return time_decoders(dataset, NUM_DRAWN, loader_of, torch.cuda.synchronize)
 
 
 def _save(folder: Path, images: Sequence[Image.Image]) -> Dataset:
@@ -123,7 +122,6 @@ def _save(folder: Path, images: Sequence[Image.Image]) -> Dataset:
         "heights": np.array([image.height for image in images], np.int64),
         "widths": np.array([image.width for image in images], np.int64),
         "num_bytes": np.array([(folder / name).stat().st_size for name in names], np.int64),
-        "mtimes_ns": np.zeros(len(images), np.int64),
     }
     is_val = np.ones(len(images), np.bool_)
     return make_dataset(folder, ["drawn"], [name.encode() for name in names], columns, is_val=is_val)

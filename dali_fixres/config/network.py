@@ -19,7 +19,7 @@ from dali_fixres.config.rules import (
     help_group,
 )
 from dali_fixres.errors import ConfigError
-from pipelines.dali.decoding import Decode
+from pipelines.dali.choose_decoder import Decode
 from pipelines.plan.colour import Normalisation
 from pipelines.plan.copies import Copies
 from pipelines.resolution import DEFAULT_CROP_RATIO

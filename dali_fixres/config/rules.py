@@ -1,6 +1,7 @@
 """Rules for the values of settings: written beside a field's type, checked alike for flags, config files and code."""
 
 import math
+import re
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -34,9 +35,24 @@ __all__ = [
     "flag_of",
     "given_flags",
     "help_group",
+    "with_flags",
 ]
 
 T = TypeVar("T")
+
+PARAMETERS = {
+    "batch_size": "--batch-size",
+    "layout": "--layout",
+    "max_side=None": "--no-full",
+    "num_processes": "--workers",
+    "quality": "--quality",
+    "repeats": "--aug-repeats",
+    "sides": "--sizes",
+    "val_fraction": "--val-fraction",
+}
+"""Flags of the parameters that messages of `pipelines` name."""
+
+_PARAMETER = re.compile(rf"`({'|'.join(PARAMETERS)})(?:=([^`]+))?`")
 
 
 @dataclass(frozen=True)
@@ -156,3 +172,8 @@ def flag_context(flag: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise error if flag in str(error) else ConfigError(f"{flag}: {error}") from error
+
+
+def with_flags(message: str) -> str:
+    """Return a message of `pipelines` with flags in place of the parameters that it names in backticks."""
+    return _PARAMETER.sub(lambda found: " ".join(filter(None, (PARAMETERS[found[1]], found[2]))), message)

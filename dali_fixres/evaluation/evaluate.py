@@ -157,7 +157,7 @@ def total(counts: torch.Tensor, plan: EvalPlan, resolution: Resolution, world: W
         DataError: If no image could be read.
         RuntimeError: If the images do not add up to the data set; that would be a defect of this program.
     """
-    num_unreadable = plan.num_dealt - len(plan.rows)
+    num_unreadable = plan.num_assigned - len(plan.rows)
     top1, top5, num_images, num_unreadable = world.sum(torch.cat([counts, torch.tensor([num_unreadable])])).tolist()
     if num_images + num_unreadable != plan.num_images:
         raise RuntimeError(f"tested {num_images} images and {num_unreadable} unreadable ones of {plan.num_images}")

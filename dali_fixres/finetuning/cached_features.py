@@ -81,7 +81,7 @@ def _cache(
     with reporter.bar("caching features", one.num_rounds * len(views)) as bar:
         forward = ForwardPass(network, one.num_rounds, bar, evaluator.signals)
         passes = [batches.evaluation(view, resolution) for view in views]
-        size = (one.num_dealt, one.dataset.num_train)
+        size = (one.num_assigned, one.dataset.num_train)
         bank = collect_features(head.classifier, passes, size, forward, settings.feature_memory)
     share_skipped(batches.skipped, world)
     seconds = time.perf_counter() - started

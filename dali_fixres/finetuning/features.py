@@ -57,7 +57,7 @@ class FeatureBank:
 def measure_statistics(norm: _BatchNorm, batches: Iterator[Batch], forward: ForwardPass, world: World) -> None:
     """Give a batch norm the exact mean and variance of what reaches it, over the images of all processes.
 
-    Unlike a running average they do not depend on how images are put into batches or dealt to processes.
+    Unlike a running average they do not depend on how images are put into batches or assigned to processes.
     """
     sums = torch.zeros(3, norm.num_features, dtype=torch.float64)
 

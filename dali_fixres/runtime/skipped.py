@@ -90,7 +90,7 @@ class _SkipReport:
         """
         if strict and self.dataset.left_out:
             first = self.dataset.left_out[0]
-            raise DataError(f"cannot decode {first.path}: {first.reason}; mend or remove it, or leave --strict out")
+            raise DataError(f"cannot decode {first.path}: {first.reason}; repair or remove it, or leave --strict out")
         if self.listed_in is not None and (known or self.dataset.left_out):
             lines = unreadable_lines(self.dataset, known)
             write_text(self.listed_in, "".join(f"{line}\n" for line in lines), errors="surrogateescape")

@@ -148,7 +148,7 @@ def _pil_problem(dataset: Dataset, row: int, copy: int) -> str:
         number = error.errno if isinstance(error, OSError) else None
         if number is not None and number not in OF_THE_FILE:
             raise DataError(
-                f"cannot read {dataset.path(row)}: {os.strerror(number)}; mend the storage, then run again"
+                f"cannot read {dataset.path(row)}: {os.strerror(number)}; repair the storage, then run again"
             ) from error
         return str(os.strerror(number) if number is not None else error) or type(error).__name__
     copies = dataset if copy == ORIGINAL else dataset.copies[copy]

@@ -14,7 +14,7 @@ from nvidia.dali import fn as _fn
 from nvidia.dali import types
 from nvidia.dali.pipeline import pipeline_def
 
-from pipelines.dali.decoding import Way
+from pipelines.dali.choose_decoder import Decoder
 from pipelines.plan.colour import Normalisation
 
 __all__ = [
@@ -58,7 +58,7 @@ def define_graph(
     source: Callable[[], Sequence[Any]],
     *,
     device_id: int | None,
-    decode: Way,
+    decode: Decoder,
     max_batch_size: int,
     num_threads: int,
     prefetch: int,
@@ -131,7 +131,7 @@ def _decoder(from_shards: bool) -> Any:
 
 @pipeline_def(enable_conditionals=True)
 def _graph(
-    source: Callable[[], Sequence[Any]], on_gpu: bool, decode: Way, normalisation: Normalisation, from_shards: bool
+    source: Callable[[], Sequence[Any]], on_gpu: bool, decode: Decoder, normalisation: Normalisation, from_shards: bool
 ) -> Any:
     files, decode_start, decode_end, box_start, box_end, size, jittered, colour = inputs(
         source, regions=decode == "cpu"

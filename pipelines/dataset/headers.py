@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["FORMATS", "NOT_AN_IMAGE", "Header", "Place", "read_headers"]
+__all__ = ["FORMATS", "NOT_AN_IMAGE", "FileSpan", "Header", "read_headers"]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 """What both DALI's decoders and PIL read."""
@@ -35,8 +35,8 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an image's bytes are: a file, or `num_bytes` of a shard from an offset on."""
+class FileSpan:
+    """The bytes of an image: a file, or `num_bytes` of a shard from an offset on."""
 
     file: Path
     offset: int = 0
@@ -50,29 +50,29 @@ class Place:
             return file.read(limit if num_bytes is None else num_bytes)
 
 
-def read_headers(places: Sequence[Place], on_progress: Callable[[int], None]) -> list[Header]:
-    """Read the header at each place; `on_progress` gets the number of images done since its last call."""
-    chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
+def read_headers(spans: Sequence[FileSpan], on_progress: Callable[[int], None]) -> list[Header]:
+    """Read each image's header; `on_progress` gets the number of images done since its last call."""
+    chunks = [spans[start : start + CHUNK] for start in range(0, len(spans), CHUNK)]
     headers: list[Header] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
         # PIL warns of images above 89 Mpx, which are read like others; it still refuses those above 179 Mpx.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for chunk in pool.map(lambda some: [_read_header(place) for place in some], chunks):
+        for chunk in pool.map(lambda some: [_read_header(span) for span in some], chunks):
             headers.extend(chunk)
             on_progress(len(chunk))
     return headers
 
 
-def _read_header(place: Place) -> Header:
+def _read_header(span: FileSpan) -> Header:
     try:
-        start = place.read(FIRST_BYTES)
+        start = span.read(FIRST_BYTES)
         if not start:
             return Header(problem="empty file")
         try:
             return _size_of(start)
         except (OSError, SyntaxError, ValueError):
             # The header may be behind a long comment or colour profile; if not, this raises what is wrong.
-            return _size_of(place.read()) if len(start) == FIRST_BYTES else _size_of(start)
+            return _size_of(span.read()) if len(start) == FIRST_BYTES else _size_of(start)
     except UnidentifiedImageError:
         return Header(problem=NOT_AN_IMAGE)
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.dataset.headers import Header, Place, read_headers
+from pipelines.dataset.headers import FileSpan, Header, read_headers
 from pipelines.dataset.listing import Candidate, Listing, Progress
 from pipelines.storage.arrays import load_arrays, pack_names, save_arrays, unpack_names
 from pipelines.storage.cache_folder import cache_folder
@@ -61,8 +61,8 @@ def measure(listing: Listing, states: Sequence[FileState], data: Path, on_progre
         on_progress(done, len(unknown))
 
     if unknown:
-        places = [_place(listing, candidate) for candidate in unknown.values()]
-        headers.update(zip(unknown, read_headers(places, advance), strict=True))
+        spans = [_span(listing, candidate) for candidate in unknown.values()]
+        headers.update(zip(unknown, read_headers(spans, advance), strict=True))
     if unknown or len(cached) != len(paths):
         known = zip(paths, states, strict=True)
         _save(cache, {path: (state, headers[path]) for path, state in known if headers[path].problem is None})
@@ -77,10 +77,10 @@ def _state(path: bytes) -> FileState:
     return (stat.st_size, stat.st_mtime_ns)
 
 
-def _place(listing: Listing, candidate: Candidate) -> Place:
+def _span(listing: Listing, candidate: Candidate) -> FileSpan:
     if candidate.shard is None:
-        return Place(listing.root / os.fsdecode(candidate.path))
-    return Place(listing.root / listing.shards[candidate.shard], candidate.offset, candidate.num_bytes)
+        return FileSpan(listing.root / os.fsdecode(candidate.path))
+    return FileSpan(listing.root / listing.shards[candidate.shard], candidate.offset, candidate.num_bytes)
 
 
 def _cache_path(data: Path) -> Path:

@@ -28,7 +28,7 @@ def open_dataset(
 
     Args:
         data: A folder with train/ and val/ (or test/) class folders, one tree of class folders, tar shards, a table of
-            paths and labels, Parquet files, or what `dali-fixres prepare` has written.
+            paths and labels, Parquet files, or what `pipelines.prepare` has written.
         val_fraction: Share of each class to test on, where the data set does not say; 1 tests on all of it.
         on_progress: Called with the numbers of files measured and to be measured.
 
@@ -59,7 +59,7 @@ def open_dataset(
 
 
 def _divisible(listing: Listing) -> Listing:
-    """Take the split off images that are all to train on: --val-fraction has yet to take a part of them."""
+    """Take the split off images that are all to train on: `val_fraction` has yet to take a part of them."""
     if any(candidate.split != TRAIN for candidate in listing.candidates):
         return listing
     return replace(listing, candidates=tuple(replace(candidate, split=None) for candidate in listing.candidates))
@@ -83,7 +83,6 @@ def _lay_out(
         "heights": [header.height for header in headers],
         "widths": [header.width for header in headers],
         "num_bytes": [num_bytes for num_bytes, _ in states],
-        "mtimes_ns": [mtime_ns for _, mtime_ns in states],
         "shard_of": [candidate.shard or 0 for candidate in candidates],
         "offsets": [candidate.offset for candidate in candidates],
     }

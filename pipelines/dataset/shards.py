@@ -132,7 +132,7 @@ def _read_label(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, e
     assert file is not None, "it is a file"
     label = _label(file.read(), extension)
     if label is None and extension == "cls":
-        raise DataError(f"shard {path}: {member.name} is no number; a .cls file holds the class's number")
+        raise DataError(f"shard {path}: {member.name} is not a number; a .cls file holds the class's number")
     return label
 
 

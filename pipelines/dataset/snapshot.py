@@ -60,7 +60,6 @@ def snapshot_dataset(stored: Mapping[str, NDArray[np.generic]], root: Path) -> D
     """Return the data set that `snapshot_arrays` was given; errors in the arrays are raised as they come."""
     classes, paths = (unpack_names(stored[name]) for name in ("classes", "paths"))
     columns = {name: stored[name].astype(np.int64) for name in COLUMNS}
-    columns["mtimes_ns"] = np.zeros(len(paths), np.int64)
     shards = [os.fsdecode(name) for name in unpack_names(stored["shards"])]
     is_val = stored["is_val"].astype(np.bool_)
     return make_dataset(root, [os.fsdecode(name) for name in classes], paths, columns, is_val, shards)

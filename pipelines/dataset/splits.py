@@ -54,14 +54,14 @@ def check_split(data: Path, val_fraction: float | None, *, is_split: bool) -> No
         DataError: If `val_fraction` is missing, superfluous or out of range.
     """
     if val_fraction is not None and not 0 < val_fraction <= 1:
-        raise DataError(f"--val-fraction must be above 0 and at most 1; found {val_fraction}")
+        raise DataError(f"`val_fraction` must be above 0 and at most 1; found {val_fraction}")
     if not is_split and val_fraction is None:
         folders = f"{data}/train/<class>/*.jpg and {data}/val/<class>/*.jpg"
         in_file = "files named train-… and val-…" if data.suffix in {".tar", ".parquet"} else "a split column"
         expected = folders if data.is_dir() else in_file
-        raise DataError(f"{data} does not say which images to test on; expected {expected}, or give --val-fraction 0.1")
+        raise DataError(f"{data} does not say which images to test on; expected {expected}, or give `val_fraction=0.1`")
     if is_split and val_fraction is not None and val_fraction < 1:
-        raise DataError(f"{data} has its own split; leave --val-fraction out")
+        raise DataError(f"{data} has its own split; leave `val_fraction` out")
 
 
 def draw_val(images: Sequence[tuple[str, bytes]], fraction: float) -> set[bytes]:

@@ -67,7 +67,6 @@ class Dataset:
         num_train: Number of images to train on: rows below are trained on, the others are tested on.
         heights, widths: Pixels as stored, EXIF orientation not applied, (n,) int64.
         num_bytes: File sizes, (n,) int64.
-        mtimes_ns: Modification times, (n,) int64; used by the cache only.
         shards: Tar files below `root` that the images are in; empty where each image is a file of its own.
         shard_of: Which of these, (n,) int64.
         offsets: Where an image's bytes begin in its shard, (n,) int64.
@@ -85,7 +84,6 @@ class Dataset:
     heights: NDArray[np.int64] = field(repr=False)
     widths: NDArray[np.int64] = field(repr=False)
     num_bytes: NDArray[np.int64] = field(repr=False)
-    mtimes_ns: NDArray[np.int64] = field(repr=False)
     shards: tuple[str, ...]
     shard_of: NDArray[np.int64] = field(repr=False)
     offsets: NDArray[np.int64] = field(repr=False)

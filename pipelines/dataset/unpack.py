@@ -118,7 +118,7 @@ def _unpack_into(folder: Path, tables: Sequence[Table], on_progress: Progress) -
         shutil.rmtree(folder, ignore_errors=True)  # it is there only if something is missing in it
         with suppress(OSError):  # without locks another process may have been faster
             partial.rename(folder)
-    except (OSError, ValueError) as error:  # ValueError: what Arrow says of a file that is no Parquet file
+    except (OSError, ValueError) as error:  # ValueError: what Arrow says of a file that is not a Parquet file
         raise DataError(f"cannot unpack {tables[0].path.parent} into {folder}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -189,9 +189,9 @@ def _is_image(kind: Any) -> bool:
 
 def _check_row(image: Any, label: Any, names: Sequence[str] | None, where: str) -> None:
     if not image or not image.get("bytes"):
-        raise DataError(f"{where}: has no image in it; mend the file")
+        raise DataError(f"{where}: has no image in it; repair the file")
     if not isinstance(label, int | str) or (names is not None and not 0 <= int(label) < len(names)):
-        raise DataError(f"{where}: its label is {label}, which names no class; mend or remove the file")
+        raise DataError(f"{where}: its label is {label}, which names no class; repair or remove the file")
 
 
 def _add(archive: tarfile.TarFile, key: str, content: bytes, label: str | int) -> None:

@@ -15,7 +15,7 @@ class BatchPlan:
     """One batch, planned but not yet read.
 
     Attributes:
-        ids: Rows of the data set, (n,) int64.
+        ids: Row number of each image in the data set, which elsewhere is called its row, (n,) int64.
         crop_boxes: Source crop boxes (y0, x0, y1, x1) in pixels, (n, 4) float64.
         flip: Which images are mirrored left to right, (n,) bool.
         jitter: Factors of brightness, contrast and saturation, (n, 3) float64; None leaves colours alone.

@@ -49,11 +49,11 @@ class EvalPlan:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ConfigError(f"--batch-size must be at least 1; found {self.batch_size}")
+            raise ConfigError(f"`batch_size` must be at least 1; found {self.batch_size}")
         if len(self.dataset.span(self.split)) == 0:
             raise DataError(
                 f"{self.dataset.root} has no images to {'test' if self.split == VAL else 'train'} on; give data with "
-                "both, or --val-fraction 0.1 for data without a split"
+                "both, or `val_fraction=0.1` for data without a split"
             )
 
     @property
@@ -67,15 +67,15 @@ class EvalPlan:
         return -(-self.num_images // (self.world_size * self.batch_size))
 
     @property
-    def num_dealt(self) -> int:
+    def num_assigned(self) -> int:
         """Images of this rank, unreadable ones included."""
-        return len(self._dealt)
+        return len(self._assigned)
 
     @property
     def rows(self) -> NDArray[np.int64]:
         """This rank's rows of the data set, without unreadable ones."""
-        dealt = self._dealt
-        rows = np.arange(dealt.start, dealt.stop, dealt.step)
+        assigned = self._assigned
+        rows = np.arange(assigned.start, assigned.stop, assigned.step)
         if not self.unreadable:
             return rows
         return rows[~np.isin(rows, np.fromiter(self.unreadable, dtype=np.int64, count=len(self.unreadable)))]
@@ -83,8 +83,8 @@ class EvalPlan:
     @property
     def num_batches(self) -> int:
         """Batches of this rank, a short last one included."""
-        dealt = self._dealt
-        num_readable = len(dealt) - sum(int(row) in dealt for row in self.unreadable)
+        assigned = self._assigned
+        num_readable = len(assigned) - sum(int(row) in assigned for row in self.unreadable)
         return -(-num_readable // self.batch_size)
 
     @property
@@ -93,7 +93,7 @@ class EvalPlan:
         return self.dataset.span(self.split)[:: self.every]
 
     @property
-    def _dealt(self) -> range:
+    def _assigned(self) -> range:
         """This rank's rows, unreadable ones included."""
         return self._taken[self.rank :: self.world_size]
 

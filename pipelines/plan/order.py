@@ -68,12 +68,12 @@ class EpochOrder:
             DataError: If no image of this rank is readable.
         """
         if not unreadable:
-            return self._dealt(np.array([step]))
+            return self._assigned(np.array([step]))
         rows, positions = _readable(self, unreadable)
         wanted = np.arange(step * self.batch_size, (step + 1) * self.batch_size) % len(rows)
         return rows[wanted], positions[wanted]
 
-    def _dealt(self, steps: NDArray[np.int64]) -> Places:
+    def _assigned(self, steps: NDArray[np.int64]) -> Places:
         """Return this rank's places of some steps, unreadable images included."""
         first = self.origin + steps[:, None] * self.global_batch
         place = self.rank * self.batch_size + np.arange(self.batch_size)
@@ -95,8 +95,8 @@ class EpochOrder:
 @lru_cache(maxsize=2)
 def _readable(order: EpochOrder, unreadable: frozenset[int]) -> Places:
     """Return all readable places of a rank's epoch, in order; O(images), so the last two are cached."""
-    dealt, spare = order._dealt(np.arange(order.num_steps)), order._spare()  # noqa: SLF001 - its own module
-    rows, positions = (np.concatenate(parts) for parts in zip(dealt, spare, strict=True))
+    assigned, spare = order._assigned(np.arange(order.num_steps)), order._spare()  # noqa: SLF001 - its own module
+    rows, positions = (np.concatenate(parts) for parts in zip(assigned, spare, strict=True))
     readable = ~np.isin(rows, np.fromiter(unreadable, dtype=np.int64, count=len(unreadable)))
     if not readable.any():
         raise DataError(f"none of the {len(rows)} training images of rank {order.rank} can be read")

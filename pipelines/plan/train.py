@@ -51,7 +51,7 @@ class TrainPlan:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ConfigError(f"--batch-size must be at least 1; found {self.batch_size}")
+            raise ConfigError(f"`batch_size` must be at least 1; found {self.batch_size}")
         if self.dataset.num_train == 0:
             raise DataError(
                 f"{self.dataset.root} has no training images; expected {self.dataset.root}/train/<class>/*.jpg"
@@ -62,14 +62,14 @@ class TrainPlan:
                 each = f" on each of {self.world_size} processes" if self.world_size > 1 else ""
                 raise ConfigError(
                     f"a batch of {order.batch_size} images{each} is larger than the {self.dataset.num_train} training "
-                    f"images of {self.dataset.root}; lower the batch size (--batch-size)"
+                    f"images of {self.dataset.root}; lower `batch_size`"
                 )
             if order.global_batch % self.repeats:
                 fits = next(b for b in count(order.batch_size) if b * self.world_size % self.repeats == 0)
                 raise ConfigError(
                     f"the global batch of {order.global_batch} images ({order.batch_size} on each of "
-                    f"{self.world_size} process(es)) is no multiple of --aug-repeats {self.repeats}; --batch-size "
-                    f"{fits} is"
+                    f"{self.world_size} process(es)) is not a multiple of `repeats={self.repeats}`; "
+                    f"`batch_size={fits}` is"
                 )
 
     @property

@@ -76,6 +76,6 @@ def parse_views(text: str) -> tuple[Views, ...]:
     for word in words:
         if word not in known:
             raise ConfigError(
-                f"--views takes {', '.join(known)}, with commas between; found {word!r}{did_you_mean(word, known)}"
+                f"views are {', '.join(known)}, with commas between; found {word!r}{did_you_mean(word, known)}"
             )
     return tuple(views for views in known if views in words)

@@ -4,6 +4,6 @@ Nothing here imports torch or DALI: each process that encodes would load them ag
 """
 
 from pipelines.prepare.encode import CopySettings
-from pipelines.prepare.prepare import CopyPlan, Summary, plan_copies, prepare_copies, write_copies
+from pipelines.prepare.prepare import plan_copies, write_copies
 
-__all__ = ["CopyPlan", "CopySettings", "Summary", "plan_copies", "prepare_copies", "write_copies"]
+__all__ = ["CopySettings", "plan_copies", "write_copies"]

@@ -50,7 +50,10 @@ def check_unpacked(source: Path, dataset: Dataset) -> None:
         ConfigError: If the images are there.
     """
     if cache_folder() in dataset.root.parents:
-        raise ConfigError(f"the images of {source} are unpacked into a cache that may be emptied; leave --no-full out")
+        raise ConfigError(
+            f"the images of {source} are unpacked into a cache that may be emptied; copy them too, without "
+            "`max_side=None`"
+        )
 
 
 def make_manifest(source: Path, dataset: Dataset, settings: CopySettings) -> PreparedFile:
@@ -84,7 +87,7 @@ def check_target(target: Path, manifest: PreparedFile) -> None:
         if not target.is_dir():
             raise ConfigError(f"{target} is a file; name a folder")
         if any(path.name not in {LOCK, f".{MANIFEST}.partial"} for path in target.iterdir()):
-            raise ConfigError(f"{target} is not empty; name a new folder, or one that `prepare` has begun")
+            raise ConfigError(f"{target} is not empty; name a new folder, or one that was begun before")
         return
     before = read_manifest(target)
     changed = [key for key, value in manifest.items() if key != "source" and before.get(key) != value]
@@ -103,7 +106,7 @@ def measure_room(parts: Sequence[Part], target: Path) -> Room:
     sizes = []
     for source in sources[:: max(1, len(sources) // NUM_SAMPLED)]:
         try:
-            copies = encode_copies(source.place.read(), parts[0].settings).values()
+            copies = encode_copies(source.span.read(), parts[0].settings).values()
         except Exception:  # noqa: BLE001, S112 - a broken image takes no room; it is reported when it is written
             continue
         sizes.append(sum(map(_bytes_in_tar, copies)))
@@ -116,7 +119,7 @@ def measure_room(parts: Sequence[Part], target: Path) -> Room:
     if room.needed > room.free:
         raise ConfigError(
             f"{target} needs about {room.needed / 1e9:.2f} GB and {room.free / 1e9:.2f} GB are free; make room, or "
-            "give fewer --sizes or a lower --quality"
+            "give fewer `sides` or a lower `quality`"
         )
     return room
 

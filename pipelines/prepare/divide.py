@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.dataset import TRAIN, VAL, Dataset
-from pipelines.dataset.headers import Place
+from pipelines.dataset.headers import FileSpan
 from pipelines.errors import ConfigError
 from pipelines.prepare.encode import CopySettings
 from pipelines.prepare.part import Part, Source
@@ -41,7 +41,7 @@ def check_class_names(classes: Sequence[str]) -> None:
     for name in classes:
         other = folders.setdefault(_safe(name).lower(), name)
         if other != name:
-            raise ConfigError(f"the classes {other!r} and {name!r} would share a folder; use --layout shards")
+            raise ConfigError(f"the classes {other!r} and {name!r} would share a folder; use `layout=shards`")
 
 
 def _source(dataset: Dataset, row: int, split: str, taken: set[str]) -> Source:
@@ -52,11 +52,11 @@ def _source(dataset: Dataset, row: int, split: str, taken: set[str]) -> Source:
     while key.lower() in taken:
         key += f"-{row}"
     taken.add(key.lower())
-    place = Place(Path(os.fsdecode(dataset.file(row))))
+    span = FileSpan(Path(os.fsdecode(dataset.file(row))))
     if dataset.shards:
         shard = dataset.root / dataset.shards[dataset.shard_of[row]]
-        place = Place(shard, int(dataset.offsets[row]), int(dataset.num_bytes[row]))
-    return Source(row, key, place, label, class_name, path.encode("utf-8", "replace").decode())
+        span = FileSpan(shard, int(dataset.offsets[row]), int(dataset.num_bytes[row]))
+    return Source(row, key, span, label, class_name, path.encode("utf-8", "replace").decode())
 
 
 def _name(path: str, split: str, class_name: str) -> str:

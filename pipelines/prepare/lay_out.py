@@ -35,7 +35,6 @@ def lay_out(
     names = [source.relative_path(row) for row in rows]
     columns = {name: getattr(source, name)[rows] for name in ("labels", "heights", "widths", "num_bytes")}
     columns |= {"offsets": source.offsets[rows], "shard_of": source.shard_of[rows]}
-    columns["mtimes_ns"] = np.zeros(len(rows), np.int64)
     if settings.max_side is not None:
         keys = {item.row: item.key for part in parts for item in part.sources}
         folders = [f"{shards[number]}/" if shards else "" for number in shard_of.tolist()]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.dataset.headers import Place
+from pipelines.dataset.headers import FileSpan
 from pipelines.prepare.encode import CopySettings
 
 __all__ = ["Part", "Placed", "Source", "Written"]
@@ -20,7 +20,7 @@ class Source:
     Attributes:
         row: In the source data set.
         key: Name of its copies, without extension: ``train/cat/one``.
-        place: Where its bytes are.
+        span: Its bytes.
         label: Number of its class.
         class_name: Name of its class.
         path: Its path in the source, for messages and for the shards.
@@ -28,7 +28,7 @@ class Source:
 
     row: int
     key: str
-    place: Place
+    span: FileSpan
     label: int
     class_name: str
     path: str

@@ -20,7 +20,7 @@ from pipelines.processes import usable_cores, worker_pool
 from pipelines.storage.files import write_json, write_text
 from pipelines.storage.locks import locked
 
-__all__ = ["CopyPlan", "Summary", "plan_copies", "prepare_copies", "write_copies"]
+__all__ = ["CopyPlan", "Summary", "plan_copies", "write_copies"]
 
 UNREADABLE = "unreadable.txt"
 """In the target: path and reason of each file that is left out."""
@@ -58,30 +58,6 @@ class Summary:
     num_images: int
     num_bytes: int
     unreadable: tuple[str, ...]
-
-
-def prepare_copies(
-    source: str | Path,
-    target: str | Path,
-    settings: CopySettings,
-    *,
-    val_fraction: float | None = None,
-    num_processes: int | None = None,
-) -> Summary:
-    """Write resized copies of a data set; what an earlier call has written is kept. `open_dataset` opens the target.
-
-    Args:
-        source: A data set, as `open_dataset` takes it.
-        target: Folder to make, or to resume.
-        settings: Which copies are made.
-        val_fraction: As `open_dataset` takes it.
-        num_processes: One per usable core if left out.
-
-    Raises:
-        UserError: If source, target or settings cannot be used.
-        RunError: If it cannot be finished; call it again to resume.
-    """
-    return write_copies(plan_copies(source, target, settings, val_fraction=val_fraction), num_processes=num_processes)
 
 
 def plan_copies(
@@ -159,10 +135,10 @@ def _write_all(parts: tuple[Part, ...], num_processes: int, on_progress: Callabl
                 on_progress(num_images, sum(one.num_bytes for one in written))
     except BrokenProcessPool as error:
         raise RunError(
-            "a process was killed, perhaps because memory ran out; run the same command again to resume"
+            "a process was killed, perhaps because memory ran out; prepare the data set again to resume"
         ) from error
     except SaveError as error:
-        raise SaveError(f"{error}; run the same command again to resume") from error
+        raise SaveError(f"{error}; prepare the data set again to resume") from error
     return written
 
 

@@ -32,7 +32,7 @@ def write_part(part: Part) -> Written:
             try:
                 encoded = encode_copies(content, part.settings)
             except MemoryError as error:
-                raise RunError(f"there is no memory to decode {source.path}; lower --workers") from error
+                raise RunError(f"there is no memory to decode {source.path}; lower `num_processes`") from error
             except Exception as error:  # noqa: BLE001 - whatever PIL raises for a broken image is what is reported
                 unreadable[source.row] = str(getattr(error, "strerror", None) or error) or type(error).__name__
                 continue
@@ -71,11 +71,11 @@ def done_before(part: Part) -> Written | None:
 
 def _read(source: Source) -> bytes:
     try:
-        return source.place.read()
+        return source.span.read()
     except OSError as error:  # it could be read when the data set was opened: a fault of the storage, not of the image
         raise RunError(
-            f"cannot read {source.place.file}: {error.strerror or error}; mend the storage, then run the same command "
-            "again to resume"
+            f"cannot read {source.span.file}: {error.strerror or error}; repair the storage, then prepare the "
+            "data set again to resume"
         ) from error
 
 

@@ -31,7 +31,7 @@ def append_text(path: Path, text: str, errors: str = "strict") -> None:
         with path.open("a", encoding="utf-8", errors=errors) as file:
             file.write(text)
     except OSError as error:
-        raise SaveError(f"cannot write {path}: {error.strerror}; make room, then resume with --resume") from error
+        raise SaveError(f"cannot write {path}: {error.strerror}; make room, then resume") from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

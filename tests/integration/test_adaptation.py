@@ -99,7 +99,7 @@ def test_the_mapping_is_evaluated(adapted: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_fit_what_one_fits(config: FinetuneConfig, tmp_path: Path) -> None:
-    """The numbers do not depend on how images are dealt to processes; a broken file is left out."""
+    """The numbers do not depend on how images are assigned to processes; a broken file is left out."""
     assert config.checkpoint is not None
     source = torch.load(config.checkpoint / "last.pt", weights_only=True)["config"]["data"]
     data = Path(shutil.copytree(source, tmp_path / "data"))

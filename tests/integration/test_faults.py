@@ -136,7 +136,7 @@ def test_strict_stops_at_the_first(config: TrainConfig, data: Path) -> None:
 def test_strict_stops_at_what_the_index_leaves_out(config: TrainConfig, data: Path) -> None:
     """With --strict, a file that is no image by its header stops the run before it begins."""
     (data / "train" / "ant" / "03.jpg").write_text("no image")
-    with pytest.raises(DataError, match=r"03\.jpg: not a JPEG.*; mend or remove it, or leave --strict out"):
+    with pytest.raises(DataError, match=r"03\.jpg: not a JPEG.*; repair or remove it, or leave --strict out"):
         train(replace(config, strict=True))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preparing import SMALL, digests
+from preparing import SMALL, digests, prepare_copies
 
 from dali_fixres.commands.index import index as show_index
 from dali_fixres.commands.prepare import prepare
@@ -22,7 +22,6 @@ from dali_fixres.config import IndexConfig, PrepareConfig, TrainConfig, VerifyCo
 from dali_fixres.errors import CheckpointError
 from pipelines.dataset import open_dataset
 from pipelines.errors import ConfigError, DataError
-from pipelines.prepare import prepare_copies
 
 
 def test_what_prepare_reports(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +52,7 @@ def test_killed_while_it_writes(images: Path, prepared: Path, tmp_path: Path) ->
                 time.sleep(0.001)
             process.kill()
         assert process.returncode == -signal.SIGKILL
-        with pytest.raises(DataError, match="is not finished; run the same"):
+        with pytest.raises(DataError, match="is not finished; prepare it again"):
             open_dataset(target)
     prepare_copies(images, target, SMALL)
     assert digests(target) == digests(prepared)

@@ -1,4 +1,4 @@
-"""The loader on a GPU, with both ways to decode: batches that nothing overwrites, damaged files, the faster way."""
+"""The loader on a GPU, with both decoders: batches that nothing overwrites, damaged files, the faster decoder."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import torch
 
 from pipelines import Loader
 from pipelines.batch import Batch
-from pipelines.dali.decoding import WAYS, Way
+from pipelines.dali.choose_decoder import DECODERS, Decoder
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import UnreadableError
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
@@ -24,7 +24,7 @@ ONE_OF_255 = 1 / (255 * 0.225)
 
 pytestmark = pytest.mark.gpu
 
-both_ways = pytest.mark.parametrize("decode", WAYS)
+both_decoders = pytest.mark.parametrize("decode", DECODERS)
 
 
 def training(dataset: Dataset, num_epochs: int) -> list[BatchPlan]:
@@ -52,8 +52,8 @@ def on_cpu(dataset: Dataset, plans: list[BatchPlan]) -> list[torch.Tensor]:
         return [batch.images for batch in loader.run(plans)]
 
 
-@both_ways
-def test_a_batch_is_never_overwritten_while_it_is_read(dataset: Dataset, decode: Way) -> None:
+@both_decoders
+def test_a_batch_is_never_overwritten_while_it_is_read(dataset: Dataset, decode: Decoder) -> None:
     """Batches read late on a busy stream, then poisoned and freed, are what they were; so is one held all along."""
     plans = training(dataset, 8)
     with Loader(dataset, max_batch_size=8, device=CUDA, decode=decode) as loader:
@@ -79,8 +79,8 @@ def test_a_batch_is_never_overwritten_while_it_is_read(dataset: Dataset, decode:
         assert wrong.item() == 0
 
 
-@both_ways
-def test_a_damaged_file_spoils_no_other_image(tmp_path: Path, images: Path, decode: Way) -> None:
+@both_decoders
+def test_a_damaged_file_spoils_no_other_image(tmp_path: Path, images: Path, decode: Decoder) -> None:
     """A truncated file stops the batch or is decoded wrongly; `unreadable` names it, and all others are right."""
     dataset = copied(images, tmp_path / "damaged")
     plan = EvalPlan(dataset, batch_size=20)
@@ -113,14 +113,14 @@ def copied(images: Path, folder: Path) -> Dataset:
     return open_dataset(folder)
 
 
-def test_the_faster_way_is_timed_once(dataset: Dataset, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left to itself the loader times both ways, takes the faster one, and remembers it."""
+def test_the_faster_decoder_is_timed_once(dataset: Dataset, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left to itself the loader times both decoders, takes the faster one, and remembers it."""
     with Loader(dataset, max_batch_size=8, device=CUDA) as first:
         assert len(list(first.run(training(dataset, 1)))) == 5
     (answer,) = (own_cache / "decoding").iterdir()
     found = json.loads(answer.read_text())
-    assert found["images_per_s"].keys() == set(WAYS)
-    assert found["decode"] == max(WAYS, key=found["images_per_s"].get) == first.decode
-    monkeypatch.setattr("pipelines.loader.time_decoding", pytest.fail)
+    assert found["images_per_s"].keys() == set(DECODERS)
+    assert found["decode"] == max(DECODERS, key=found["images_per_s"].get) == first.decode
+    monkeypatch.setattr("pipelines.loader.time_decoders", pytest.fail)
     with Loader(dataset, max_batch_size=8, device=CUDA) as second:
         assert second.decode == first.decode

@@ -8,7 +8,7 @@ from torch import nn
 
 from dali_fixres.training import LearningRate, TrainingSetup, build_optimizer, train_step
 from pipelines import Loader
-from pipelines.dali.decoding import WAYS, Way
+from pipelines.dali.choose_decoder import DECODERS, Decoder
 from pipelines.dataset import Dataset
 from pipelines.plan import AUGMENTATIONS, TrainPlan
 from pipelines.resolution import Schedule
@@ -16,8 +16,8 @@ from pipelines.resolution import Schedule
 
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-@pytest.mark.parametrize("decode", WAYS)
-def test_a_step_never_makes_the_host_wait_for_the_gpu(dataset: Dataset, decode: Way) -> None:
+@pytest.mark.parametrize("decode", DECODERS)
+def test_a_step_never_makes_the_host_wait_for_the_gpu(dataset: Dataset, decode: Decoder) -> None:
     """From the loader's batch to the optimiser's step, also where the resolution changes, torch never waits."""
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=8), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)

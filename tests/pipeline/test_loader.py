@@ -14,10 +14,16 @@ import torch
 from shapes import check_shapes
 
 from pipelines import Loader
-from pipelines.dali import decoding
-from pipelines.dali.decoding import WAYS, Decode, Way
+from pipelines.dali import choose_decoder
+from pipelines.dali.choose_decoder import (
+    DECODERS,
+    Decode,
+    Decoder,
+    readable_plans,
+    sample_plan,
+    time_decoders,
+)
 from pipelines.dali.graph import NICENESS
-from pipelines.dali.timing import readable_plans, sample_plan, time_decoding
 from pipelines.dataset import TRAIN, VAL, Dataset, open_dataset
 from pipelines.errors import ConfigError, DataError, UnreadableError
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
@@ -245,18 +251,18 @@ def test_ways_to_decode_are_timed_without_unreadable_images(images: Path, tmp_pa
     assert len(caught.value.images) == 40
 
 
-def test_both_ways_to_decode_are_timed(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_decoders_to_decode_are_timed(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each loader is built, runs for a while, and is closed; one that fails is left out."""
-    monkeypatch.setattr(decoding, "SECONDS", 0.05)
+    monkeypatch.setattr(choose_decoder, "SECONDS", 0.05)
     built: list[Loader] = []
 
-    def loader_of(way: Way) -> Loader:
-        if way == "gpu":
+    def loader_of(decoder: Decoder) -> Loader:
+        if decoder == "gpu":
             raise RuntimeError("no GPU in this test")
         built.append(Loader(dataset, max_batch_size=8))
         return built[-1]
 
-    timing = time_decoding(dataset, 8, loader_of, wait=lambda: None)
+    timing = time_decoders(dataset, 8, loader_of, wait=lambda: None)
     assert timing.failed == {"gpu": "no GPU in this test"}
     assert timing.images_per_s["cpu"] > 0
     (loader,) = built
@@ -265,8 +271,8 @@ def test_both_ways_to_decode_are_timed(dataset: Dataset, monkeypatch: pytest.Mon
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("decode", WAYS)
-def test_gpu_batches_switch_exactly(dataset: Dataset, decode: Way) -> None:
+@pytest.mark.parametrize("decode", DECODERS)
+def test_gpu_batches_switch_exactly(dataset: Dataset, decode: Decoder) -> None:
     """On a GPU too, every batch of mixed plans is what its plan says."""
     plans = mixed_plans(dataset)
     with Loader(dataset, max_batch_size=8, device="cuda", decode=decode) as loader:

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 
 from bench.reference import torchvision_test_image
 from pipelines import Loader
-from pipelines.dali.decoding import Way
+from pipelines.dali.choose_decoder import Decoder
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan, views_of
 from pipelines.plan.augmentation import UNIFORMS_PER_SAMPLE, plan_batch
@@ -138,7 +138,7 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize(("decode", "most"), [("gpu", 1.0), ("cpu", 0.5)])
 @pytest.mark.parametrize("side", [128, 224, 320])
-def test_gpu_images_agree_with_cpu_images(dataset: Dataset, side: int, decode: Way, most: float) -> None:
+def test_gpu_images_agree_with_cpu_images(dataset: Dataset, side: int, decode: Decoder, most: float) -> None:
     """The same plans on CPU and GPU give images that differ little on average, in float16 channels-last.
 
     Decoded by the GPU, by another decoder, they are within 1 of 255; decoded by CPU threads, within rounding.

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from preparing import SMALL, digests
+from preparing import SMALL, digests, prepare_copies
 
 from pipelines.dataset import open_dataset
 from pipelines.errors import ConfigError, DataError, RunError
-from pipelines.prepare import prepare_copies
 from pipelines.prepare.divide import divide
 from pipelines.prepare.write import done_before, write_part
 
@@ -34,7 +33,7 @@ def test_what_was_finished_is_kept(images: Path, prepared: Path, tmp_path: Path)
     (target / "128" / "train-000001.idx").write_text("v1.2 0\n")
     (target / "64" / ".train-000002.tar.partial").write_bytes(b"half")
     before = kept.stat().st_mtime_ns
-    with pytest.raises(DataError, match="is not finished; run the same `dali-fixres prepare` again"):
+    with pytest.raises(DataError, match="is not finished; prepare it again with the same settings"):
         open_dataset(target)
     prepare_copies(images, target, SMALL)
     assert digests(target) == expected
@@ -60,7 +59,7 @@ def test_images_that_cannot_be_found_any_more(images: Path, tmp_path: Path) -> N
     settings = replace(SMALL, sides=(64,))
     (part, *_) = divide(open_dataset(data), tmp_path / "set", settings)
     (data / "train" / "bee").rename(tmp_path / "bee")
-    with pytest.raises(RunError, match=r"cannot read .*bee/.*: No such file .* run the same command again"):
+    with pytest.raises(RunError, match=r"cannot read .*bee/.*: No such file .* prepare the data set again"):
         write_part(part)
     assert done_before(part) is None
     (tmp_path / "bee").rename(data / "train" / "bee")
@@ -110,7 +109,7 @@ def test_classes_that_would_share_a_folder(tmp_path: Path) -> None:
     for name in ("a.b", "a_b"):
         (tmp_path / "data" / "val" / name).mkdir(parents=True)
         Image.new("RGB", (200, 150)).save(tmp_path / "data" / "val" / name / "1.jpg")
-    with pytest.raises(ConfigError, match=r"the classes 'a\.b' and 'a_b' would share a folder; use --layout shards"):
+    with pytest.raises(ConfigError, match=r"the classes 'a\.b' and 'a_b' would share a folder; use `layout=shards`"):
         prepare_copies(tmp_path / "data", tmp_path / "set", replace(SMALL, layout="folder"), num_processes=1)
     prepare_copies(tmp_path / "data", tmp_path / "set", SMALL, num_processes=1)
     assert open_dataset(tmp_path / "set").classes == ("a.b", "a_b")

@@ -19,7 +19,7 @@ import webdataset
 from nvidia.dali import fn
 from nvidia.dali.pipeline import pipeline_def
 from PIL import Image
-from preparing import SMALL
+from preparing import SMALL, prepare_copies
 from tars import tar_of_folders
 
 from pipelines import Loader
@@ -27,7 +27,6 @@ from pipelines.dataset import ORIGINAL, open_dataset
 from pipelines.errors import DataError
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan
 from pipelines.plan.copies import Copies
-from pipelines.prepare import prepare_copies
 from pipelines.resolution import Resolution, Schedule
 
 
@@ -273,8 +272,8 @@ def test_no_image_can_be_decoded(tmp_path: Path) -> None:
 
 
 def test_a_prepared_set_keeps_its_split(prepared: Path) -> None:
-    """--val-fraction on data that were split when they were prepared is refused, not ignored."""
-    with pytest.raises(DataError, match="has its own split; leave --val-fraction out"):
+    """`val_fraction` on data that were split when they were prepared is refused, not ignored."""
+    with pytest.raises(DataError, match="has its own split; leave `val_fraction` out"):
         open_dataset(prepared, val_fraction=0.2)
     assert len(open_dataset(prepared, val_fraction=1.0)) == 60
 

@@ -164,7 +164,7 @@ def test_links_are_followed(data: Path, tmp_path: Path, link: str) -> None:
 
 
 def test_no_such_folder(data: Path) -> None:
-    """A folder that is not there is named, with what --data takes."""
+    """A folder that is not there is named, with what can be given."""
     assert error_of(data) == (
         f"no such folder or manifest: {data}; give a folder of images, a .csv, .jsonl, .tar or .parquet"
     )
@@ -221,22 +221,22 @@ def test_no_split_and_no_val_fraction(data: Path) -> None:
     draw_tree(data, ["a"], 2)
     assert error_of(data) == (
         f"{data} does not say which images to test on; expected {data}/train/<class>/*.jpg and "
-        f"{data}/val/<class>/*.jpg, or give --val-fraction 0.1"
+        f"{data}/val/<class>/*.jpg, or give `val_fraction=0.1`"
     )
 
 
 def test_split_and_val_fraction(data: Path) -> None:
-    """A data set with its own split takes no --val-fraction."""
+    """A data set with its own split takes no `val_fraction`."""
     draw_tree(data / "train", ["a"], 1)
     draw_tree(data / "val", ["a"], 1)
-    assert error_of(data, 0.1) == f"{data} has its own split; leave --val-fraction out"
+    assert error_of(data, 0.1) == f"{data} has its own split; leave `val_fraction` out"
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
 def test_val_fraction_out_of_range(data: Path, fraction: float) -> None:
-    """A --val-fraction that is no share is refused with the rule and the value."""
+    """A `val_fraction` that is not a share is refused with the rule and the value."""
     draw_tree(data, ["a"], 1)
-    assert error_of(data, fraction) == f"--val-fraction must be above 0 and at most 1; found {fraction}"
+    assert error_of(data, fraction) == f"`val_fraction` must be above 0 and at most 1; found {fraction}"
 
 
 def test_test_images_alone_are_tested_on(data: Path) -> None:

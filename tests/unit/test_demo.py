@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from dali_fixres.demo import CLASS_NAMES, NUM_CLASSES, ensure_demo_data
-from dali_fixres.demo.draw import draw_image
+from dali_fixres.demo import ensure_demo_data
+from dali_fixres.demo.draw import CLASS_NAMES, NUM_CLASSES, draw_image
 
 
 class Made(NamedTuple):

@@ -119,7 +119,7 @@ def test_a_stage_obeys_the_signals_of_the_command() -> None:
 def _plan(unreadable: frozenset[int] = frozenset()) -> EvalPlan:
     """Plan an evaluation of rows 2 to 6."""
     numbers = np.arange(7)
-    columns = dict.fromkeys(("labels", "heights", "widths", "num_bytes", "mtimes_ns"), numbers)
+    columns = dict.fromkeys(("labels", "heights", "widths", "num_bytes"), numbers)
     dataset = make_dataset(Path("/data"), ("a",), [b"%d" % number for number in numbers], columns, numbers >= 2)
     return EvalPlan(dataset, 2, unreadable=unreadable)
 

@@ -131,7 +131,7 @@ def test_manifest_without_split_and_no_val_fraction(data: Path) -> None:
     """A manifest without splits and without --val-fraction is refused with both ways out."""
     manifest = write_manifest(data, "path,label\nimages/one.jpg,a\n")
     assert error_of(manifest) == (
-        f"{manifest} does not say which images to test on; expected a split column, or give --val-fraction 0.1"
+        f"{manifest} does not say which images to test on; expected a split column, or give `val_fraction=0.1`"
     )
 
 

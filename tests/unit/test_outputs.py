@@ -50,7 +50,7 @@ def test_counts_by_several_labels() -> None:
 
 
 def test_outputs_of_processes_are_put_in_order() -> None:
-    """Rows are dealt in turn; a process may have none."""
+    """Rows are assigned in turn; a process may have none."""
     logits = OUTPUTS.logits.tolist()
     parts = [_outputs([0, 2], [logits[0], logits[2]], [0, 1]), _outputs([], [], []), _outputs([1], [logits[1]], [1])]
     whole = merge(parts)

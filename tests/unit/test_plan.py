@@ -207,8 +207,8 @@ def test_repeats_divide_the_global_batch() -> None:
     schedule = Schedule.parse("96@0:batch=6,128@2:batch=4")
     assert TrainPlan(dataset, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=6).num_steps(0) == 3
     expected = (
-        r"^the global batch of 12 images \(4 on each of 3 process\(es\)\) is no multiple of --aug-repeats 9; "
-        r"--batch-size 6 is$"
+        r"^the global batch of 12 images \(4 on each of 3 process\(es\)\) is not a multiple of `repeats=9`; "
+        r"`batch_size=6` is$"
     )
     with pytest.raises(ConfigError, match=expected):
         TrainPlan(dataset, AUGMENTATIONS["train"], schedule, 1, world_size=3, repeats=9)
@@ -313,7 +313,7 @@ def test_batch_larger_than_the_data() -> None:
     dataset = imageless_dataset(num_train=31, num_val=3)
     assert _plan(dataset, 31).num_steps(0) == 1
     expected = (
-        r"batch of 16 images on each of 2 processes is larger than the 31 training images of /data; lower the batch"
+        r"batch of 16 images on each of 2 processes is larger than the 31 training images of /data; lower `batch_size`"
     )
     with pytest.raises(ConfigError, match=expected):
         _plan(dataset, 16, world_size=2)
@@ -329,9 +329,9 @@ def test_training_needs_training_images() -> None:
 def test_batch_size_is_at_least_one(batch_size: int) -> None:
     """A batch of nothing is refused, for training and for evaluation."""
     dataset = imageless_dataset(num_train=10, num_val=3)
-    with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
+    with pytest.raises(ConfigError, match=rf"`batch_size` must be at least 1; found {batch_size}"):
         _plan(dataset, batch_size)
-    with pytest.raises(ConfigError, match=rf"--batch-size must be at least 1; found {batch_size}"):
+    with pytest.raises(ConfigError, match=rf"`batch_size` must be at least 1; found {batch_size}"):
         EvalPlan(dataset, batch_size)
 
 

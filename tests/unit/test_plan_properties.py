@@ -346,8 +346,8 @@ def test_evaluation_has_each_readable_image_once(drawn: tuple[list[EvalPlan], fr
     for batches in ranks:
         assert all(len(batch) == plans[0].batch_size for batch in batches[:-1])
         assert all(1 <= len(batch) <= plans[0].batch_size for batch in batches[-1:])
-    assert sum(plan.num_dealt for plan in plans) == num_images
-    num_unreadable = sum(plan.num_dealt - len(plan.rows) for plan in plans)
+    assert sum(plan.num_assigned for plan in plans) == num_images
+    num_unreadable = sum(plan.num_assigned - len(plan.rows) for plan in plans)
     assert num_unreadable == len(unreadable - set(range(5)))
 
 

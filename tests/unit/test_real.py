@@ -51,7 +51,7 @@ def test_other_files(tmp_path: Path, content: object, problem: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """No file and no JSON are told apart."""
+    """A missing file and one that is not JSON have errors of their own."""
     with pytest.raises(DataError, match=r"cannot read --real .*none\.json: No such file"):
         read_real(tmp_path / "none.json", IMAGES, 5)
     (tmp_path / "real.json").write_text("[[1], ")

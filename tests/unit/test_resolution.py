@@ -66,8 +66,8 @@ def test_out_of_bounds(crop_px: int) -> None:
 
 @pytest.mark.parametrize("crop_ratio", [0.0, -0.5, 1.01, float("nan"), float("inf")])
 def test_bad_crop_ratio(crop_ratio: float) -> None:
-    """A crop ratio that is no share is refused with its flag, the rule and the value."""
-    with pytest.raises(ConfigError, match=rf"--crop-ratio must be above 0 and at most 1; found {crop_ratio}$"):
+    """A crop ratio that is no share is refused with the rule and the value."""
+    with pytest.raises(ConfigError, match=rf"a crop ratio is above 0 and at most 1; found {crop_ratio}$"):
         Resolution(224, crop_ratio)
 
 
@@ -97,7 +97,7 @@ def test_resolutions_sort_by_side() -> None:
     ],
 )
 def test_schedule_parses(text: str, phases: tuple[tuple[int, int], ...]) -> None:
-    """A schedule is a number of pixels, phases with their first epochs, or a rise in steps of 32 pixels."""
+    """A schedule is a number of pixels, phases with their first epochs, or progressive resizing by 32 pixels."""
     assert [(phase.first_epoch, phase.crop_px) for phase in Schedule.parse(text).phases] == list(phases)
 
 
@@ -108,10 +108,10 @@ def test_schedule_parses(text: str, phases: tuple[tuple[int, int], ...]) -> None
      "128:seed=1", "batch=4", "128 :batch=4"],
 )  # fmt: skip
 def test_schedule_refuses_other_forms(text: str) -> None:
-    """What is no schedule is refused with the flag, all forms and the text."""
+    """What is not a schedule is refused with all forms and the text."""
     expected = (
-        rf"--train-res takes a number of pixels \(128\), phases \(96@0,128@8 .* a rise \(96-192@0-16\), .*:batch=N.*; "
-        rf"found {re.escape(repr(text))}$"
+        rf"a schedule is a number of pixels \(128\), phases \(96@0,128@8 .* progressive resizing \(96-192@0-16\), "
+        rf".*:batch=N.*; found {re.escape(repr(text))}$"
     )
     with pytest.raises(ConfigError, match=expected):
         Schedule.parse(text)
@@ -120,14 +120,14 @@ def test_schedule_refuses_other_forms(text: str) -> None:
 @pytest.mark.parametrize("text", ["128@3", "96@1, 128@8", "96@0, 128@8, 160@8", "96@0, 128@8, 160@4", "96@0, 128@0"])
 def test_schedule_refuses_other_orders(text: str) -> None:
     """Phases that start late or do not go up are refused with the flag, the rule and what was said."""
-    expected = rf"--train-res must start at epoch 0 and go up, as in 96@0,128@8; found {re.escape(text)}$"
+    expected = rf"the phases of a schedule start at epoch 0 and go up, as in 96@0,128@8; found {re.escape(text)}$"
     with pytest.raises(ConfigError, match=expected):
         Schedule.parse(text)
 
 
 def test_schedule_without_phases() -> None:
     """A schedule without phases is refused."""
-    with pytest.raises(ConfigError, match="must start at epoch 0"):
+    with pytest.raises(ConfigError, match="start at epoch 0"):
         Schedule(())
 
 
@@ -139,7 +139,7 @@ def test_schedule_checks_its_sides(text: str) -> None:
 
 
 def test_schedule_at_each_epoch() -> None:
-    """A phase begins exactly at its epoch and the last one goes on forever."""
+    """A phase begins exactly at its epoch and the last one has no end."""
     schedule = Schedule.parse("96@0,128@3,160@5")
     assert [schedule.at(epoch).crop_px for epoch in range(8)] == [96, 96, 96, 128, 128, 160, 160, 160]
     assert schedule.at(10_000).crop_px == 160
@@ -157,7 +157,7 @@ def test_schedule_keeps_the_crop_ratio() -> None:
 
 
 def test_phases_have_their_own_batch_and_learning_rate() -> None:
-    """Options belong to their own phase, in any order, and to all phases of a rise."""
+    """Options belong to their own phase, in any order, and to all phases of progressive resizing."""
     assert Schedule.parse("96@0:batch=128:lr=0.2,128@8:lr=1e-3,160@9").phases == (
         Phase(0, 96, batch_size=128, lr=0.2),
         Phase(8, 128, batch_size=None, lr=0.001),
@@ -194,9 +194,10 @@ def test_schedule_checks_its_options(text: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["96-100@0-16", "192-96@0-16", "96-96@0-16", "96-192@0-2", "96-192@5-5", "96-192@9-3"])
-def test_schedule_refuses_other_rises(text: str) -> None:
-    """A rise goes up in whole steps of 32 pixels, and each resolution has an epoch at least."""
-    with pytest.raises(ConfigError, match=rf"^a rise goes up in steps of 32 px, .*; found {re.escape(repr(text))}$"):
+def test_schedule_refuses_other_progressive_resizing(text: str) -> None:
+    """Progressive resizing goes up in whole steps of 32 pixels, and each resolution has an epoch at least."""
+    expected = rf"^progressive resizing goes up in steps of 32 px, .*; found {re.escape(repr(text))}$"
+    with pytest.raises(ConfigError, match=expected):
         Schedule.parse(text)
 
 
@@ -208,16 +209,16 @@ def test_schedule_refuses_other_rises(text: str) -> None:
         ("96@0,128-160@0-4", "96@0, 128@0, 160@4"),
     ],
 )
-def test_rises_fit_the_phases_around_them(text: str, found: str) -> None:
-    """A rise that starts late or overlaps another phase is refused with all phases that it stands for."""
-    with pytest.raises(ConfigError, match=rf"must start at epoch 0 and go up, as in 96@0,128@8; found {found}$"):
+def test_progressive_resizing_fits_the_phases_around_it(text: str, found: str) -> None:
+    """Progressive resizing that starts late or overlaps another phase is refused with all phases that it stands for."""
+    with pytest.raises(ConfigError, match=rf"start at epoch 0 and go up, as in 96@0,128@8; found {found}$"):
         Schedule.parse(text)
 
 
 @settings(derandomize=True, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 40), st.integers(0, 40))
-def test_a_rise_is_even(num_steps: int, first: int, extra: int) -> None:
-    """Every resolution of a rise but the last has as many epochs as the others, or one more or less."""
+def test_progressive_resizing_is_even(num_steps: int, first: int, extra: int) -> None:
+    """Every resolution of progressive resizing but the last has as many epochs as the others, or one more or less."""
     last = first + num_steps + extra
     text = f"{'64@0,' if first else ''}96-{96 + 32 * num_steps}@{first}-{last}"
     phases = [phase for phase in Schedule.parse(text).phases if phase.crop_px >= 96]

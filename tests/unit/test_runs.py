@@ -285,9 +285,7 @@ def test_a_record_that_cannot_be_written(workplace: Path, make: Make) -> None:
     (workplace / "one/records.jsonl").mkdir()
     with pytest.raises(SaveError) as caught:
         run.record("epoch")
-    assert str(caught.value) == (
-        f"cannot write {workplace}/one/records.jsonl: Is a directory; make room, then resume with --resume"
-    )
+    assert str(caught.value) == (f"cannot write {workplace}/one/records.jsonl: Is a directory; make room, then resume")
 
 
 # Which run is resumed

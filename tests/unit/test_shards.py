@@ -87,12 +87,12 @@ def test_shards_without_a_split_need_one(tmp_path: Path) -> None:
 
 
 def test_training_shards_alone_can_be_divided(tmp_path: Path) -> None:
-    """A set of train shards only is like a train/ folder only: --val-fraction takes its test images from them."""
+    """A set of train shards only is like a train/ folder only: `val_fraction` takes its test images from them."""
     samples = {name: content for n in range(10) for name, content in ((f"{n}.jpg", jpeg()), (f"{n}.cls", b"0"))}
     write(tmp_path / "train-0000.tar", samples)
     dataset = open_dataset(tmp_path, val_fraction=0.2)
     assert (dataset.num_train, len(dataset)) == (8, 10)
-    with pytest.raises(DataError, match=r"does not say which images to test on; .* give --val-fraction"):
+    with pytest.raises(DataError, match=r"does not say which images to test on; .* give `val_fraction=0.1`"):
         open_dataset(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_dots_end_the_key(tmp_path: Path) -> None:
     ("members", "message"),
     [
         ({"a.jpg": b"x"}, r"a.jpg has no label; expected a.cls or a.json with a label"),
-        ({"a.jpg": b"x", "a.cls": b"dog"}, r"a.cls is no number; a .cls file holds the class's number"),
+        ({"a.jpg": b"x", "a.cls": b"dog"}, r"a.cls is not a number; a .cls file holds the class's number"),
         ({"a.jpg": b"x", "a.png": b"x", "a.cls": b"1"}, r"two images named 'a'"),
         ({"a.txt": b"x"}, r"hold no images; expected samples of .jpg and .cls"),
     ],

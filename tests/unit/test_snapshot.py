@@ -30,7 +30,6 @@ def _dataset(images: Sequence[Image], classes: Sequence[str] = ("ant", "b\udce4r
         "heights": heights,
         "widths": heights + 7,
         "num_bytes": heights * 11,
-        "mtimes_ns": heights * 1000,
     }
     is_val = np.array([tested for *_, tested, _ in images], dtype=np.bool_)
     return make_dataset(Path(root), classes, [path for path, *_ in images], columns, is_val)

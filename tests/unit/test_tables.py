@@ -62,7 +62,7 @@ def test_flat_images_with_metadata_need_a_split(tmp_path: Path) -> None:
     draw(*(tmp_path / f"{number}.png" for number in range(4)))
     rows = [{"file_name": f"{number}.png", "label": "ab"[number % 2]} for number in range(4)]
     write_lines(tmp_path / "metadata.jsonl", rows)
-    with pytest.raises(DataError, match="give --val-fraction"):
+    with pytest.raises(DataError, match="give `val_fraction="):
         open_dataset(tmp_path)
     dataset = open_dataset(tmp_path, val_fraction=0.5)
     assert (len(dataset.rows(TRAIN)), len(dataset.rows(VAL))) == (2, 2)
@@ -87,7 +87,7 @@ def test_the_first_of_two_test_splits_is_taken(tmp_path: Path) -> None:
 def test_metadata_that_cannot_be_read(tmp_path: Path) -> None:
     """A broken metadata file is named; the folder is not taken for one without."""
     (tmp_path / "metadata.jsonl").write_text("{")
-    with pytest.raises(DataError, match=r"metadata.jsonl, line 1 is no JSON"):
+    with pytest.raises(DataError, match=r"metadata.jsonl, line 1 is not JSON"):
         open_dataset(tmp_path, val_fraction=1.0)
 
 
@@ -102,14 +102,14 @@ def test_a_table_of_json_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"path": "1.png", "label": "cat"}\n{"path": ', "line 2 is no JSON"),
+        ('{"path": "1.png", "label": "cat"}\n{"path": ', "line 2 is not JSON"),
         ("[1, 2]\n", 'line 1: expected an object, as in {"file_name": "1.jpg", "label": "cat"}'),
         ('{"path": "1.png"}\n', "line 1: path and label must not be empty"),
         ('{"path": "1.png", "label": ["cat"]}\n', "line 1: path must be text, and label a name or a number"),
         ('{"path": "1.png", "label": "cat", "split": "dev"}\n', "line 1: split must be train or one of"),
         ("\n", "has no rows"),
-        ('{"path": "\\ud800.png", "label": "cat"}\n', "is no text that can be written"),
-        ('{"path": "1.png", "label": "\\ud800"}\n', "is no text that can be written"),
+        ('{"path": "\\ud800.png", "label": "cat"}\n', "is not text that can be written"),
+        ('{"path": "1.png", "label": "\\ud800"}\n', "is not text that can be written"),
     ],
 )
 def test_json_lines_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:

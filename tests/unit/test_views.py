@@ -23,7 +23,7 @@ def test_views_are_read(text: str, views: tuple[Views, ...]) -> None:
 )
 def test_unknown_views(text: str, found: str) -> None:
     """Other words are refused with the flag and the known names."""
-    with pytest.raises(ConfigError, match=rf"^--views takes single, flip, ten-crop, .*; found {found}"):
+    with pytest.raises(ConfigError, match=rf"^views are single, flip, ten-crop, .*; found {found}"):
         parse_views(text)
 
 

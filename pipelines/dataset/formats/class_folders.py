@@ -32,7 +32,7 @@ def list_images(path: Path, _on_progress: Progress) -> Listing:
         parent, split = (val, VAL) if val else (path, None)
         return Listing(path, tuple(_candidates(path, parent, split)), _class_names(parent))
     if val is None:
-        # The train folder alone: --val-fraction may still take a part of it.
+        # The train folder alone: `val_fraction` may still take a part of it.
         return Listing(path, tuple(_candidates(path, train, split=None)), _class_names(train))
     classes = _class_names(train)
     unknown = sorted(set(_class_names(val)) - set(classes))

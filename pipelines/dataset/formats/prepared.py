@@ -57,7 +57,7 @@ def load(folder: Path) -> Dataset:
         DataError: If it is not finished, damaged, or of another version.
     """
     if not (folder / INDEX).exists():
-        raise DataError(f"{folder} is not finished; run the same `dali-fixres prepare` again to resume it")
+        raise DataError(f"{folder} is not finished; prepare it again with the same settings to resume")
     manifest = read_manifest(folder)
     root = folder / FULL if manifest.get("full") else Path(str(manifest.get("root")))
     try:
@@ -65,9 +65,7 @@ def load(folder: Path) -> Dataset:
             dataset = snapshot_dataset(stored, root)
             copies = [_load_copies(stored, folder, side_px) for side_px in stored["sides"].tolist()]
     except Exception as error:  # a damaged archive may raise anything
-        raise DataError(
-            f"cannot read {folder / INDEX}: {error}; remove it and run `dali-fixres prepare` again"
-        ) from error
+        raise DataError(f"cannot read {folder / INDEX}: {error}; remove it and prepare the data set again") from error
     _check_shards(folder, dataset, copies)
     return with_copies(dataset, copies)
 
@@ -124,5 +122,5 @@ def _check_shards(folder: Path, dataset: Dataset, copies: Sequence[ResizedCopies
             if found < end:
                 what = "is missing" if found < 0 else f"ends at byte {found}, before its last image"
                 raise DataError(
-                    f"shard {path} {what}; remove {folder / INDEX} and run `dali-fixres prepare` again to restore it"
+                    f"shard {path} {what}; remove {folder / INDEX} and prepare the data set again to restore it"
                 )

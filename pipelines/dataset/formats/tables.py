@@ -46,7 +46,7 @@ def list_images(path: Path, _on_progress: Progress) -> Listing:
 
     Raises:
         DataError: If a table cannot be read, lacks a column, or has a row that cannot be used; the message names the
-            line. If a folder has only a table that is no metadata, or has no labels.
+            line. If a folder has only a table that is not metadata, or has no labels.
     """
     if not path.is_dir():
         return _listing(path.parent, [_candidate(row, where, "", "") for where, row in _rows(path)], path)
@@ -132,7 +132,7 @@ def _candidate(row: Mapping[str, Any], where: str, split: str, folder: str) -> C
         os.fsencode(str(label))
         name = os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: {error.object!r} is no text that can be written; mend the row") from error
+        raise DataError(f"{where}: {error.object!r} is not text that can be written; correct the row") from error
     return Candidate(name, str(label), own or split or (by_folder if split_named(by_folder) else None))
 
 
@@ -191,7 +191,7 @@ def _json_rows(table: Path, lines: Iterator[str]) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError(f"{where} is no JSON: {error}") from error
+            raise DataError(f"{where} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f'{where}: expected an object, as in {{"file_name": "1.jpg", "label": "cat"}}')
         yield where, row

@@ -1,4 +1,4 @@
-"""Which way to decode for a GPU: timing both, remembering the faster, and what is built for each."""
+"""Which decoder for a GPU: timing both, remembering the faster, and what is built for each."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,8 +11,8 @@ import pytest
 
 from dali_fixres.commands.doctor import decoding_rows
 from dali_fixres.runtime.data import advice_on_memory
-from pipelines.dali import decoding
-from pipelines.dali.decoding import Timing, Way, faster_way, images_per_s, machine, time_ways
+from pipelines.dali import choose_decoder
+from pipelines.dali.choose_decoder import Decoder, Timing, compare_decoders, faster_decoder, images_per_s, machine
 from pipelines.dali.graph import define_graph
 from pipelines.dali.messages import first_cause, refused_sample
 from pipelines.errors import DataError, RunError, UnreadableError
@@ -41,11 +41,11 @@ class Clock:
         return self.now
 
 
-def speeds(**found: float | Exception) -> Callable[[Way], float]:
-    """Return a function that gives each way its speed, or fails with its error."""
+def speeds(**found: float | Exception) -> Callable[[Decoder], float]:
+    """Return a function that gives each decoder its speed, or fails with its error."""
 
-    def speed_of(way: Way) -> float:
-        if isinstance(error := found[way], Exception):
+    def speed_of(decoder: Decoder) -> float:
+        if isinstance(error := found[decoder], Exception):
             raise error
         return error
 
@@ -53,9 +53,9 @@ def speeds(**found: float | Exception) -> Callable[[Way], float]:
 
 
 @pytest.mark.parametrize(("gpu", "cpu", "faster"), [(9000.0, 8000.0, "gpu"), (900.0, 8000.0, "cpu")])
-def test_the_way_with_more_images_per_s_is_the_faster(gpu: float, cpu: float, faster: Way) -> None:
-    """Both ways are timed; neither is preferred."""
-    timing = time_ways(speeds(gpu=gpu, cpu=cpu))
+def test_the_decoder_with_more_images_per_s_is_the_faster(gpu: float, cpu: float, faster: Decoder) -> None:
+    """Both are timed; neither is preferred."""
+    timing = compare_decoders(speeds(gpu=gpu, cpu=cpu))
     assert timing == Timing({"gpu": gpu, "cpu": cpu}, {})
     assert timing.faster == faster
 
@@ -69,24 +69,24 @@ def test_the_way_with_more_images_per_s_is_the_faster(gpu: float, cpu: float, fa
         (UnreadableError({3: (Path("a.jpg"), "refused")}, advice=""), "cannot decode a.jpg: refused"),
     ],
 )
-def test_a_way_that_fails_is_left_out_with_its_reason(error: Exception, reason: str) -> None:
-    """The other way is the faster then, whatever its speed."""
-    timing = time_ways(speeds(gpu=error, cpu=1.0))
+def test_a_decoder_that_fails_is_left_out_with_its_reason(error: Exception, reason: str) -> None:
+    """The other one is the faster then, whatever its speed."""
+    timing = compare_decoders(speeds(gpu=error, cpu=1.0))
     assert timing == Timing({"cpu": 1.0}, {"gpu": reason})
     assert timing.faster == "cpu"
 
 
-def test_if_both_ways_fail_both_reasons_are_given() -> None:
+def test_if_both_decoders_fail_both_reasons_are_given() -> None:
     """Nothing can be decoded then."""
     with pytest.raises(RunError) as caught:
-        time_ways(speeds(gpu=RuntimeError("no nvJPEG"), cpu=RuntimeError("no memory")))
+        compare_decoders(speeds(gpu=RuntimeError("no nvJPEG"), cpu=RuntimeError("no memory")))
     assert str(caught.value) == "images cannot be decoded: decode 'gpu' fails: no nvJPEG; decode 'cpu' fails: no memory"
 
 
-def test_a_failure_of_the_storage_is_no_reason_for_another_way() -> None:
+def test_a_failure_of_the_storage_is_no_reason_for_another_decoder() -> None:
     """It is raised as it is."""
-    with pytest.raises(DataError, match="mend the storage"):
-        time_ways(speeds(gpu=DataError("cannot read a.jpg; mend the storage"), cpu=1.0))
+    with pytest.raises(DataError, match="repair the storage"):
+        compare_decoders(speeds(gpu=DataError("cannot read a.jpg; repair the storage"), cpu=1.0))
 
 
 def test_the_warm_up_is_not_timed() -> None:
@@ -95,7 +95,7 @@ def test_the_warm_up_is_not_timed() -> None:
 
     def batches() -> Iterator[range]:
         for number in count():
-            clock.now += 10.0 if number < decoding.WARM_UP else 0.125
+            clock.now += 10.0 if number < choose_decoder.WARM_UP else 0.125
             events.append("batch")
             yield range(32)
 
@@ -105,11 +105,11 @@ def test_the_warm_up_is_not_timed() -> None:
 
     # Four batches fill half a second; the GPU finishes the last of them a quarter of a second later.
     assert images_per_s(batches(), wait, clock) == pytest.approx(4 * 32 / 0.75)
-    assert events == ["batch"] * decoding.WARM_UP + ["wait"] + ["batch"] * 4 + ["wait"]
+    assert events == ["batch"] * choose_decoder.WARM_UP + ["wait"] + ["batch"] * 4 + ["wait"]
 
 
 class TimesBoth:
-    """Stands for timing both ways; counts how often that is done."""
+    """Stands for timing both decoders; counts how often that is done."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
@@ -131,11 +131,11 @@ def never(text: str) -> None:
 
 
 def test_the_answer_is_remembered_for_each_machine_and_data_set(own_cache: Path) -> None:
-    """Ways are timed once for a key; another driver is another key."""
+    """Decoders are timed once for a key; another driver is another key."""
     time_both = TimesBoth(FASTER_CPU)
-    assert [faster_way(H200, time_both, never) for _ in range(3)] == ["cpu"] * 3
+    assert [faster_decoder(H200, time_both, never) for _ in range(3)] == ["cpu"] * 3
     assert time_both.count == 1
-    assert faster_way({**H200, "driver": "580.2"}, time_both, never) == "cpu"
+    assert faster_decoder({**H200, "driver": "580.2"}, time_both, never) == "cpu"
     assert time_both.count == 2
     contents = [json.loads(path.read_text()) for path in (own_cache / "decoding").iterdir()]
     assert {**H200, "images_per_s": {"gpu": 900.0, "cpu": 8000.0}, "decode": "cpu"} in contents
@@ -144,12 +144,12 @@ def test_the_answer_is_remembered_for_each_machine_and_data_set(own_cache: Path)
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"decode": "auto"}', '{"decode": ["gpu"]}', "\x00\xff"])
 def test_an_unusable_answer_is_replaced(own_cache: Path, content: str) -> None:
-    """Whatever lies in the cache, ways are timed again, and that answer is kept."""
+    """Whatever lies in the cache, decoders are timed again, and that answer is kept."""
     time_both = TimesBoth(FASTER_CPU)
-    faster_way(H200, time_both, never)
+    faster_decoder(H200, time_both, never)
     (path,) = (own_cache / "decoding").iterdir()
     path.write_text(content, encoding="latin-1")
-    assert [faster_way(H200, time_both, never) for _ in range(2)] == ["cpu"] * 2
+    assert [faster_decoder(H200, time_both, never) for _ in range(2)] == ["cpu"] * 2
     assert time_both.count == 2
 
 
@@ -157,7 +157,7 @@ def test_a_failure_is_warned_of_and_not_remembered(own_cache: Path) -> None:
     """It may have been for once, as when another program fills the GPU's memory."""
     warnings: list[str] = []
     time_both = TimesBoth(Timing({"cpu": 10.0}, {"gpu": "out of memory"}))
-    assert [faster_way(H200, time_both, warnings.append) for _ in range(2)] == ["cpu"] * 2
+    assert [faster_decoder(H200, time_both, warnings.append) for _ in range(2)] == ["cpu"] * 2
     assert time_both.count == 2
     assert warnings == ["decode 'gpu' fails: out of memory; decode 'cpu' is used instead"] * 2
     assert not (own_cache / "decoding").exists()
@@ -167,13 +167,13 @@ def test_a_cache_that_cannot_be_written_costs_only_time(own_cache: Path) -> None
     """The answer is the same, timed each time."""
     (own_cache / "decoding").write_text("a file where a folder should be")
     time_both = TimesBoth(FASTER_CPU)
-    assert [faster_way(H200, time_both, never) for _ in range(2)] == ["cpu"] * 2
+    assert [faster_decoder(H200, time_both, never) for _ in range(2)] == ["cpu"] * 2
     assert time_both.count == 2
 
 
 def test_a_machine_is_gpu_driver_versions_and_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it decides; without NVIDIA's kernel module there is no driver version."""
-    monkeypatch.setattr(decoding, "DRIVER", tmp_path / "version")
+    monkeypatch.setattr(choose_decoder, "DRIVER", tmp_path / "version")
     assert machine("NVIDIA H200", 17)["driver"] is None
     (tmp_path / "version").write_text("570.124.06\n")
     found = machine("NVIDIA H200", 17)
@@ -190,7 +190,7 @@ def test_dalis_messages_give_the_cause_and_the_image() -> None:
     assert refused_sample("out of memory", batch_size=4) is None
 
 
-def devices(device_id: int | None, decode: Way) -> dict[str, set[str]]:
+def devices(device_id: int | None, decode: Decoder) -> dict[str, set[str]]:
     """Return on which devices the graph's operators put their outputs, by operator."""
     pipeline: Any = define_graph(
         lambda: (),
@@ -210,7 +210,7 @@ def devices(device_id: int | None, decode: Way) -> dict[str, set[str]]:
     return found
 
 
-def test_the_graph_of_each_way() -> None:
+def test_the_graph_of_each_decoder() -> None:
     """CPU threads decode regions, the GPU decodes whole images; what follows runs where the batch is wanted."""
     on_cpu, gpu, cpu = devices(None, "cpu"), devices(0, "gpu"), devices(0, "cpu")
     assert {device for operator in on_cpu.values() for device in operator} == {"cpu"}
