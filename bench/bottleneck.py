@@ -20,14 +20,12 @@ class Bottleneck:
             loader and network share them and want more than either alone.
         ms_per_image: Wall time of each of these alone, ms. For ``cores``, core time of loader and network over the
             number of cores.
-        overlap_efficiency: Together over the slower of loader and step; at best 1 where they share no cores.
-        shared_efficiency: Where they do, together over the most that the cores allow; else None.
+        share_of_possible: Speed together over the most that the slower part and shared cores allow.
     """
 
     limit: str
     ms_per_image: dict[str, float]
-    overlap_efficiency: float
-    shared_efficiency: float | None
+    share_of_possible: float
 
 
 class Sharing(NamedTuple):
@@ -36,6 +34,14 @@ class Sharing(NamedTuple):
     num_cores: int
     loader: Sequence[float]
     step: Sequence[float]
+
+    def ms_of_cores(self, number: int, loader_ms: float, step_ms: float) -> float:
+        """Return what an image takes of all cores, ms, from its times in the loader and the step of a round."""
+        return (self.loader[number] * loader_ms + self.step[number] * step_ms) / self.num_cores
+
+    def median(self) -> "Sharing":
+        """Return the median round."""
+        return Sharing(self.num_cores, [statistics.median(self.loader)], [statistics.median(self.step)])
 
 
 def find_bottleneck(speeds: Speeds, sharing: Sharing | None) -> Bottleneck:
@@ -54,26 +60,16 @@ def find_bottleneck(speeds: Speeds, sharing: Sharing | None) -> Bottleneck:
     )
     parts = {"decode": min(decode, loader), "resize": max(loader - decode, 0.0)}
     larger = max(parts, key=lambda name: parts[name])
-    shared = {} if sharing is None else {"cores": _ms_of_cores(loader, step, sharing)}
+    shared = {} if sharing is None else {"cores": sharing.median().ms_of_cores(0, loader, step)}
     limits = {"network": step, "storage": storage, larger: loader, **shared}
     alone = {"storage": storage, **parts, "network": step, **shared}
-    rounds = list(zip(speeds["loader"], speeds["train step"], speeds["together"], strict=True))
+    shares = []
+    rounds = zip(speeds["loader"], speeds["train step"], speeds["together"], strict=True)
+    for number, (loads, trains, both) in enumerate(rounds):
+        ms = 1000 / loads, 1000 / trains
+        shares.append(both / 1000 * max(*ms, 0 if sharing is None else sharing.ms_of_cores(number, *ms)))
     return Bottleneck(
         limit=max(limits, key=lambda name: limits[name]),
         ms_per_image={name: round(ms, 4) for name, ms in alone.items()},
-        overlap_efficiency=round(statistics.median(both / min(one, other) for one, other, both in rounds), 3),
-        shared_efficiency=None if sharing is None else _of_what_cores_allow(rounds, sharing),
+        share_of_possible=round(statistics.median(shares), 3),
     )
-
-
-def _ms_of_cores(loader: float, step: float, sharing: Sharing) -> float:
-    busy = statistics.median(sharing.loader) * loader + statistics.median(sharing.step) * step
-    return busy / sharing.num_cores
-
-
-def _of_what_cores_allow(rounds: Sequence[tuple[float, float, float]], sharing: Sharing) -> float:
-    shares = []
-    for (alone, stepped, both), loader, step in zip(rounds, sharing.loader, sharing.step, strict=True):
-        core_s = loader / alone + step / stepped  # of an image
-        shares.append(both / min(alone, stepped, sharing.num_cores / core_s))
-    return round(statistics.median(shares), 3)

@@ -1,7 +1,4 @@
-"""What the FixRes stage costs, by method and epochs, in training epochs at the low and at its own resolution.
-
-    uv run python -m bench.finetune_cost
-    uv run python -m bench.finetune_cost --model resnet50 --res 128,224,320 --epochs 1,8,30
+"""What the FixRes stage costs, by method and epochs, in training epochs at the low resolution.
 
 The first of --res is the low resolution. Timed are the loader alone, and steps on batches in memory. The cost of an
 epoch is put together from these for the same number of images:
@@ -13,13 +10,16 @@ epoch is put together from these for the same number of images:
 * frechet: some images loaded and run forward at both resolutions; the fit itself is not counted.
 
 On a CPU the loader and the network share the cores, so their times add up; on a GPU a pass takes as long as the slower.
+
+    uv run python -m bench.finetune_cost
+    uv run python -m bench.finetune_cost --model resnet50 --res 128,224,320 --epochs 1,8,30
 """
 
 import statistics
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -27,20 +27,29 @@ from torch import nn
 
 from bench.harness import OURS, Bench, Flags, Key, Table, in_rounds, row_of
 from bench.saved import Content
-from bench.workloads import AHEAD, build_setup, endless, open_loader, running, steps, timed, training_plan
+from bench.workloads import (
+    build_setup,
+    endless,
+    open_loader,
+    running,
+    steps,
+    synthetic_batch,
+    timed,
+    training_plan,
+)
 from dali_fixres.models import ModelSpec, find_head
 from dali_fixres.runtime import Reporter, forward_precision
-from dali_fixres.training import TrainingSetup
 from pipelines import Batch, Dataset, Loader, TrainPlan, UserError
 
 LOADER, TRAIN, SGD = "loader", "train step", "sgd step"
 FEATURES, CLASSIFIER = "features", "classifier step"
+STAGES = {LOADER, TRAIN, SGD, FEATURES, CLASSIFIER}
 
 STATISTICS_IMAGES = 4096
 """Images over which statistics are measured; as for `dali-fixres finetune`."""
 
-IN_MEMORY = 2
-"""Batches per resolution that steps are taken on, again and again."""
+NUM_CLASSES = 1000
+"""Outputs of the classifier, or as many as the data has classes if these are more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +64,6 @@ class CostFlags(Flags):
 
     model: str = "timm/mobilenetv2_100"
     """The network, with random weights."""
-
-    num_classes: int = 1000
-    """Outputs of its classifier."""
 
     epochs: str = "1,2,4,8"
     """Of fine-tuning, separated by commas."""
@@ -75,20 +81,18 @@ class CostFlags(Flags):
 
 def measure(flags: CostFlags, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
     """Measure the parts, and put the costs together."""
-    if len(dataset.classes) > flags.num_classes:
-        raise UserError(f"{dataset.root} has {len(dataset.classes)} classes; raise --num-classes")
-    device = flags.torch_device
-    with open_loader(dataset, flags.batch_size, device) as loader:
-        found = in_rounds(_work(flags, loader, dataset, device), flags.effort.repeats, reporter)
+    num_classes = max(NUM_CLASSES, len(dataset.classes))
+    with open_loader(dataset, flags.batch_size, flags.torch_device) as loader:
+        found = in_rounds(_work(flags, loader, dataset, num_classes), flags.effort.repeats, reporter)
     costs = put_together(
         {(key.stage, key.res): statistics.median(speeds) for key, speeds in found.items()},
         [int(word) for word in flags.epochs.split(",")],
         statistics_share=min(1.0, STATISTICS_IMAGES / flags.num_images),
-        shares_cores=device.type == "cpu",
+        shares_cores=flags.torch_device.type == "cpu",
     )
     return {
         "model": flags.model,
-        "num_classes": flags.num_classes,
+        "num_classes": num_classes,
         "num_images": flags.num_images,
         "results": [row_of(key, speeds) for key, speeds in found.items()],
         "costs": costs,
@@ -98,7 +102,7 @@ def measure(flags: CostFlags, dataset: Dataset, reporter: Reporter) -> dict[str,
 def put_together(
     speeds: Mapping[tuple[str, int], float], epochs: Collection[int], *, statistics_share: float, shares_cores: bool
 ) -> list[dict[str, Any]]:
-    """Return what each method costs, in training epochs at the low and at its own resolution.
+    """Return what each method costs, in training epochs at the low resolution.
 
     Args:
         speeds: Images/s by stage and resolution.
@@ -122,67 +126,59 @@ def put_together(
             costs["sgd", number] = number * sgd
             costs["cached-features", number] = (1 + statistics_share) * features + number / speeds[CLASSIFIER, res]
         rows += [
-            {
-                "method": method,
-                "res": res,
-                "epochs": number,
-                "low_epochs": round(cost / a_pass(TRAIN, low), 5),
-                "high_epochs": round(cost / train, 5),
-            }
+            {"method": method, "res": res, "epochs": number, "low_epochs": round(cost / a_pass(TRAIN, low), 5)}
             for (method, number), cost in costs.items()
         ]
     return rows
 
 
-def _work(flags: CostFlags, loader: Loader, dataset: Dataset, device: torch.device) -> dict[Key, Callable[[], float]]:
-    spec, highest = ModelSpec(flags.model, flags.num_classes), flags.resolutions[-1]
+def _work(flags: CostFlags, loader: Loader, dataset: Dataset, num_classes: int) -> dict[Key, Callable[[], float]]:
+    spec, highest, device = ModelSpec(flags.model, num_classes), flags.resolutions[-1], flags.torch_device
     whole, tuned = (build_setup(spec, highest, device, learns) for learns in ("all", "head"))
-    clock = partial(timed, batch_size=flags.batch_size, effort=flags.effort, device=device, ahead=1)
+    width = next(find_head(tuned.network, highest).classifier.parameters()).shape[1]
+    clock = partial(timed, batch_size=flags.batch_size, effort=flags.effort, device=device)
 
     def load(plan: TrainPlan) -> float:
         with running(loader, endless(plan)) as batches:
-            return clock(batches, ahead=AHEAD).images_per_s
+            return clock(batches).images_per_s
 
-    def run(stage: str, batches: Sequence[Batch]) -> float:
-        source = cycle(batches)
-        match stage:
-            case "train step":
-                return clock(steps(whole, source)).images_per_s
-            case "sgd step":
-                return clock(steps(tuned, source)).images_per_s
-            case "features":
-                return clock(_forward(tuned.network, source)).images_per_s
-        return clock(_classifier_steps(tuned, flags)).images_per_s
+    def run(stage: str, batch: Batch) -> float:
+        work: dict[str, Callable[[], Iterator[object]]] = {
+            TRAIN: partial(steps, whole, repeat(batch)),
+            SGD: partial(steps, tuned, repeat(batch)),
+            FEATURES: partial(_forward, tuned.network, batch),
+            CLASSIFIER: partial(_classifier_steps, width, num_classes, batch),
+        }
+        return clock(work[stage](), ahead=1).images_per_s
 
     work: dict[Key, Callable[[], float]] = {}
     for resolution in flags.resolutions:
         plan, res = training_plan(dataset, resolution, flags.batch_size), resolution.crop_px
-        batches = list(loader.run(islice(endless(plan), IN_MEMORY)))
         stages = (TRAIN, FEATURES) if resolution == flags.resolutions[0] else (TRAIN, FEATURES, SGD, CLASSIFIER)
         work[Key(LOADER, OURS, res)] = partial(load, plan)
-        work |= {Key(stage, "batches in memory", res): partial(run, stage, batches) for stage in stages}
+        batch = synthetic_batch(plan, device)
+        work |= {Key(stage, "batches in memory", res): partial(run, stage, batch) for stage in stages}
     return work
 
 
 @torch.inference_mode()
-def _forward(network: nn.Module, batches: Iterator[Batch]) -> Iterator[None]:
+def _forward(network: nn.Module, batch: Batch) -> Iterator[None]:
     """Run forward as in an evaluation, which is what collecting features costs, and measuring statistics."""
     network.eval()
-    for batch in batches:
+    while True:
         with forward_precision(batch.images.device):
             network(batch.images)
         yield
 
 
-def _classifier_steps(setup: TrainingSetup, flags: CostFlags) -> Iterator[None]:
+def _classifier_steps(width: int, num_classes: int, batch: Batch) -> Iterator[None]:
     """Train a layer of the classifier's size on random features."""
-    width = next(find_head(setup.network, flags.resolutions[-1]).classifier.parameters()).shape[1]
-    features = torch.randn(flags.batch_size, width, device=flags.torch_device)
-    labels = torch.randint(flags.num_classes, (flags.batch_size,), device=flags.torch_device)
-    layer = nn.Linear(width, flags.num_classes, device=flags.torch_device)
+    device = batch.labels.device
+    features = torch.randn(len(batch.labels), width, device=device)
+    layer = nn.Linear(width, num_classes, device=device)
     optimizer = torch.optim.SGD(layer.parameters(), lr=1e-6, momentum=0.9, nesterov=True)
     while True:
-        loss = nn.functional.cross_entropy(layer(features), labels)
+        loss = nn.functional.cross_entropy(layer(features), batch.labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

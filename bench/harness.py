@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from bench.images import bench_images
-from bench.saved import Content, machine_name, save, sources
+from bench.saved import Content, machine_name, save
 from dali_fixres.config import Device
 from dali_fixres.runtime import Reporter, choose_device, record_environment
 from pipelines import Dataset, Resolution, UserError, loader_threads, open_dataset, parse_resolutions, usable_cores
@@ -36,8 +36,9 @@ __all__ = [
     "Table",
     "command_line",
     "in_rounds",
-    "ratios",
+    "ratio_rows",
     "row_of",
+    "run_command",
 ]
 
 K = TypeVar("K")
@@ -84,7 +85,7 @@ class DataFlags:
     """As for `dali-fixres train`."""
 
     json: Path | None = None
-    """Where to save the result; runs/bench/<bench>[-<data>]_<machine>_<date>.json if left out."""
+    """Where to save the result; `runs/bench/<bench>[-<data>]_<machine>_<date>.json` if left out."""
 
     @property
     def torch_device(self) -> torch.device:
@@ -198,7 +199,6 @@ class Bench:
         content: dict[str, Any] = {
             "bench": self.name,
             "command": command_line(self.name, words),
-            "sources": sources(),
             "environment": {
                 **machine,
                 "workers": usable_cores(),
@@ -219,19 +219,29 @@ class Bench:
         return path
 
     def main(self) -> None:
-        """Run with the flags of the command line; exit with 2 if these, or the data, cannot be used."""
-        app = App(name=f"python -m bench.{self.name}", help=self.about, help_format="plaintext")
+        """Run with the flags of the command line."""
 
         def command(flags: Any = self.flags()) -> None:  # noqa: B008 - frozen
             self.run(flags, sys.argv[1:])
 
         command.__annotations__["flags"] = self.flags
-        app.default(command)
-        try:
-            app(exit_on_error=False, print_error=False)
-        except (CycloptsError, UserError) as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201
-            sys.exit(2)
+        run_command(self.name, self.about, command)
+
+
+def run_command(name: str, about: str | None, command: Callable[..., None]) -> None:
+    """Call a function with the flags of the command line; exit with 2 if these, or the data, cannot be used."""
+    app = App(
+        name=f"python -m bench.{name}",
+        help=about,
+        version_flags=[],
+        default_command=command,
+        default_parameter=Parameter(negative=()),
+    )
+    try:
+        app(exit_on_error=False, print_error=False)
+    except (CycloptsError, UserError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
 
 
 def _describe(dataset: Dataset, *, synthetic: bool) -> dict[str, Any]:
@@ -282,10 +292,18 @@ def row_of(key: Key, speeds: Sequence[float]) -> dict[str, Any]:
     return {**key._asdict(), "images_per_s": median, "repeats": [round(value, 1) for value in speeds]}
 
 
-def ratios(some: Sequence[float], others: Sequence[float]) -> str:
-    """Return how many times as fast one is as another in the same round: median, minimum and maximum over rounds."""
-    found = [one / other for one, other in zip(some, others, strict=True)]
-    return f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+def ratio_rows(name: str, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[list[str]]:
+    """Return how many times as fast one is as another: a row of medians over rounds, and one of their range.
+
+    Args:
+        name: Of the first row.
+        pairs: Images/s of both by round, for each column.
+    """
+    columns = [[one / other for one, other in zip(*pair, strict=True)] for pair in pairs]
+    return [
+        [name, *(f"{statistics.median(column):.2f}" for column in columns)],
+        ["minimum-maximum", *(f"{min(column):.2f}-{max(column):.2f}" for column in columns)],
+    ]
 
 
 def command_line(name: str, words: Sequence[str]) -> str:

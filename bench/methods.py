@@ -1,9 +1,9 @@
 """What each method of fine-tuning gains: a network trained low, tested before and after, over several seeds.
 
+Runs `dali-fixres`, one command at a time, and keeps every run in --folder: what is finished there is not run again.
+
     uv run python -m bench.methods --data DIR --recipe bench/grocery.toml --weights FILE
     uv run python -m bench.methods --data DIR --recipe FILE.toml --res 192 --baseline 192 --seeds 0
-
-Runs `dali-fixres`, one command at a time, and keeps every run in --folder: what is finished there is not run again.
 """
 
 import json

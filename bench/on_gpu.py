@@ -1,11 +1,11 @@
 """Everything that needs a GPU, in one command: a smoke test, `pytest -m gpu`, and the benches.
 
+Steps run one after the other, each with a time limit of its own. After each of them results.tgz is refreshed, so
+whatever fails later, what was measured is in it: results, logs, and summary.json with how each step has ended.
+
     uv run python -m bench.on_gpu
     uv run python -m bench.on_gpu --out DIR --only smoke,tests,throughput
     uv run python -m bench.on_gpu --device cpu --quick     # the same steps on a CPU
-
-Steps run one after the other, each with a time limit of its own. After each of them results.tgz is refreshed, so
-whatever fails later, what was measured is in it: results, logs, and summary.json with how each step has ended.
 """
 
 import json
@@ -21,8 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cyclopts import App
-
+from bench.harness import run_command
 from bench.saved import RESULTS
 from dali_fixres.runtime import Reporter, record_environment
 from pipelines import UserError
@@ -63,7 +62,7 @@ def steps_of(out: Path, device: str, more: Sequence[str], only: str | None = Non
         only: Steps asked for, separated by commas.
 
     Raises:
-        UserError: If there is no such step.
+        UserError: If one of them is not a step.
     """
     python = sys.executable
     smoke = [f"--device={device}", "--epochs=1", "--train-res=64", f"--out={out / 'smoke'}"]
@@ -75,7 +74,7 @@ def steps_of(out: Path, device: str, more: Sequence[str], only: str | None = Non
     names = [step.name for step in steps]
     wanted = only.split(",") if only else names
     if unknown := set(wanted) - set(names):
-        raise UserError(f"there is no step {', '.join(sorted(unknown))}; steps are {', '.join(names)}")
+        raise UserError(f"--only takes {', '.join(names)}; found {', '.join(sorted(unknown))}")
     return [step for step in steps if step.name in wanted]
 
 
@@ -133,7 +132,7 @@ def main(
     """Run the steps; exit with 1 if one has not passed.
 
     Args:
-        out: Folder for results, logs and the archive; runs/on_gpu-<time> if left out.
+        out: Folder for results, logs and the archive; `runs/on_gpu-<time>` if left out.
         device: Where benches run.
         quick: The short form of each bench.
         data: Data set of the benches; synthetic images if left out.
@@ -141,15 +140,10 @@ def main(
     """
     folder = (out or Path(f"runs/on_gpu-{datetime.now().astimezone():%Y%m%d-%H%M%S}")).absolute()
     more = [*(["--quick"] if quick else []), *([f"--data={data.absolute()}"] if data else [])]
-    try:
-        steps = steps_of(folder, device, more, only)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
-    ended = run(steps, folder, Reporter())
+    ended = run(steps_of(folder, device, more, only), folder, Reporter())
     if bad := [f"{one.name} ({one.outcome})" for one in ended if one.outcome != "passed"]:
         sys.exit(f"not passed: {', '.join(bad)}; see the logs in {folder}")
 
 
 if __name__ == "__main__":
-    App(name="python -m bench.on_gpu", help=__doc__, help_format="plaintext", default_command=main)()
+    run_command("on_gpu", __doc__, main)

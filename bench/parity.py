@@ -1,12 +1,12 @@
 """How far test images are from PIL's and torchvision's, pixel by pixel, and whether a network's answers change.
 
-    uv run python -m bench.parity
-    uv run python -m bench.parity --data DIR --checkpoint RUN --res 128,192
-
 Images come through our graph on the CPU, and on a GPU where there is one, and from PIL with torchvision's resize and
 centre crop. Pixels are compared on --num-batches batches spread over the training images (over the test images of data
 without any). With --checkpoint, a trained network answers for every test image: top-1 of each way, and how many answers
 differ from those on PIL's images. Nothing is timed.
+
+    uv run python -m bench.parity
+    uv run python -m bench.parity --data DIR --checkpoint RUN --res 128,192
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,11 +1,11 @@
 """What `dali-fixres prepare` gains: images/s of the loader on originals and on resized copies, beside other loaders.
 
+All crop, resize, flip and normalise as in training, on the CPU, in interleaved rounds. Baselines read the originals;
+FFCV reads a file of its own, with images of the longest side and JPEG quality of the full copies.
+
     uv run python -m bench.prepared
     uv run python -m bench.prepared --data DIR --sizes 160,256
     uv run python -m bench.prepared --baselines torchvision,ffcv=FFCV_ENV/bin/python
-
-All crop, resize, flip and normalise as in training, on the CPU, in interleaved rounds. Baselines read the originals;
-FFCV reads a file of its own, with images of the longest side and JPEG quality of the full copies.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.baselines.run import parse_baselines, settings_of, started
-from bench.harness import Bench, Flags, Key, Table, in_rounds, ratios, row_of
+from bench.harness import Bench, Flags, Key, Table, in_rounds, ratio_rows, row_of
 from bench.saved import Content
 from bench.workloads import endless, open_loader, running, timed, training_plan
 from dali_fixres.runtime import Reporter
@@ -75,7 +75,7 @@ def measure(flags: PreparedFlags, dataset: Dataset, reporter: Reporter) -> dict[
         megabytes = {f"{copy.side_px}": _megabytes(copy.num_bytes.sum()) for copy in copies.copies}
         megabytes |= {ORIGINALS: _megabytes(dataset.num_bytes.sum()), "full": _megabytes(copies.num_bytes.sum())}
     return {
-        "peers": {one.name: one.about for one in processes},
+        "baselines": {one.name: one.about for one in processes},
         "results": [row_of(key, speeds) for key, speeds in found.items() if key.loader not in failed],
         "prepare": {"images_per_s": round(len(copies) / seconds, 1)},
         "copies": {"sizes": flags.sizes, "max_side": flags.max_side, "quality": flags.quality, "megabytes": megabytes},
@@ -105,13 +105,14 @@ def tables(content: Content) -> list[Table]:
     headings = ("", *(f"{side} px" for side in sides))
     speeds = [[name, *(f"{rows[name, side]['images_per_s']:.0f}" for side in sides)] for name in names]
     gains = [
-        [name, *(ratios(rows[PREPARED, side]["repeats"], rows[name, side]["repeats"]) for side in sides)]
+        row
         for name in names
         if name != PREPARED
+        for row in ratio_rows(name, [(rows[PREPARED, side]["repeats"], rows[name, side]["repeats"]) for side in sides])
     ]
     return [
         Table("Images/s of the loader, medians", headings, speeds),
-        Table("Our loader on copies over another, same round: median (minimum-maximum)", headings, gains),
+        Table("Our loader on copies over another, images/s of the same round, medians", headings, gains),
     ]
 
 

@@ -1,10 +1,10 @@
 """The tables of docs/performance.md from saved results; the text around them is edited there.
 
-    uv run python -m bench.report
-    uv run python -m bench.report --results DIR      # prints the tables of other results
-
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``, where NAME is a bench, with ``-DATA`` behind it if
 it was measured on data of its own: the newest result of each machine is shown, below its command.
+
+    uv run python -m bench.report
+    uv run python -m bench.report --results DIR      # prints the tables of other results
 """
 
 import re
@@ -13,10 +13,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from cyclopts import App
-
 from bench import finetune_cost, methods, parity, prepared, scaling, switching, throughput
-from bench.harness import Bench
+from bench.harness import Bench, run_command
 from bench.saved import RESULTS, SavedResult, newest
 from pipelines import UserError
 
@@ -28,7 +26,7 @@ BENCHES: dict[str, Bench] = {
     module.BENCH.name: module.BENCH
     for module in (throughput, switching, prepared, scaling, finetune_cost, methods, parity)
 }
-"""In the order in which they run."""
+"""In the order in which the page shows them."""
 
 _PLACE = re.compile(r"(<!-- table: (?P<what>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -67,7 +65,7 @@ def _about(result: SavedResult) -> str:
     env = result.content["environment"]
     machine = env["gpu"] if result.content.get("device") == "cuda" else f"{env['usable_cores']} cores of {env['cpu']}"
     versions = f"torch {env['torch']}, DALI {env['nvidia-dali-cuda120']}"
-    others = "".join(f", {_baseline(*one)}" for one in result.content.get("peers", {}).items())
+    others = "".join(f", {_baseline(*one)}" for one in result.content.get("baselines", {}).items())
     link = f"[{result.path.name}](../bench/results/{result.path.name})"
     return f"`{result.content['command']}` on {machine}, {result.date}, {versions}{others}; {link}."
 
@@ -99,4 +97,4 @@ def main(results: Path = RESULTS) -> None:
 
 
 if __name__ == "__main__":
-    App(name="python -m bench.report", help=__doc__, help_format="plaintext", default_command=main)()
+    run_command("report", __doc__, main)

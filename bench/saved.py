@@ -1,25 +1,13 @@
-"""Saved results: `<bench>[-<data>]_<machine>_<date>.json`, and whether one is stale."""
+"""Saved results: `<bench>[-<data>]_<machine>_<date>.json`."""
 
 import json
 import re
-import shutil
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = [
-    "RESULTS",
-    "Content",
-    "SavedResult",
-    "changed_since",
-    "is_stale",
-    "machine_name",
-    "newest",
-    "save",
-    "sources",
-]
+__all__ = ["RESULTS", "Content", "SavedResult", "machine_name", "newest", "save"]
 
 RESULTS = Path(__file__).parent / "results"
 """Results that the docs are made from."""
@@ -66,34 +54,3 @@ def newest(folder: Path) -> list[SavedResult]:
             content = json.loads(path.read_text(encoding="utf-8"))
             found[match["what"], match["machine"]] = SavedResult(**match.groupdict(), path=path, content=content)
     return list(found.values())  # of one bench and machine, dates are sorted
-
-
-def is_stale(result: SavedResult | None, differs: Callable[[str], bool]) -> bool:
-    """Return whether a bench has to run: it has no result, or one of other sources.
-
-    Args:
-        result: The newest one.
-        differs: Whether the packages, or the bench, have changed since a commit.
-    """
-    commit = None if result is None else result.content.get("sources")
-    return commit is None or commit.endswith("-dirty") or differs(commit)
-
-
-def sources() -> str | None:
-    """Return the commit that is measured, with ``-dirty`` behind it if files differ; None outside of git."""
-    return _git("describe", "--always", "--dirty", "--exclude=*")
-
-
-def changed_since(commit: str, paths: Sequence[str]) -> bool:
-    """Return whether files below some paths differ from a commit, or the commit is unknown."""
-    return _git("diff", "--quiet", commit, "--", *paths) is None
-
-
-def _git(*words: str) -> str | None:
-    """Return what git prints in this checkout; None where it fails."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    command = [git, "-C", str(RESULTS.parents[1]), *words]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - fixed words
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,16 +1,16 @@
 """How throughput grows with threads, batch size and prefetch depth, and planning with the size of the data.
 
-    uv run python -m bench.scaling
-    uv run python -m bench.scaling --data DIR --res 128 --full
-
 First the loader alone by threads, batch size and prefetch depth, and training by the threads of loader and torch and by
 batch size; one of them varies at a time. Then what planning costs for data sets of up to 10^6 images (10^7 with --full)
 that need not exist: memory, the start of an epoch, and the milliseconds of a planned batch of 256, which must not grow.
+
+    uv run python -m bench.scaling
+    uv run python -m bench.scaling --data DIR --res 128 --full
 """
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import product
@@ -18,20 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from bench.harness import OURS, Bench, Effort, Flags, Key, Table, in_rounds, row_of
 from bench.saved import Content
-from bench.workloads import (
-    build_setup,
-    default_model,
-    endless,
-    open_loader,
-    running,
-    set_torch_threads,
-    steps,
-    timed,
-    training_plan,
-)
+from bench.workloads import build_setup, default_model, endless, open_loader, running, steps, timed, training_plan
 from dali_fixres.models import ModelSpec
 from dali_fixres.runtime import Reporter
 from pipelines import TRAIN, Dataset, EvalPlan, Resolution, UserError, loader_threads, usable_cores
@@ -86,7 +77,7 @@ def measure(flags: ScalingFlags, dataset: Dataset, reporter: Reporter) -> dict[s
     setup = build_setup(ModelSpec(model, len(dataset.classes)), flags.resolutions[0], flags.torch_device)
 
     def speed(setting: Setting) -> float:
-        set_torch_threads(setting.torch_threads)
+        torch.set_num_threads(setting.torch_threads)
         # As many images whatever the batch size.
         number = max(2, flags.effort.num_batches * flags.batch_size // setting.batch_size)
         effort = Effort(flags.effort.repeats, number, flags.effort.seconds)
@@ -177,16 +168,12 @@ def _median_ms(calls: list[Callable[[], object]]) -> float:
     return statistics.median(spent)
 
 
-def _label(row: Mapping[str, Any]) -> str:
-    """Return what a row is of; older results also have rows of several processes under torchrun."""
-    return f"{row['stage']}: {row['processes']}" if row["stage"].endswith("processes") else str(row["stage"])
-
-
 def tables(content: Content) -> list[Table]:
     """Return images/s by setting, and what planning costs by size."""
     headings = ("", "loader threads", "torch threads", "batch", "prefetch", "images/s")
     rows = [
-        [_label(row), *(str(row[name]) for name in CHOICES), f"{row['images_per_s']:.0f}"] for row in content["results"]
+        [row["stage"], *(str(row[name]) for name in CHOICES), f"{row['images_per_s']:.0f}"]
+        for row in content["results"]
     ]
     names = ("mib_per_million", "epoch_start_ms", "plan_ms", "test_plan_ms")
     plan = [[f"{row['num_images']:,}", *(f"{row[name]:.2f}" for name in names)] for row in content["plan"]]

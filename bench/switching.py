@@ -1,14 +1,14 @@
 """What a change of resolution costs: the first batch after it over a steady batch, for every pair of resolutions.
 
-    uv run python -m bench.switching
-    uv run python -m bench.switching --data DIR --res 128,224,320 --full
-
 A round trip, in which every ordered pair of resolutions is neighbours once, is made in four ways: by one run of our
 loader, which has been at each resolution before; with a new run for each segment, as between an epoch and an
 evaluation; with a pipeline rebuilt at each change; and with torchvision's DataLoader made anew.
 
 Each batch is timed from the one before, so tearing down and building count. Steady is the median of a segment's batches
 from the third on (for the DataLoader their mean, as its batches come in bunches). A batch of a wrong size is counted.
+
+    uv run python -m bench.switching
+    uv run python -m bench.switching --data DIR --res 128,224,320 --full
 """
 
 import statistics
@@ -31,6 +31,7 @@ from dali_fixres.runtime import Reporter
 from pipelines import IMAGENET, BatchPlan, Dataset, Resolution, UserError, usable_cores
 
 NEW_RUN, REBUILT, DATALOADER = "dali-fixres, new run", "rebuilt pipeline", "new DataLoader"
+WAYS = (OURS, NEW_RUN, REBUILT, DATALOADER)
 
 FEWEST_BATCHES = 4
 """Of a segment: the first, the second, and two to call steady."""
@@ -86,7 +87,7 @@ def round_trip(resolutions: Sequence[Resolution]) -> list[Resolution]:
 
 
 def segment_plans(dataset: Dataset, flags: Flags, number: int, resolution: Resolution) -> Plans:
-    """Return the plans of a segment; each has other images, lest one dear batch always be the first."""
+    """Return the plans of a segment; each has other images, so that a slow batch is not always the first."""
     plan, size = training_plan(dataset, resolution, flags.batch_size), flags.effort.num_batches
     return [plan.at(*divmod(step, plan.num_steps(0))) for step in range(number * size, (number + 1) * size)]
 
@@ -130,10 +131,11 @@ def new_dataloaders(files: Sequence[list[tuple[str, int]]], sides: Sequence[int]
         sides: Pixels of each segment.
         size: Images per batch.
     """
-    from bench.baselines.torchvision import Images, WithPil  # noqa: PLC0415 - that process alone needs it
+    from bench.baselines.torchvision import images_with_pil  # noqa: PLC0415 - that process alone needs it
 
     def images_of(number: int) -> Iterator[torch.Tensor]:
-        data = Images(files[number], WithPil({"mean": IMAGENET.mean, "std": IMAGENET.std}, sides[number]))
+        settings = {"files": files[number], "mean": IMAGENET.mean, "std": IMAGENET.std}
+        data = images_with_pil(settings, sides[number])
         for images, _ in DataLoader(data, size, num_workers=usable_cores(), multiprocessing_context="fork"):
             yield images
 
@@ -172,18 +174,13 @@ def measure(flags: SwitchingFlags, dataset: Dataset, reporter: Reporter) -> dict
         return timed_segments(sides, images_of, device)
 
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        ways: dict[str, Callable[[], list[Segment]]] = {
-            OURS: one_run,
-            NEW_RUN: new_runs,
-            REBUILT: rebuilt,
-            DATALOADER: lambda: pool.submit(new_dataloaders, files, sides, size).result(),
-        }
-        found = in_rounds(ways, flags.effort.repeats, reporter, _describe)
+        work = (one_run, new_runs, rebuilt, lambda: pool.submit(new_dataloaders, files, sides, size).result())
+        found = in_rounds(dict(zip(WAYS, work, strict=True)), flags.effort.repeats, reporter, _describe)
     rows = [row for loader, trips in found.items() for row in _rows(loader, trips, size)]
     ours = [segment for loader in (OURS, NEW_RUN) for segments in found[loader] for segment in segments]
     return {
         "results": rows,
-        "summary": [_summary(loader, [row for row in rows if row["loader"] == loader]) for loader in found],
+        "summary": [summary_of(loader, [row for row in rows if row["loader"] == loader]) for loader in found],
         "num_batches": sum(len(segment.batch_ms) for segment in ours),
         "batches_at_wrong_resolution": sum(segment.num_wrong for segment in ours),
     }
@@ -210,7 +207,7 @@ def _rows(loader: str, trips: list[list[Segment]], batch_size: int) -> Iterator[
         }
 
 
-def _summary(loader: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary_of(loader: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what all changes of a loader come to."""
     return {
         "loader": loader,

@@ -1,13 +1,13 @@
 """What limits a training at each resolution: storage, the loader, the network, or the cores that both share?
 
-    uv run python -m bench.throughput
-    uv run python -m bench.throughput --data DIR --res 128,224 --model resnet50
-    uv run python -m bench.throughput --baselines torchvision,timm,ffcv=FFCV_ENV/bin/python
-
 Each part is measured alone, in interleaved rounds: reading from storage; decoding (the loader at 32 px, with the crop
 boxes of the resolution); the loader; the training step on a batch in memory; and loader and step together.
 Under five minutes on two cores; --quick takes about one, --full has more resolutions, rounds and baselines. Other
 programs on the machine disturb our loader more than others, because its threads have a lower priority.
+
+    uv run python -m bench.throughput
+    uv run python -m bench.throughput --data DIR --res 128,224 --model resnet50
+    uv run python -m bench.throughput --baselines torchvision,timm,ffcv=FFCV_ENV/bin/python
 """
 
 import sys
@@ -20,12 +20,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).parents[1])
 
 from bench.baselines.run import Baseline, parse_baselines, settings_of, started
 from bench.bottleneck import Sharing, find_bottleneck
-from bench.harness import OURS, Bench, Effort, Flags, Key, Table, in_rounds, ratios, row_of
+from bench.harness import OURS, Bench, Effort, Flags, Key, Table, in_rounds, ratio_rows, row_of
 from bench.saved import Content
 from bench.workloads import (
     Segment,
@@ -35,7 +37,6 @@ from bench.workloads import (
     open_loader,
     read_from_storage,
     running,
-    set_torch_threads,
     steps,
     synthetic_batch,
     timed,
@@ -102,10 +103,10 @@ def measure(flags: ThroughputFlags, dataset: Dataset, reporter: Reporter) -> dic
     return {
         "model": model,
         "loader_threads": threads,
-        "torch_threads": set_torch_threads(None),
-        "peers": {one.name: one.about for one in processes},
+        "torch_threads": torch.get_num_threads(),
+        "baselines": {one.name: one.about for one in processes},
         "results": [_row(key, segments) for key, segments in found.items()],
-        "verdicts": [_bottleneck(found, res, shares_cores=device.type == "cpu") for res in sides],
+        "bottlenecks": [_bottleneck(found, res, shares_cores=device.type == "cpu") for res in sides],
     }
 
 
@@ -143,14 +144,6 @@ def _of_baseline(baseline: Baseline, res: int) -> Segment:
     return Segment(baseline.measure(res))
 
 
-def _speeds(found: Found, stage: str, res: int) -> list[float]:
-    return [segment.images_per_s for segment in found[Key(stage, OURS, res)]]
-
-
-def _cores(found: Found, stage: str, res: int) -> list[float]:
-    return [segment.cores for segment in found[Key(stage, OURS, res)] if segment.cores is not None]
-
-
 def _row(key: Key, segments: Sequence[Segment]) -> dict[str, Any]:
     cores = [segment.cores for segment in segments if segment.cores is not None]
     busy = {"cores": round(median(cores), 2)} if cores else {}
@@ -158,19 +151,20 @@ def _row(key: Key, segments: Sequence[Segment]) -> dict[str, Any]:
 
 
 def _bottleneck(found: Found, res: int, *, shares_cores: bool) -> dict[str, Any]:
-    speeds = {stage: _speeds(found, stage, res) for stage in STAGES}
-    sharing = Sharing(usable_cores(), *(_cores(found, stage, res) for stage in ("loader", "train step")))
-    return {"res": res, **asdict(find_bottleneck(speeds, sharing if shares_cores else None))}
+    stages = {stage: found[Key(stage, OURS, res)] for stage in STAGES}
+    speeds = {stage: [segment.images_per_s for segment in segments] for stage, segments in stages.items()}
+    loader, step = ([segment.cores or 0.0 for segment in stages[stage]] for stage in ("loader", "train step"))
+    sharing = Sharing(usable_cores(), loader, step) if shares_cores else None
+    return {"res": res, **asdict(find_bottleneck(speeds, sharing))}
 
 
 def tables(content: Content) -> list[Table]:
     """Return speeds and bottlenecks by resolution, and how our loader compares with the baselines."""
     rows = {(row["stage"], row["res"]): row for row in content["results"] if row["loader"] == OURS}
     lines = []
-    for one in content["verdicts"]:
+    for one in content["bottlenecks"]:
         speeds = (f"{rows[stage, one['res']]['images_per_s']:.0f}" for stage in STAGES)
-        share = one["overlap_efficiency"] if one["shared_efficiency"] is None else one["shared_efficiency"]
-        lines.append([f"{one['res']} px", *speeds, f"{share:.0%}", one["limit"]])
+        lines.append([f"{one['res']} px", *speeds, f"{one['share_of_possible']:.0%}", one["limit"]])
     threads = f"{content['loader_threads']} loader threads, {content['torch_threads']} of torch"
     title = f"Images/s, {content['model']} on {content['device']}, batches of {content['environment']['batch_size']}"
     speeds_table = Table(f"{title}, {threads}", ("", *STAGES, "of possible", "limit"), lines)
@@ -179,25 +173,23 @@ def tables(content: Content) -> list[Table]:
 
 
 def _baseline_table(content: Content) -> Table:
-    sides = [one["res"] for one in content["verdicts"]]
+    sides = [one["res"] for one in content["bottlenecks"]]
     loaders = {(row["loader"], row["res"]): row["repeats"] for row in content["results"] if row["stage"] == "loader"}
     names = dict.fromkeys(name for name, _ in loaders if name != OURS)
-    rows = [[name, *(ratios(loaders[OURS, res], loaders[name, res]) for res in sides)] for name in names]
-    title = "Our loader over a baseline, images/s of the same round: median (minimum-maximum)"
+    rows = [
+        row for name in names for row in ratio_rows(name, [(loaders[OURS, res], loaders[name, res]) for res in sides])
+    ]
+    title = "Our loader over a baseline, images/s of the same round, medians"
     return Table(title, ("", *(f"{res} px" for res in sides)), rows)
 
 
 def answer(content: Content) -> str:
     """Say what limits the training, at which resolution."""
     by_limit: dict[str, list[str]] = {}
-    for one in content["verdicts"]:
+    for one in content["bottlenecks"]:
         by_limit.setdefault(one["limit"], []).append(str(one["res"]))
     limits = "; ".join(f"{_NAMES[limit]} at {', '.join(sides)} px" for limit, sides in by_limit.items())
-    rows = {(row["stage"], row["res"]): row["images_per_s"] for row in content["results"] if row["loader"] == OURS}
-    ms = {
-        one["res"]: [1000 / rows[stage, one["res"]] for stage in ("loader", "train step")]
-        for one in content["verdicts"]
-    }
+    ms = {one["res"]: _loader_and_network(one["ms_per_image"]) for one in content["bottlenecks"]}
     slower = [str(res) for res, (loader, network) in ms.items() if network > loader]
     times = ", ".join(f"{loader:.1f} + {network:.1f} at {res} px" for res, (loader, network) in ms.items())
     return (
@@ -205,6 +197,10 @@ def answer(content: Content) -> str:
         f"The network is slower than the loader at {', '.join(slower) or 'none of these'} px.\n"
         f"What limits the training: {limits}."
     )
+
+
+def _loader_and_network(ms: Mapping[str, float]) -> tuple[float, float]:
+    return ms["decode"] + ms["resize"], ms["network"]
 
 
 _NAMES = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain, count, islice, takewhile
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -29,7 +29,6 @@ from pipelines import (
 )
 
 __all__ = [
-    "AHEAD",
     "Segment",
     "build_setup",
     "default_model",
@@ -37,7 +36,6 @@ __all__ = [
     "open_loader",
     "read_from_storage",
     "running",
-    "set_torch_threads",
     "steps",
     "synthetic_batch",
     "timed",
@@ -79,12 +77,8 @@ def open_loader(
 @contextmanager
 def running(loader: Loader, plans: Iterator[BatchPlan]) -> Iterator[Iterator[Batch]]:
     """Run endless plans; at the end, finish the batches under way, which would disturb what is measured next."""
-    ended: list[bool] = []
-    batches = loader.run(takewhile(lambda _: not ended, plans))
-    yield batches
-    ended.append(True)
-    for _ in batches:
-        pass
+    yield loader.run(plans)
+    loader.run(())
 
 
 def read_from_storage(dataset: Dataset, plans: Iterable[BatchPlan], pool: ThreadPoolExecutor) -> Iterator[int]:
@@ -108,13 +102,6 @@ def read_from_storage(dataset: Dataset, plans: Iterable[BatchPlan], pool: Thread
 def default_model(device: torch.device) -> str:
     """Return the network that is trained where none is named: on a CPU one so small that the loader matters."""
     return "resnet50" if device.type == "cuda" else "timm/mobilenetv3_small_050"
-
-
-def set_torch_threads(number: int | None) -> int:
-    """Give torch a number of threads on the CPU, if one is asked for; return how many it has."""
-    if number is not None:
-        torch.set_num_threads(number)
-    return torch.get_num_threads()
 
 
 def build_setup(

@@ -4,34 +4,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from PIL import Image
 from timm.data.loader import create_loader
-from torch.utils.data import Dataset
 
 from bench.baselines.protocol import Settings, serve
-
-
-class Images(Dataset[tuple[Any, int]]):
-    """The files; `create_loader` sets the transform."""
-
-    def __init__(self, files: list[tuple[str, int]]) -> None:
-        self._files = files
-        self.transform: Any = None
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self._files)
-
-    def __getitem__(self, number: int) -> tuple[Any, int]:
-        """Return a crop and its class."""
-        path, label = self._files[number]
-        with Image.open(path) as image:
-            return self.transform(image.convert("RGB")), label
+from bench.baselines.torchvision import Images, read_with_pil
 
 
 def loader(settings: Settings, res: int) -> Iterable[Any]:
     """Return timm's loader at a resolution: crop and flip as in its script, without colour jitter."""
-    images: Any = Images(settings["files"])  # timm names its own kinds of data sets, and takes any
+    images: Any = Images(settings["files"], read_with_pil)  # timm names its own kinds of data sets, and takes any
     batches: Iterable[Any] = create_loader(
         images,
         input_size=(3, res, res),

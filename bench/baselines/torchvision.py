@@ -1,6 +1,7 @@
 """A baseline: torchvision's transforms under torch's DataLoader, on PIL images or, as torchvision-v2, on tensors."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from bench.baselines.protocol import Settings, serve
 class Images(Dataset[tuple[torch.Tensor, int]]):
     """The files, as torchvision's ImageFolder gives them to a training loop."""
 
-    def __init__(self, files: list[tuple[str, int]], load: Callable[[str], torch.Tensor]) -> None:
+    def __init__(self, files: list[tuple[str, int]], read: Callable[[str], Any], transform: Any = None) -> None:
         self._files = files
-        self._load = load
+        self._read = read
+        self.transform = transform  # timm's loader sets its own
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -27,53 +29,33 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
     def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
         """Return a crop and its class."""
         path, label = self._files[number]
-        return self._load(path), label
+        return self.transform(self._read(path)), label
 
 
-class WithPil:
-    """Reads with PIL."""
-
-    def __init__(self, settings: Settings, res: int) -> None:
-        self._transform = transforms.Compose(
-            [
-                transforms.RandomResizedCrop(res),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(settings["mean"], settings["std"]),
-            ]
-        )
-
-    def __call__(self, path: str) -> torch.Tensor:
-        """Return a crop."""
-        with Image.open(path) as image:
-            crop: torch.Tensor = self._transform(image.convert("RGB"))
-        return crop
+def read_with_pil(path: str) -> Image.Image:
+    """Return an image as PIL decodes it."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
-class WithTensors:
-    """Reads with torchvision's decoder; resizes bytes."""
+def images_with_pil(settings: Settings, res: int) -> Images:
+    """Return crops of PIL's images."""
+    crop = [transforms.RandomResizedCrop(res), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    norm = transforms.Normalize(settings["mean"], settings["std"])
+    return Images(settings["files"], read_with_pil, transforms.Compose([*crop, norm]))
 
-    def __init__(self, settings: Settings, res: int) -> None:
-        self._transform = v2.Compose(
-            [
-                v2.RandomResizedCrop(res, antialias=True),
-                v2.RandomHorizontalFlip(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(settings["mean"], settings["std"]),
-            ]
-        )
 
-    def __call__(self, path: str) -> torch.Tensor:
-        """Return a crop."""
-        crop: torch.Tensor = self._transform(decode_image(path, ImageReadMode.RGB))
-        return crop
+def images_as_tensors(settings: Settings, res: int) -> Images:
+    """Return crops of what torchvision decodes, resized as bytes."""
+    crop = [v2.RandomResizedCrop(res, antialias=True), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)]
+    norm = v2.Normalize(settings["mean"], settings["std"])
+    return Images(settings["files"], partial(decode_image, mode=ImageReadMode.RGB), v2.Compose([*crop, norm]))
 
 
 def loader(settings: Settings, res: int) -> Iterable[Any]:
     """Return a DataLoader at a resolution."""
-    load = WithTensors if settings["loader"] == "torchvision-v2" else WithPil
-    images = Images(settings["files"], load(settings, res))
-    return DataLoader(images, settings["batch_size"], shuffle=True, num_workers=settings["workers"])
+    images_of = images_as_tensors if settings["loader"] == "torchvision-v2" else images_with_pil
+    return DataLoader(images_of(settings, res), settings["batch_size"], shuffle=True, num_workers=settings["workers"])
 
 
 if __name__ == "__main__":

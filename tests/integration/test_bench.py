@@ -32,8 +32,8 @@ def test_throughput_says_what_limits_each_resolution(
     assert all(row["loader"] == OURS and len(row["repeats"]) == 2 and min(row["repeats"]) > 0 for row in rows.values())
     assert {"cpu", "usable_cores", "gpu", "torch", "nvidia-dali-cuda120"} < found["environment"].keys()
     assert found["data"]["num_images"] == 60
-    assert found["peers"] == {"ffcv": {"failed": "it has ended without a message"}}
-    assert [one["res"] for one in found["verdicts"]] == [32, 64]
+    assert found["baselines"] == {"ffcv": {"failed": "it has ended without a message"}}
+    assert [one["res"] for one in found["bottlenecks"]] == [32, 64]
     printed = capsys.readouterr()
     assert "ffcv is left out" in printed.err
     lines = printed.out.splitlines()
@@ -76,7 +76,7 @@ def test_what_was_measured_is_in_the_archive(tmp_path: Path) -> None:
 
 def test_unknown_steps_are_refused(tmp_path: Path) -> None:
     """With those that there are."""
-    with pytest.raises(UserError, match="there is no step nothing; steps are smoke, tests, throughput"):
+    with pytest.raises(UserError, match=r"--only takes smoke, tests, throughput, .*; found nothing"):
         steps_of(tmp_path, "cpu", [], only="nothing")
 
 

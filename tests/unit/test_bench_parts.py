@@ -3,20 +3,20 @@
 import json
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, permutations, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench import methods, scaling
+from bench import finetune_cost, methods, scaling, switching, throughput
 from bench.bottleneck import Sharing, find_bottleneck
 from bench.finetune_cost import put_together
-from bench.harness import Flags, Table, command_line, in_rounds, ratios
+from bench.harness import OURS, Flags, Table, command_line, in_rounds, ratio_rows
 from bench.parity import differences_of
 from bench.report import PAGE, refreshed
-from bench.saved import RESULTS, SavedResult, is_stale, machine_name, newest
+from bench.saved import RESULTS, Content, SavedResult, machine_name, newest
 from bench.switching import round_trip, timed_segments
 from dali_fixres.runtime import Reporter
 from pipelines import Resolution, UserError
@@ -67,8 +67,7 @@ def test_overlap_is_against_the_slower_of_the_two_in_the_same_round() -> None:
     }
     sharing = Sharing(2, [2.0, 2.0, 2.0], [2.0, 1.0, 2.0])
     gpu, cpu = (find_bottleneck(speeds, one) for one in (None, sharing))
-    assert gpu.overlap_efficiency == cpu.overlap_efficiency == 0.5
-    assert (gpu.shared_efficiency, cpu.shared_efficiency) == (None, 1.0)
+    assert (gpu.share_of_possible, cpu.share_of_possible) == (0.5, 1.0)
 
 
 def test_rounds_alternate_and_the_first_is_not_recorded() -> None:
@@ -88,8 +87,11 @@ def test_rounds_alternate_and_the_first_is_not_recorded() -> None:
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    """The median of the rounds' ratios, which is not the ratio of the medians (4/3 here)."""
-    assert ratios([2, 9, 4], [1, 3, 4]) == "2.00 (1.00-3.00)"
+    """The median of the rounds' ratios, which is not the ratio of the medians (4/3 here), and below it their range."""
+    assert ratio_rows("timm", [([2, 9, 4], [1, 3, 4]), ([1, 1, 1], [1, 1, 1])]) == [
+        ["timm", "2.00", "1.00"],
+        ["minimum-maximum", "1.00-3.00", "1.00-1.00"],
+    ]
 
 
 def test_commands_are_recorded_without_folders() -> None:
@@ -122,26 +124,6 @@ def test_machines_have_names_for_files() -> None:
     assert machine_name(gpu, "cuda") == "nvidia-h100-80gb-hbm3"
     assert machine_name(gpu, "cpu") == "16-core-cpu"
     assert machine_name({"gpu": None, "usable_cores": 2}, "cpu") == "2-core-cpu"
-
-
-def saved(sources: str | None) -> SavedResult:
-    """Return a result of some sources."""
-    return SavedResult("switching", "2-core-cpu", "2026-01-02", Path("x.json"), {"sources": sources})
-
-
-@pytest.mark.parametrize(
-    ("result", "differs", "stale"),
-    [
-        (None, False, True),
-        (saved("0a1b2c3"), False, False),
-        (saved("0a1b2c3"), True, True),
-        (saved("0a1b2c3-dirty"), False, True),
-        (saved(None), False, True),
-    ],
-)
-def test_a_result_is_stale_if_its_sources_have_changed(result: SavedResult | None, differs: bool, stale: bool) -> None:
-    """So is one that is missing, of changed files or of unknown sources."""
-    assert is_stale(result, lambda _: differs) == stale
 
 
 def test_a_round_trip_has_every_ordered_pair_once() -> None:
@@ -189,7 +171,6 @@ def test_costs_add_up_on_a_cpu_and_overlap_on_a_gpu(shares_cores: bool, costs: d
     rows = put_together(SPEEDS, [1], statistics_share=0.5, shares_cores=shares_cores)
     for row in rows:
         assert row["low_epochs"] == pytest.approx(costs[row["method"]] / costs["low"], rel=1e-4)
-        assert row["high_epochs"] == pytest.approx(costs[row["method"]] / costs["train"], rel=1e-4)
 
 
 def test_differences_are_summed_up() -> None:
@@ -247,7 +228,7 @@ def results(tmp_path: Path) -> Callable[..., list[SavedResult]]:
                 "bench": "prepared",
                 "command": "the command",
                 "environment": {"usable_cores": 2, "cpu": "CPU", "torch": "1", "nvidia-dali-cuda120": "2"},
-                "peers": {"timm": {"failed": "no memory"}, "ffcv-raw50": {"workers": 3, "ffcv": "1.0.2"}},
+                "baselines": {"timm": {"failed": "no memory"}, "ffcv-raw50": {"workers": 3, "ffcv": "1.0.2"}},
                 "results": [{"loader": "prepared", **row}, {"loader": "originals", **row, "repeats": [2 * speed]}],
             }
             name = f"prepared_2-core-cpu_2026-01-{date.removeprefix('d')}.json"
@@ -268,7 +249,7 @@ def test_the_page_has_the_newest_tables(results: Callable[..., list[SavedResult]
         made.split()
     )
     assert "| prepared | 20 |" in made
-    assert "| originals | 0.50 (0.50-0.50) |" in made
+    assert "| originals | 0.50 |\n| minimum-maximum | 0.50-0.50 |" in made
     assert "old" not in made
     assert refreshed(made, found) == made
     assert "Not measured yet; `uv run python -m bench.switching` does." in refreshed(page.format("switching"), found)
@@ -276,7 +257,73 @@ def test_the_page_has_the_newest_tables(results: Callable[..., list[SavedResult]
         refreshed(page.format("nothing"), found)
 
 
+def committed(bench: str) -> list[Content]:
+    """Return the committed results of a bench."""
+    found = [one.content for one in newest(RESULTS) if one.content.get("bench") == bench]
+    assert found
+    return found
+
+
 def test_the_committed_tables_are_those_of_the_committed_results() -> None:
     """docs/performance.md has been refreshed."""
     text = PAGE.read_text(encoding="utf-8")
     assert refreshed(text, newest(RESULTS)) == text
+
+
+def test_committed_bottlenecks_are_those_of_their_rows() -> None:
+    """Every stage has a row for each resolution, and there are no others; limits and times come from these."""
+    for content in committed("throughput"):
+        rows = {(row["stage"], row["res"]): row for row in content["results"] if row["loader"] == OURS}
+        sides = [one["res"] for one in content["bottlenecks"]]
+        assert rows.keys() == set(product(throughput.STAGES, sides))
+        for one in content["bottlenecks"]:
+            stages = {stage: rows[stage, one["res"]] for stage in throughput.STAGES}
+            # Core time is saved as a median, so the share of what is possible agrees nearly.
+            busy = ([stages[stage]["cores"]] * len(stages[stage]["repeats"]) for stage in ("loader", "train step"))
+            sharing = Sharing(content["environment"]["usable_cores"], *busy)
+            found = find_bottleneck({stage: row["repeats"] for stage, row in stages.items()}, sharing)
+            assert found.limit == one["limit"]
+            assert found.ms_per_image == pytest.approx(one["ms_per_image"], rel=0.01)
+            assert found.share_of_possible == pytest.approx(one["share_of_possible"], abs=0.02)
+
+
+def test_committed_changes_are_those_that_are_measured() -> None:
+    """Each way has a row for every change of a round trip, and a summary of these."""
+    for content in committed("switching"):
+        for one in content["summary"]:
+            assert one["loader"] in switching.WAYS
+            rows = [row for row in content["results"] if row["loader"] == one["loader"]]
+            sides = sorted({row["res"] for row in rows})
+            assert sorted((row["from"], row["res"]) for row in rows) == list(permutations(sides, 2))
+            assert switching.summary_of(one["loader"], rows) == one
+        assert {row["loader"] for row in content["results"]} == {one["loader"] for one in content["summary"]}
+
+
+def test_committed_costs_are_those_of_their_rows() -> None:
+    """No stage is left from an earlier bench, and methods cost what today's code makes of these."""
+    for content in committed("finetune_cost"):
+        speeds = {(row["stage"], row["res"]): row["images_per_s"] for row in content["results"]}
+        assert {stage for stage, _ in speeds} == finetune_cost.STAGES
+        epochs = sorted({one["epochs"] for one in content["costs"]} - {0})
+        share = min(1.0, finetune_cost.STATISTICS_IMAGES / content["num_images"])
+        assert content["costs"] == put_together(speeds, epochs, statistics_share=share, shares_cores=True)
+
+
+def test_committed_settings_are_those_that_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of scaling are today's settings on as many cores."""
+    for content in committed("scaling"):
+        monkeypatch.setattr(scaling, "usable_cores", lambda: content["environment"]["usable_cores"])  # noqa: B023
+        monkeypatch.setattr(scaling, "loader_threads", lambda: content["environment"]["threads"])  # noqa: B023
+        settings = scaling.settings_of(scaling.ScalingFlags(batch_size=content["environment"]["batch_size"]))
+        rows = [(row["stage"], *(row[name] for name in scaling.CHOICES)) for row in content["results"]]
+        assert rows == [(one.stage, *(getattr(one, name) for name in scaling.CHOICES)) for one in settings]
+
+
+@pytest.mark.parametrize("bench", ["throughput", "prepared", "parity"])
+def test_committed_commands_give_the_resolutions_of_their_rows(bench: str) -> None:
+    """With --res or --full, or those that are the default."""
+    for content in committed(bench):
+        words = content["command"].split()
+        asked = words[words.index("--res") + 1] if "--res" in words else None
+        found = {row["res"] for row in content["results"] or content["differences"]}
+        assert found == {one.crop_px for one in Flags(res=asked, full="--full" in words).resolutions}
