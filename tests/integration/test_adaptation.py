@@ -19,7 +19,7 @@ from dali_fixres.commands.evaluate import evaluate
 from dali_fixres.commands.finetune import finetune
 from dali_fixres.commands.train import train
 from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, TrainConfig
-from dali_fixres.errors import CheckpointError, ConfigError, ModelError
+from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.models import ModelSpec, build_model
 from dali_fixres.runtime.run_folder import RunFolder
 
@@ -116,7 +116,7 @@ def test_two_processes_fit_what_one_fits(config: FinetuneConfig, tmp_path: Path)
 
 
 @pytest.mark.parametrize("options", [{"method": "cached-features"}, {"trainable": "last-blocks"}])
-def test_tuning_goes_on_from_it(adapted: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_tuning_from_an_adapted_run(adapted: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     """Other methods find classifier and norm behind the mapping, tune them, and leave the mapping as it is."""
     run = tmp_path / "tuned"
     finetune(FinetuneConfig(checkpoint=adapted, test_res=96, epochs=1, batch_size=8, out=run, **options))
@@ -152,13 +152,6 @@ def test_a_finished_run_stays_as_it_is(config: FinetuneConfig, images: Path, ada
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert [row["top1"] for row in again["after"]] == [row["top1"] for row in results["after"]]
     assert again["frechet"] == results["frechet"]
-
-
-def test_a_classifier_before_the_pooling(images: Path, tmp_path: Path) -> None:
-    """SqueezeNet classifies every position and pools then: there are no pooled features, and the error says so."""
-    common: dict[str, Any] = {"data": images, "model": "squeezenet1_1", "batch_size": 8, "out": tmp_path / "run"}
-    with pytest.raises(ModelError, match=r"classifier of SqueezeNet runs before the pooling"):
-        finetune(FinetuneConfig(test_res=64, train_res=64, method="frechet", **common))
 
 
 def test_analysis_of_a_run(adapted: Path, trained: Path, tmp_path: Path) -> None:

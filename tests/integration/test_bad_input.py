@@ -155,7 +155,7 @@ def test_missing_config_files_are_named(refused: Refuse, tmp_path: Path) -> None
 
 
 def test_checkpoints_are_checked(refused: Refuse, images: Path, tmp_path: Path) -> None:
-    """No run yet, a missing file, text, and another network's weights are told apart."""
+    """No run yet, a missing file, text, and another network's weights have errors of their own."""
     assert_names(refused("finetune", "--test-res", 128), "dali-fixres train")
     assert_names(refused("evaluate", "--checkpoint", tmp_path / "none.pt"), "no such file")
     (tmp_path / "text.pt").write_text("no checkpoint")

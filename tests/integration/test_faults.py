@@ -82,16 +82,16 @@ def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def obeys_permissions(data: Path) -> bool:
     """Return whether permissions apply to this user; they do not to root."""
-    probe = data / "probe"
-    probe.touch(mode=0)
+    locked = data / "locked"
+    locked.touch(mode=0)
     try:
-        probe.read_bytes()
+        locked.read_bytes()
     except PermissionError:
         return True
     else:
         return False
     finally:
-        probe.unlink()
+        locked.unlink()
 
 
 def stop() -> None:

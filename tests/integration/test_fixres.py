@@ -1,4 +1,4 @@
-"""The whole story in one command: its folder and report, stops, processes, and what is refused before training."""
+"""`fixres`, all stages in one command: its folder and report, stops, processes, and what is refused before training."""
 
 import json
 import shutil
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from page import Page
 from ranks import run_ranks
 from steps import after_step
 from torch import nn
@@ -28,7 +28,7 @@ SIDES = [64, 96, 128]
 
 @pytest.fixture(scope="module")
 def config(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FixresConfig:
-    """Return a run of one epoch of 5 steps at 64 px, and one of tuning, on data whose path is no good HTML."""
+    """Return a run of one epoch of 5 steps at 64 px, and one of tuning, on data whose path looks like HTML."""
     folder = tmp_path_factory.mktemp("data") / "<script>alert(1)"
     data = Path(shutil.copytree(images, folder))
     return FixresConfig(
@@ -40,7 +40,7 @@ def config(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FixresConf
 @pytest.fixture(scope="module")
 def given(config: FixresConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a run that was never stopped, at its best resolution."""
-    folder = tmp_path_factory.mktemp("stories") / "told"
+    folder = tmp_path_factory.mktemp("runs") / "fixres"
     fixres(replace(config, out=folder))
     return folder
 
@@ -57,35 +57,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-class Page(HTMLParser):
-    """Reads a page, and notes which elements it has, its text, and where what it shows comes from."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.names: set[str] = set()
-        self.sources: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an element, and that it is open unless it never has content."""
-        self.names.add(tag)
-        self.sources += [value or "" for name, value in attrs if name in {"src", "href"}]
-        if tag not in {"meta", "img"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Close the element that was opened last, which has to be this one."""
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        """Note text."""
-        self.words.append(data)
-
-
-def test_a_story_leaves_its_parts_and_figures(given: Path) -> None:
+def test_a_run_leaves_its_parts_and_figures(given: Path) -> None:
     """All parts are there, and the report's figures are those of the parts."""
     names = {"config.toml", "train", "before.json", "finetune", "after.json", "report.html", "report.json"}
     assert names <= {path.name for path in given.iterdir()}
@@ -119,9 +91,9 @@ def test_the_page_stands_alone_and_escapes(given: Path, config: FixresConfig) ->
     assert "script" not in page.names
     assert len(page.sources) == 3
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
-    assert str(config.data) in page.words
+    assert str(config.data) in page.texts
     for row in read(given / "after.json")["results"]:
-        assert any(word.startswith(f"{row['top1']:.1f}") for word in page.words)
+        assert any(word.startswith(f"{row['top1']:.1f}") for word in page.texts)
 
 
 @contextmanager
@@ -141,7 +113,7 @@ def signal_in_a_test(after: Path) -> Iterator[None]:
 
 
 def test_stopped_in_every_stage_it_ends_the_same(config: FixresConfig, given: Path, tmp_path: Path) -> None:
-    """In training, its test, the sweep, and tuning: it says how to go on, and what is done is not done again."""
+    """In training, its test, the sweep, and tuning: it says how to resume, and what is done is not done again."""
     out = tmp_path / "part"
     part, again = replace(config, out=out), replace(config, out=out, resume=True)
     terminate = partial(signal.raise_signal, signal.SIGTERM)
@@ -171,7 +143,7 @@ def test_stopped_in_every_stage_it_ends_the_same(config: FixresConfig, given: Pa
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_processes_tell_the_story_of_one(config: FixresConfig, given: Path, tmp_path: Path) -> None:
+def test_processes_give_the_figures_of_one(config: FixresConfig, given: Path, tmp_path: Path) -> None:
     """Two processes with the same global batch join once for all stages; one of them writes; the figures agree."""
     several = replace(
         config, batch_size=4, test_res=str(read(given / "report.json")["fixed_for"]), out=tmp_path / "two"
@@ -192,25 +164,25 @@ def test_processes_tell_the_story_of_one(config: FixresConfig, given: Path, tmp_
 def test_a_checkpoint_takes_the_place_of_training(config: FixresConfig, given: Path, tmp_path: Path) -> None:
     """It brings data and settings; cached features count one pass; a training at another size is compared with."""
     start = given / "train"
-    story = FixresConfig(
+    from_checkpoint = FixresConfig(
         checkpoint=start, baseline=start, test_res="96", sweep="128", batch_size=8, workers=2,
-        out=tmp_path / "story", finetune_epochs=2,
+        out=tmp_path / "run", finetune_epochs=2,
     )  # fmt: skip
-    fixres(story)
-    report = read(tmp_path / "story" / "report.json")
-    assert not (tmp_path / "story" / "train").exists()
+    fixres(from_checkpoint)
+    report = read(tmp_path / "run" / "report.json")
+    assert not (tmp_path / "run" / "train").exists()
     assert (report["checkpoint"], report["data"], report["fixed_for"]) == (str(start), str(config.data), 96)
     assert report["chosen"] is False
     assert report["costs"]["training"] == read(given / "report.json")["costs"]["training"]
-    (collected,) = (row for row in RunFolder(tmp_path / "story" / "finetune").records() if row["event"] == "pass")
+    (collected,) = (row for row in RunFolder(tmp_path / "run" / "finetune").records() if row["event"] == "pass")
     assert report["costs"]["tuning"]["num_images"] == collected["num_images"] == 2 * 40, "statistics and features"
     other = report["baseline"]
-    assert other["rows"] == read(tmp_path / "story" / "baseline.json")["results"]
+    assert other["rows"] == read(tmp_path / "run" / "baseline.json")["results"]
     assert [row["top1"] for row in other["rows"]] == [row["top1"] for row in report["before"]], "it is the same network"
     assert (other["trained_at"], other["same_images"], other["same_machine"]) == (64, True, True)
     assert any("was not trained at 96 px" in sentence for sentence in report["summary"])
     with pytest.raises(CheckpointError, match="is fixed for 96 px already"):
-        fixres(replace(story, checkpoint=tmp_path / "story" / "finetune", out=tmp_path / "more"))
+        fixres(replace(from_checkpoint, checkpoint=tmp_path / "run" / "finetune", out=tmp_path / "more"))
 
 
 @pytest.mark.parametrize(
@@ -229,22 +201,22 @@ def test_what_cannot_end_well_does_not_begin(
 ) -> None:
     """What a later stage would refuse is refused before there is a folder, let alone a training."""
     with pytest.raises(error, match=message):
-        fixres(replace(config, out=tmp_path / "story", **changes))
-    assert not (tmp_path / "story").exists()
+        fixres(replace(config, out=tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("stage", ["train", "before.json"])
 def test_stages_of_others_are_not_taken_over(config: FixresConfig, given: Path, tmp_path: Path, stage: str) -> None:
-    """A new story in a folder with another one's training or sweep would report that as its own."""
-    (tmp_path / "story").mkdir()
+    """A new run in a folder with another one's training or sweep would report that as its own."""
+    (tmp_path / "run").mkdir()
     copy: Any = shutil.copytree if (given / stage).is_dir() else shutil.copyfile
-    copy(given / stage, tmp_path / "story" / stage)
+    copy(given / stage, tmp_path / "run" / stage)
     with pytest.raises(ConfigError, match=f"holds {stage} already, which would be taken for this run's"):
-        fixres(replace(config, out=tmp_path / "story"))
+        fixres(replace(config, out=tmp_path / "run"))
 
 
-def test_a_story_is_told_once(config: FixresConfig, given: Path) -> None:
-    """Its folder takes no other story, no other settings, and no other command's run; told again it stays as it is."""
+def test_a_finished_run_is_kept(config: FixresConfig, given: Path) -> None:
+    """Its folder takes no other run, no other settings, and no other command; resumed, its figures stay."""
     with pytest.raises(ConfigError, match=r"holds train, before.json, finetune, after.json already"):
         fixres(replace(config, out=given))
     with pytest.raises(ConfigError, match="begun with seed = 0, sweep = 96,128; a resumed run keeps that"):
@@ -256,7 +228,7 @@ def test_a_story_is_told_once(config: FixresConfig, given: Path) -> None:
     assert read(given / "report.json") == figures
 
 
-def test_the_command_line_tells_it(cli: Any, given: Path, tmp_path: Path) -> None:
+def test_it_runs_from_the_command_line(cli: Any, given: Path, tmp_path: Path) -> None:
     """Flags of training beside a checkpoint are refused; --resume takes its settings from the folder."""
     refused = cli("fixres", "--checkpoint", given / "train", "--epochs", 3, "--out", tmp_path / "no")
     assert refused.returncode == 2

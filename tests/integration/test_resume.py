@@ -178,7 +178,7 @@ def test_checkpoints_come_as_often_as_asked(low: TrainConfig, tmp_path: Path) ->
 
 
 def test_changed_data_is_refused_with_the_difference(low: TrainConfig, images: Path, tmp_path: Path) -> None:
-    """A resumed run names what was added, removed and changed, and goes on only if told to."""
+    """A resumed run names what was added, removed and changed, and continues only with --accept-changed-data."""
     data = tmp_path / "data"
     for source in images.rglob("*.jpg"):
         target = data / source.relative_to(images)

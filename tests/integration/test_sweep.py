@@ -1,4 +1,4 @@
-"""`evaluate` beyond one resolution: several looks, saved outputs, other classes, several right answers."""
+"""`evaluate` beyond one resolution: several views, saved outputs, other classes, several right answers."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ def array(folder: Path, name: str) -> Any:
 
 
 def test_all_settings_are_tested(config: EvaluateConfig, tmp_path: Path) -> None:
-    """Resolutions x crop ratios x views, in that order, with cost by looks and area; one is best, one recommended."""
+    """Resolutions x crop ratios x views, in that order, with cost by views and area; one is best, one recommended."""
     content = figures(replace(config, test_res="64,128", crop_ratio="1,0.875", views="flip,single"))
     rows = content["results"]
     assert [(row["test_res"], row["crop_ratio"], row["views"]) for row in rows] == [
@@ -67,7 +67,7 @@ def test_all_settings_are_tested(config: EvaluateConfig, tmp_path: Path) -> None
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
-def test_looks_are_averaged_as_probabilities(
+def test_views_are_averaged_as_probabilities(
     config: EvaluateConfig, trained: Path, images: Path, tmp_path: Path
 ) -> None:
     """The network itself, run on the test crops and their mirror images, gives the saved outputs and the accuracy."""
@@ -82,7 +82,7 @@ def test_looks_are_averaged_as_probabilities(
     mean = (one + other) / 2
     logits = torch.from_numpy(array(tmp_path / "outputs", "logits"))
     torch.testing.assert_close(logits.softmax(dim=1), mean, rtol=0, atol=1e-5)
-    assert (one - other).abs().max() > 1e-3, "the two looks differ"
+    assert (one - other).abs().max() > 1e-3, "the two views differ"
     assert content["results"][0]["num_top1"] == (logits.argmax(dim=1) == batch.labels).sum()
 
 
@@ -113,7 +113,7 @@ def test_figures_of_saved_outputs_are_the_same(config: EvaluateConfig, images: P
 
 
 def test_processes_answer_what_one_answers(config: EvaluateConfig, images: Path, tmp_path: Path) -> None:
-    """Two processes, one unreadable image and ten looks: the same counts and the same outputs as one process."""
+    """Two processes, one unreadable image and ten views: the same counts and the same outputs as one process."""
     data = Path(shutil.copytree(images, tmp_path / "data"))
     victim = data / "val" / "cat" / "02.jpg"
     victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])

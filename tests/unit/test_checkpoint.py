@@ -290,7 +290,7 @@ def test_a_checkpoint_that_lacks_a_part(checkpoint: Checkpoint, name: str, tmp_p
         {"model": None},
         {"model": {"name": "resnet18", "num_classes": 3, "args": (), "frechet": 1}},
     ],
-    ids=["normalisation", "statistics", "tally-number", "model", "model-mapping"],
+    ids=["normalisation", "statistics", "statistics-number", "model", "model-mapping"],
 )
 def test_parts_of_another_form(checkpoint: Checkpoint, part: dict[str, Any], tmp_path: Path) -> None:
     """A part of another type than a checkpoint's is refused."""

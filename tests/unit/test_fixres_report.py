@@ -1,7 +1,7 @@
-from html.parser import HTMLParser
 from typing import Any, cast
 
 import pytest
+from page import Page
 
 from dali_fixres.report.cost import gain, row_at
 from dali_fixres.report.fixres import gains
@@ -70,32 +70,6 @@ def page_of(title: str = "A title", plots: dict[str, bytes] | None = None, **cha
     content = figures(**changes)
     report: ReportFile = {"summary": list(summary(content)), **content}
     return render(title, report, plots or {})
-
-
-class Reader(HTMLParser):
-    """Reads a page: its elements, which have to be closed in turn, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.names: set[str] = set()
-        self.cells: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - as in the base
-        """Note an element."""
-        self.names.add(tag)
-        if tag not in {"meta", "img"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Close the one that was opened last."""
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        """Note text."""
-        self.cells.append(data)
 
 
 def said(**changes: Any) -> str:
@@ -173,13 +147,13 @@ def test_gains_are_per_minute_of_what_brought_them() -> None:
 
 def test_the_page_has_the_figures() -> None:
     """Accuracies with their intervals, changes with errors, costs by pixels, what is not recorded."""
-    page = Reader(page_of(plots={"Sweeps": b"png"}, baseline=BASELINE))
+    page = Page(page_of(plots={"Sweeps": b"png"}, baseline=BASELINE))
     assert page.open == []
     for text in ("70.0 (69.1 to 70.9)", "+4.0 ± 0.6", "192 px (fixed for)", "160 px (best before)", "60.00", "+0.80"):
-        assert text in page.cells
-    assert f"{3000 * 192 * 192 / 128**2:.0f}" in page.cells
-    assert "not recorded" in page.cells
-    assert "all that is recorded" in page.cells
+        assert text in page.texts
+    assert f"{3000 * 192 * 192 / 128**2:.0f}" in page.texts
+    assert "not recorded" in page.texts
+    assert "all that is recorded" in page.texts
     assert {"img", "table", "pre"} <= page.names
 
 
@@ -187,7 +161,7 @@ def test_the_page_needs_nothing_else() -> None:
     """No script, no link, no address; plots are inside."""
     text = page_of(plots={"Sweeps": b"png"})
     assert 'src="data:image/png;base64,cG5n"' in text
-    assert not {"script", "link", "iframe", "a"} & Reader(text).names
+    assert not {"script", "link", "iframe", "a"} & Page(text).names
     for outside in ("http", "url(", "@import"):
         assert outside not in text
 
@@ -196,10 +170,10 @@ def test_the_page_needs_nothing_else() -> None:
 def test_texts_are_escaped(field: str) -> None:
     """What comes from outside cannot become markup, nor a placeholder of the page."""
     changes: dict[str, Any] = {field: EVIL}
-    page = Reader(page_of(**changes))
+    page = Page(page_of(**changes))
     assert page.open == []
     assert "script" not in page.names
-    assert any(EVIL in cell for cell in page.cells)
+    assert any(EVIL in cell for cell in page.texts)
 
 
 def test_containers_are_escaped() -> None:
@@ -214,16 +188,16 @@ def test_containers_are_escaped() -> None:
         missing=[EVIL],
         baseline={**BASELINE, "path": EVIL},
     )
-    page = Reader(text)
+    page = Page(text)
     assert page.open == []
     assert "script" not in page.names
-    assert sum(EVIL in cell for cell in page.cells) >= 9
+    assert sum(EVIL in cell for cell in page.texts) >= 9
 
 
 def test_many_unreadable_files_are_counted() -> None:
     """Fifty are named, the others counted."""
-    page = Reader(page_of(unreadable=[f"file {number}" for number in range(53)]))
-    assert "53 files could not be read:" in page.cells
-    assert "file 49" in page.cells
-    assert "file 50" not in page.cells
-    assert "and 3 more, listed in the runs' unreadable.txt" in page.cells
+    page = Page(page_of(unreadable=[f"file {number}" for number in range(53)]))
+    assert "53 files could not be read:" in page.texts
+    assert "file 49" in page.texts
+    assert "file 50" not in page.texts
+    assert "and 3 more, listed in the runs' unreadable.txt" in page.texts

@@ -426,7 +426,7 @@ def test_networks_of_one_size() -> None:
 
 
 def test_transformers_take_multiples_of_their_patches() -> None:
-    """Timm's transformers interpolate their position embeddings without being told to; odd sizes are refused."""
+    """Timm's transformers interpolate their position embeddings by themselves; odd sizes are refused."""
     arguments = ("embed_dim=12", "depth=1", "num_heads=1")
     network = build_model(ModelSpec("timm/vit_tiny_patch16_224", 3, arguments)).network
     assert run_once(network, Resolution(96)).shape == (1, 3)

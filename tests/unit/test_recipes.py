@@ -128,7 +128,7 @@ def test_an_unknown_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_dry_runs_of_methods_that_run_the_network_once(many: Path, tmp_path: Path) -> None:
-    """Passes without learning are told, and that in the epochs after them the classifier runs alone, or none come."""
+    """Passes without training are listed, and epochs after them, if there are any, run the classifier alone."""
     given = ["--data", str(many), "--dry-run", "--json", str(tmp_path / "dry.json"), "--model", "resnet18"]
     sizes = ["--train-res", "64", "--test-res", "96", "--batch-size", "16"]
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on cached features: it learns what epoch-by-epoch fine-tuning learns, however it is computed."""
+"""Fine-tuning on cached features: it ends with the weights of fine-tuning by epochs, however it is computed."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], t
         torch.testing.assert_close(tensor, other[name], rtol=tolerance, atol=tolerance, msg=name)
 
 
-def test_it_learns_what_sgd_learns(config: FinetuneConfig, trained: Path, tmp_path: Path) -> None:
+def test_it_ends_with_the_weights_of_sgd(config: FinetuneConfig, trained: Path, tmp_path: Path) -> None:
     """With the same images and a frozen trunk, the two methods differ by half precision alone."""
     sgd = replace(config, trainable="classifier", norm_stats=False, method="sgd", out=tmp_path / "sgd")
     cached = replace(config, norm_stats=False, feature_dropout=0.0)
@@ -74,7 +74,7 @@ def test_statistics_are_exact(config: FinetuneConfig, trained: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("num_processes", [2, 4])
-def test_processes_learn_what_one_learns(config: FinetuneConfig, tmp_path: Path, num_processes: int) -> None:
+def test_processes_end_with_the_weights_of_one(config: FinetuneConfig, tmp_path: Path, num_processes: int) -> None:
     """Statistics, features and steps are those of one process with the same global batch; a broken file is left out."""
     assert config.checkpoint is not None
     source = torch.load(config.checkpoint / "last.pt", weights_only=True)["config"]["data"]
@@ -135,8 +135,11 @@ def test_more_epochs_of_a_finished_run(config: FinetuneConfig, images: Path, tmp
     assert not torch.equal(first["fc.weight"], tensors(config)["fc.weight"])
 
 
-def test_a_classifier_before_the_pooling(images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{"method": "cached-features", "norm_stats": False}, {"method": "frechet"}])
+def test_a_classifier_before_the_pooling(images: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     """SqueezeNet classifies every position and pools then: there are no pooled features, and the error says so."""
-    common: dict[str, Any] = {"data": images, "model": "squeezenet1_1", "batch_size": 8, "out": tmp_path / "run"}
+    config = FinetuneConfig(
+        data=images, model="squeezenet1_1", test_res=64, train_res=64, batch_size=8, out=tmp_path / "run", **options
+    )
     with pytest.raises(ModelError, match=r"classifier of SqueezeNet runs before the pooling.*--method sgd"):
-        finetune(FinetuneConfig(test_res=64, train_res=64, method="cached-features", norm_stats=False, **common))
+        finetune(config)
