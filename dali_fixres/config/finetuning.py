@@ -36,7 +36,6 @@ __all__ = [
     "SgdSettings",
     "TrainableParts",
     "TrainableSettings",
-    "TuningSettings",
 ]
 
 Method: TypeAlias = Literal["cached-features", "sgd", "frechet"]

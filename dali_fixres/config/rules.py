@@ -31,7 +31,6 @@ __all__ = [
     "Whole",
     "between",
     "field_names",
-    "flag_context",
     "flag_of",
     "given_flags",
     "help_group",

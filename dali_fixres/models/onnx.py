@@ -9,7 +9,7 @@ from torch import nn
 from dali_fixres.errors import ConfigError, ModelError
 from pipelines.resolution import Resolution
 
-__all__ = ["TOLERANCE", "require_onnx", "write_onnx"]
+__all__ = ["require_onnx", "write_onnx"]
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
