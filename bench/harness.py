@@ -260,27 +260,23 @@ def in_rounds(
     repeats: int,
     reporter: Reporter,
     describe: Callable[[V], str] = "{:.0f} images/s".format,
-    *,
-    warm_up: bool = True,
 ) -> dict[K, list[V]]:
-    """Run every measurement once per round; return what each has found, by round.
+    """Run every measurement once per round; return what each has found, by round, without the first round.
 
     Args:
         measurements: Each is one repeat.
         repeats: Recorded rounds.
         reporter: Shows progress.
         describe: Puts what a measurement has found in words.
-        warm_up: Whether a round comes first that is not recorded.
     """
     found: dict[K, list[V]] = {key: [] for key in measurements}
-    rounds = repeats + warm_up
-    with reporter.bar("measuring", total=rounds * len(measurements)) as bar:
-        for number in range(rounds):
+    with reporter.bar("measuring", total=(repeats + 1) * len(measurements)) as bar:
+        for number in range(repeats + 1):
             # Every other round runs backwards, so that nothing always follows the same neighbour.
             order = list(measurements.items())[:: 1 if number % 2 == 0 else -1]
             for position, (key, measure) in enumerate(order, start=1):
                 value = measure()
-                if number >= rounds - repeats:
+                if number:
                     found[key].append(value)
                 bar.update(number * len(measurements) + position, f"{key}: {describe(value)}")
     return found

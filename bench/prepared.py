@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.baselines.run import parse_baselines, settings_of, started
+from bench.baselines.run import MAX_SIDE, QUALITY, parse_baselines, settings_of, started
 from bench.harness import Bench, Flags, Key, Table, in_rounds, ratio_rows, row_of
 from bench.saved import Content
 from bench.workloads import endless, open_loader, running, timed, training_plan
@@ -34,12 +34,6 @@ class PreparedFlags(Flags):
     sizes: str = "160,256,384"
     """As for `dali-fixres prepare`."""
 
-    max_side: int = 500
-    """As for `dali-fixres prepare`; of FFCV's images too."""
-
-    quality: int = 90
-    """As for `dali-fixres prepare`; of FFCV's images too."""
-
     baselines: str = "torchvision"
     """Other loaders beside ours, as for `bench.throughput`."""
 
@@ -49,7 +43,7 @@ def measure(flags: PreparedFlags, dataset: Dataset, reporter: Reporter) -> dict[
     effort, device = flags.effort, flags.torch_device
     names = parse_baselines(flags.baselines)
     plans = [training_plan(dataset, resolution, flags.batch_size) for resolution in flags.resolutions]
-    settings = settings_of(plans[0], effort.num_batches, flags.max_side, flags.quality) if names else {}
+    settings = settings_of(plans[0], effort.num_batches) if names else {}
     with tempfile.TemporaryDirectory() as scratch:
         seconds = _prepare(flags, dataset, Path(scratch) / "prepared")
         copies = open_dataset(Path(scratch) / "prepared")
@@ -72,29 +66,23 @@ def measure(flags: PreparedFlags, dataset: Dataset, reporter: Reporter) -> dict[
                 work |= {Key("loader", one.name, res): partial(one.measure, res) for one in processes}
             found = in_rounds(work, effort.repeats, reporter)
             failed = {one.name for one in processes if one.failed}
-        megabytes = {f"{copy.side_px}": _megabytes(copy.num_bytes.sum()) for copy in copies.copies}
-        megabytes |= {ORIGINALS: _megabytes(dataset.num_bytes.sum()), "full": _megabytes(copies.num_bytes.sum())}
     return {
         "baselines": {one.name: one.about for one in processes},
         "results": [row_of(key, speeds) for key, speeds in found.items() if key.loader not in failed],
         "prepare": {"images_per_s": round(len(copies) / seconds, 1)},
-        "copies": {"sizes": flags.sizes, "max_side": flags.max_side, "quality": flags.quality, "megabytes": megabytes},
+        "sizes": flags.sizes,
     }
 
 
 def _prepare(flags: PreparedFlags, dataset: Dataset, target: Path) -> float:
     """Run the command on the data; return its seconds."""
-    words = [f"--sizes={flags.sizes}", f"--max-side={flags.max_side}", f"--quality={flags.quality}"]
+    words = [f"--sizes={flags.sizes}", f"--max-side={MAX_SIDE}", f"--quality={QUALITY}"]
     command = [sys.executable, "-m", "dali_fixres", "prepare", str(flags.data or dataset.root), str(target), *words]
     begun = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
     if done.returncode != 0:
         raise UserError(done.stderr.strip())
     return time.perf_counter() - begun
-
-
-def _megabytes(num_bytes: float) -> float:
-    return round(float(num_bytes) / 1e6, 1)
 
 
 def tables(content: Content) -> list[Table]:

@@ -22,7 +22,7 @@ from bench.workloads import endless
 from dali_fixres.runtime import Reporter
 from pipelines import IMAGENET, Dataset, TrainPlan, UserError, loader_threads, usable_cores
 
-__all__ = ["Baseline", "files_of", "parse_baselines", "settings_of", "started"]
+__all__ = ["MAX_SIDE", "QUALITY", "Baseline", "files_of", "parse_baselines", "settings_of", "started"]
 
 MODULES = {
     "torchvision": "bench.baselines.torchvision",
@@ -34,6 +34,9 @@ MODULES = {
 }
 
 ROOT = Path(__file__).parents[2]
+
+MAX_SIDE, QUALITY = 500, 90
+"""Longest side (px) and JPEG quality of FFCV's own copies, as in its recipe for ImageNet."""
 
 LIMIT_S = 300.0
 """For a start, which includes a few repeats, or for a repeat; a baseline that takes longer hangs."""
@@ -104,14 +107,12 @@ def parse_baselines(text: str) -> dict[str, Path]:
     return found
 
 
-def settings_of(plan: TrainPlan, num_batches: int, max_side: int = 500, quality: int = 90) -> dict[str, Any]:
+def settings_of(plan: TrainPlan, num_batches: int) -> dict[str, Any]:
     """Return the settings of all baselines.
 
     Args:
         plan: Its first batches are the images of a repeat; numbers of workers are tried at its resolution.
         num_batches: Timed batches of a repeat, at least.
-        max_side: Longest side of FFCV's own copies, pixels; size and quality are those of its recipe for ImageNet.
-        quality: JPEG quality of these.
 
     Raises:
         UserError: If the images are in shards, which baselines do not read.
@@ -128,8 +129,8 @@ def settings_of(plan: TrainPlan, num_batches: int, max_side: int = 500, quality:
         "res": plan.schedule.last.crop_px,
         "mean": IMAGENET.mean,
         "std": IMAGENET.std,
-        "max_side": max_side,
-        "quality": quality,
+        "max_side": MAX_SIDE,
+        "quality": QUALITY,
     }
 
 

@@ -82,8 +82,6 @@ def test_rounds_alternate_and_the_first_is_not_recorded() -> None:
     found = in_rounds(work, 2, Reporter(quiet=True))
     assert "".join(order) == "abc" + "cba" + "abc"
     assert found == {name: [2, 3] for name in "abc"}
-    order.clear()
-    assert in_rounds(work, 1, Reporter(quiet=True), warm_up=False) == {name: [1] for name in "abc"}
 
 
 def test_ratios_are_of_the_same_round() -> None:
