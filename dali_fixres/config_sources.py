@@ -20,7 +20,8 @@ DEPENDENT = {
     "lr_decay": {"decay_epochs"},
     "trainable": {"norm_stats", "num_blocks"},
 }
-"""Settings that depend on another one: where a source sets that one, later sources do not set these."""
+"""Settings that depend on another one: where a source sets that one to another value, later sources do not
+set these."""
 
 
 def fill_from_sources(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -32,7 +33,8 @@ def fill_from_sources(app: App, commands: tuple[str, ...], arguments: ArgumentCo
     given = {_field(argument.name): argument.convert() for argument in arguments if argument.tokens}
 
     def fill(values: dict[str, Any], source: str) -> None:
-        stale = set[str]().union(*(names for name, names in DEPENDENT.items() if name in given)) - given.keys()
+        other = {name for name in DEPENDENT.keys() & given.keys() if given[name] != values.get(name)}
+        stale = set[str]().union(*(DEPENDENT[name] for name in other)) - given.keys()
         new = {name: value for name, value in values.items() if name not in stale}
         Dict(new, source=source, use_commands_as_keys=False)(app, commands, arguments)
         given.update({**values, **given})

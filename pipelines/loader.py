@@ -97,7 +97,8 @@ class Loader:
     def run(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """Yield one batch for each plan, in order.
 
-        Plans are drawn a few batches ahead of what is yielded, and may be endless. A second call ends the first.
+        Plans are drawn a few batches ahead of what is yielded, and may be endless. A second call ends the first,
+        which then raises RuntimeError.
 
         Raises:
             UnreadableError: If images of a batch cannot be read or decoded, with the reason for each. The batches
@@ -148,7 +149,9 @@ class Loader:
 
     def _batches(self, plans: Iterator[BatchPlan]) -> Iterator[Batch]:
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
-        while self._plans is plans:
+        while True:
+            if self._plans is not plans:
+                raise RuntimeError("another run of this loader has begun, or it is closed; this run has ended")
             try:
                 (outputs,) = self._pipeline.run(stream)
             except StopIteration:

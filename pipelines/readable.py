@@ -47,11 +47,11 @@ class SkippedImages:
         """Note the images that a batch failed over.
 
         Raises:
-            UnreadableError: The error itself, if the first one is to stop the run.
+            UnreadableError: If the first one is to stop the run.
             DataError: If not single images but the whole data set is gone.
         """
         if self._strict:
-            raise error
+            raise UnreadableError(error.images, "; repair it, or leave `strict` out to skip it") from error
         _check_still_there(self._dataset.root)
         self.merge({row: reason for row, (_, reason) in error.images.items()})
         if 2 * len(self.rows) > len(self._dataset):

@@ -23,4 +23,4 @@ def finetune(config: FinetuneConfig) -> None:
         return
     device = choose_device(config.device)
     with process_group(device) as world:
-        report_finetuning(run_finetuning(config, device, world))
+        run_finetuning(config, device, world, report_finetuning)

@@ -23,4 +23,4 @@ def train(config: TrainConfig) -> None:
         return
     device = choose_device(config.device)
     with process_group(device) as world:
-        report_training(run_training(config, device, world))
+        run_training(config, device, world, report_training)

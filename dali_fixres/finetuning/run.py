@@ -1,5 +1,6 @@
 """A fine-tuning run: a network is fixed for a higher test resolution (FixRes), and tested before and after."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,7 +44,7 @@ class FinetuningResult:
     """Result of a fine-tuning run.
 
     Attributes:
-        config: Its settings, with nothing left to a default.
+        config: Its settings.
         folder: The run folder; None in all processes but the first.
         data: What it was tuned on.
         state: At the end.
@@ -61,14 +62,19 @@ class FinetuningResult:
 
 
 def run_finetuning(
-    config: FinetuneConfig, device: torch.device, world: World, outer_signals: StopSignals | None = None
-) -> FinetuningResult:
+    config: FinetuneConfig,
+    device: torch.device,
+    world: World,
+    report: Callable[[FinetuningResult], None],
+    outer_signals: StopSignals | None = None,
+) -> None:
     """Fine-tune as one of the processes of `world`; test before and after; leave a run folder.
 
     Args:
         config: Its settings.
         device: Of this process.
         world: All processes.
+        report: Called at the end in all processes, while the run folder is held and signals are obeyed.
         outer_signals: Those of the run that this is a part of.
 
     Raises:
@@ -120,8 +126,8 @@ def run_finetuning(
             state = replace(state, top1=top1, best_top1=top1)
             log.save(LAST, state)
             log.save(BEST, state)
-    num_trained = 0 if isinstance(settings, FrechetSettings) else trainable.num_parameters
-    return FinetuningResult(config, folder, data, state, num_trained, before, after)
+            num_trained = 0 if isinstance(settings, FrechetSettings) else trainable.num_parameters
+            report(FinetuningResult(config, folder, data, state, num_trained, before, after))
 
 
 def _begin(config: FinetuneConfig, reporter: Reporter, world: World) -> tuple[FinetuneConfig, Data, Model, Checkpoint]:

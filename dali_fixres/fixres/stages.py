@@ -43,14 +43,14 @@ class Stages:
         sides = config.sweep_resolutions(self.trained_at)
         if config.checkpoint is None and self._begins(folder.train.results, f"training at {config.train_res} px"):
             training = config.train_config(folder.train.path, resume=self._exists(folder.train.last))
-            report_training(run_training(training, self.device, self.world, self.signals))
+            run_training(training, self.device, self.world, report_training, self.signals)
         if self._begins(folder.before, f"testing the trained network at {sides} px"):
             self._sweep(folder.trained, sides, folder.before)
         side = self._fixed_for()
         if self._begins(folder.finetune.results, f"fine-tuning for {side} px"):
             resume = self._exists(folder.finetune.last)
             tuning = config.finetune_config(folder.trained, side, folder.finetune.path, resume=resume)
-            report_finetuning(run_finetuning(tuning, self.device, self.world, self.signals))
+            run_finetuning(tuning, self.device, self.world, report_finetuning, self.signals)
         if self._begins(folder.after, f"testing the fixed network at {sides} px"):
             self._sweep(folder.finetune.path, sides, folder.after)
         if config.baseline is not None and self._begins(folder.baseline, f"testing {config.baseline} at {sides} px"):

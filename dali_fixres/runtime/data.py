@@ -11,6 +11,7 @@ from dali_fixres.errors import DataError
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Bar, Reporter
 from pipelines import Loader
+from pipelines.dali.choose_decoder import Decode
 from pipelines.dataset import TRAIN, VAL, Dataset, LeftOut, open_dataset
 from pipelines.plan.colour import Normalisation
 from pipelines.plan.crops import Ints
@@ -91,20 +92,28 @@ def open_loader(
 ) -> Loader:
     """Build the one loader of a command.
 
-    With ``--decode auto`` and a GPU, the first process of each node times both ways to decode, and the others read its
-    answer in the cache.
+    With ``--decode auto`` and a GPU, the first process of each node times both decoders and the others read its answer
+    in the cache; then all processes use the first one's.
     """
     dataset, batch_size = data.dataset, max_batch_size or config.batch_size
-    with world.local_main_first():
-        loader = Loader(
+
+    def build(decode: Decode) -> Loader:
+        return Loader(
             dataset,
             max_batch_size=batch_size,
             device=device,
             num_threads=config.workers,
             normalisation=normalisation,
-            decode=config.decode,
+            decode=decode,
             warn=reporter.warn,
         )
+
+    with world.local_main_first():
+        loader = build(config.decode)
+    decoder = world.gather(loader.decode)[0]
+    if loader.decode != decoder:  # nodes may differ in cores and caches, images may not
+        loader.close()
+        loader = build(decoder)
     if device.type == "cuda":
         reporter.line(f"images are decoded {'by the GPU' if loader.decode == 'gpu' else 'by CPU threads'}")
     if loader.decode == "gpu" and not dataset.copies:  # where there are any, plans read the small ones

@@ -73,7 +73,7 @@ def _changed_data(
 
     Where nothing has changed but images that the run skips anyway, that is the data as it was.
     """
-    old = load_snapshot(run.data, data.dataset.root)
+    old = replace(load_snapshot(run.data, data.dataset.root), left_out=data.dataset.left_out)
     difference = compare(old, data.dataset)
     if old.fingerprint == state.fingerprint and difference.within(map(old.relative_path, state.unreadable)):
         return replace(data, dataset=old), state.unreadable

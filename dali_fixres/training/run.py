@@ -1,6 +1,7 @@
 """A training run: from settings to a finished run folder."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -70,14 +71,19 @@ def resolve_defaults(config: TrainConfig) -> TrainConfig:
 
 
 def run_training(
-    config: TrainConfig, device: torch.device, world: World, outer_signals: StopSignals | None = None
-) -> TrainingResult:
+    config: TrainConfig,
+    device: torch.device,
+    world: World,
+    report: Callable[[TrainingResult], None],
+    outer_signals: StopSignals | None = None,
+) -> None:
     """Train a network as one of the processes of `world`, test it after every epoch, and leave a run folder.
 
     Args:
         config: Its settings.
         device: Of this process.
         world: All processes.
+        report: Called at the end in all processes, while the run folder is held and signals are obeyed.
         outer_signals: Those of the run that this is a part of.
 
     Raises:
@@ -124,7 +130,7 @@ def run_training(
                 known.get(resolution) or evaluate_after(log, evaluator, resolution, state)
                 for resolution in sorted({config.schedule.last, config.test_resolution})
             ]
-    return TrainingResult(config, folder, data, state, accuracies, time.perf_counter() - started)
+            report(TrainingResult(config, folder, data, state, accuracies, time.perf_counter() - started))
 
 
 def evaluate_after(log: RunLog, evaluator: Evaluator, resolution: Resolution, state: Checkpoint) -> Accuracy:

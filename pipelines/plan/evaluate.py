@@ -81,13 +81,6 @@ class EvalPlan:
         return rows[~np.isin(rows, np.fromiter(self.unreadable, dtype=np.int64, count=len(self.unreadable)))]
 
     @property
-    def num_batches(self) -> int:
-        """Batches of this rank, a short last one included."""
-        assigned = self._assigned
-        num_readable = len(assigned) - sum(int(row) in assigned for row in self.unreadable)
-        return -(-num_readable // self.batch_size)
-
-    @property
     def _taken(self) -> range:
         """Rows of all ranks."""
         return self.dataset.span(self.split)[:: self.every]

@@ -178,6 +178,23 @@ def test_a_resumed_run_skips_the_same_files(config: TrainConfig, data: Path, tmp
     assert all(torch.equal(tensor, states[1]["state_dict"][name]) for name, tensor in states[0]["state_dict"].items())
 
 
+def test_a_resumed_run_lists_what_was_left_out(config: TrainConfig, data: Path) -> None:
+    """A file that was no image from the start stays listed, also where the resumed run goes by its snapshot."""
+    run = config.out
+    assert run is not None
+    left_out, skipped = data / "train" / "ant" / "00.jpg", data / "train" / "dog" / "01.jpg"
+    left_out.write_bytes(b"no image")
+    skipped.write_bytes(skipped.read_bytes()[: skipped.stat().st_size // 4])
+    with after_step(12, stop), pytest.raises(Interrupted):
+        train(replace(config, epochs=3))
+    skipped.unlink()
+    train(replace(config, epochs=3, resume=True))
+    assert [line.partition(": ")[0] for line in (run / "unreadable.txt").read_text().splitlines()] == [
+        str(left_out),
+        str(skipped),
+    ]
+
+
 def test_a_data_set_that_vanishes_stops_the_run(config: TrainConfig, data: Path) -> None:
     """If all files are gone, as after a lost mount, the run stops instead of skipping them one by one."""
     with (

@@ -149,6 +149,20 @@ def test_stopped_while_testing_training_ends_the_same(low: TrainConfig, whole: P
     assert_same_runs(whole, tmp_path / "part")
 
 
+def test_a_signal_during_the_report_does_not_cut_it(
+    low: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is trained and saved by then: the report is finished, and the run ends as usual."""
+
+    def signalled(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("dali_fixres.report.training.plot_curves", signalled)
+    train(replace(low, epochs=2, out=tmp_path / "run"))
+    assert (tmp_path / "run" / "results.json").is_file()
+    assert load(tmp_path / "run")["epoch"] == 2
+
+
 @pytest.mark.parametrize("step", [2, 5, 9])
 def test_finetuning_cut_anywhere_ends_the_same(images: Path, whole: Path, tmp_path: Path, step: int) -> None:
     """Fine-tuning is resumed like training; the evaluation before it is not made again."""

@@ -254,3 +254,15 @@ def test_the_last_readable_image_is_trained_on(data: Path) -> None:
     opened = open_dataset(data, val_fraction=0.5)
     assert [item.path.name for item in opened.left_out] == ["two.jpg"]
     assert opened.num_train == 1
+
+
+def test_tables_beside_class_folders_do_not_matter(data: Path) -> None:
+    """A table in the folder of an unused split, as Kaggle's sample_submission.csv, or beside the classes is ignored."""
+    for split in ("train", "val"):
+        draw_tree(data / split, ["a", "b"], 2)
+    draw(data / "test" / "1.jpg")
+    for table in (data / "test" / "sample_submission.csv", data / "sizes.csv"):
+        table.write_text("id,label\n1,0\n")
+    dataset = open_dataset(data)
+    assert dataset.classes == ("a", "b")
+    assert [len(dataset.rows(split)) for split in (TRAIN, VAL)] == [4, 4]

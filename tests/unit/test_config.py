@@ -304,14 +304,6 @@ def test_unknown_keys(key: str, hint: str, tmp_path: Path) -> None:
     assert str(caught.value) == f"--config {path} has an unknown key {key!r}{hint}"
 
 
-def test_tables_are_unknown_keys(tmp_path: Path) -> None:
-    """A config file is flat."""
-    path = tmp_path / "mine.toml"
-    path.write_text("[train]\nlr = 0.1\n")
-    with pytest.raises(ConfigError, match=r"has an unknown key 'train'; did you mean 'train_res'\?"):
-        read_toml(path, _flags(TrainConfig()))
-
-
 @pytest.mark.parametrize("content", [b"train_res = 96@0\n", b"lr\n", b'data = "\xe4"\n', b"lr = 1\nlr = 2\n"])
 def test_files_that_are_no_toml(content: bytes, tmp_path: Path) -> None:
     """A file that is no TOML is refused with its path and the parser's reason."""
@@ -530,3 +522,16 @@ def test_normalisation_asked_for() -> None:
     assert config.normalisation(IMAGENET) == Normalisation((0.0, 0.0, 0.0), IMAGENET.std)
     config = TrainConfig(std=(1.0, 2.0, 3.0))
     assert config.normalisation(IMAGENET) == Normalisation(IMAGENET.mean, (1.0, 2.0, 3.0))
+
+
+def test_sections_group_keys(tmp_path: Path) -> None:
+    """Keys may stand in sections of any name; none may be set twice."""
+    path = tmp_path / "mine.toml"
+    path.write_text('lr = 0.1\n[data]\nbatch-size = 8\n[run]\ntrain_res = "96"\n', encoding="utf-8")
+    assert read_toml(path, {"train_res", "batch_size", "lr"}) == {"lr": 0.1, "batch_size": 8, "train_res": "96"}
+    path.write_text("lr = 0.1\n[run]\nlr = 0.2\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.toml sets lr twice"):
+        read_toml(path, {"lr"})
+    path.write_text("[train]\nlearning_rate = 0.1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"has an unknown key 'learning_rate'"):
+        read_toml(path, {"lr"})

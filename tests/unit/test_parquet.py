@@ -57,6 +57,15 @@ def test_a_folder_of_the_hub(tables: Path) -> None:
     assert batch.labels.tolist() == [1, 0]
 
 
+def test_tables_beside_the_files_do_not_matter(tables: Path) -> None:
+    """A .csv file beside Parquet files is not the data set."""
+    for file in list((tables / "data").iterdir()):
+        file.rename(tables / file.name)
+    (tables / "data").rmdir()
+    (tables / "stats.csv").write_text("name,count\n", encoding="utf-8")
+    assert len(open_dataset(tables)) == 6
+
+
 def test_they_are_unpacked_once(tables: Path) -> None:
     """The second time nothing is written, and the data set is the same."""
     first = open_dataset(tables)

@@ -52,6 +52,8 @@ def list_images(path: Path, on_progress: Progress) -> Listing:
     for layout in LAYOUTS:
         if layout.recognises(path):
             return layout.list_images(path, on_progress)
+    if is_folder and (advice := tables.unused_table(path)):
+        raise DataError(advice)
     found = f"has no class folders; expected {path}/<class>/*.jpg" if is_folder else "is of no known form"
     readable = "; ".join(layout.DESCRIPTION for layout in reversed(LAYOUTS))
     raise DataError(f"{path} {found}; what can be read is {readable}")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.dataset.formats.tables import unused_table
 from pipelines.dataset.listing import Candidate, Listing, Progress, subfolders
 from pipelines.dataset.splits import VAL_NAMES
 from pipelines.dataset.table import TRAIN, VAL
@@ -47,7 +48,7 @@ def list_images(path: Path, _on_progress: Progress) -> Listing:
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = subfolders(folder)
     if not names:
-        raise DataError(f"{folder} has no class folders; expected {folder}/<class>/*.jpg")
+        raise DataError(unused_table(folder) or f"{folder} has no class folders; expected {folder}/<class>/*.jpg")
     return names
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.dataset.listing import Candidate, Listing, Progress, check_trained, sorted_labels, subfolders
+from pipelines.dataset.listing import Candidate, Listing, Progress, check_trained, sorted_labels
 from pipelines.dataset.splits import SPLIT_NAMES, VAL_NAMES, split_named, unused_tests
 from pipelines.errors import DataError
 
-__all__ = ["DESCRIPTION", "list_images", "recognises"]
+__all__ = ["DESCRIPTION", "list_images", "recognises", "unused_table"]
 
 DESCRIPTION = (
     "a .csv or .jsonl file with path (or file_name), label and perhaps split; a folder with such a metadata.csv or "
@@ -32,10 +32,8 @@ Row = tuple[str, Mapping[str, Any]]
 
 
 def recognises(path: Path) -> bool:
-    """Return whether a path is a table, or a folder with metadata that name labels, or with nothing but a table."""
-    if not path.is_dir():
-        return path.suffix.lower() in TABLES
-    return bool(_metadata(path)) or _table_without_classes(path) is not None
+    """Return whether a path is a table, or a folder with metadata that name labels."""
+    return bool(_metadata(path)) if path.is_dir() else path.suffix.lower() in TABLES
 
 
 def list_images(path: Path, _on_progress: Progress) -> Listing:
@@ -46,13 +44,11 @@ def list_images(path: Path, _on_progress: Progress) -> Listing:
 
     Raises:
         DataError: If a table cannot be read, lacks a column, or has a row that cannot be used; the message names the
-            line. If a folder has only a table that is not metadata, or has no labels.
+            line.
     """
     if not path.is_dir():
         return _listing(path.parent, [_candidate(row, where, "", "") for where, row in _rows(path)], path)
     tables = _metadata(path)
-    if not tables:
-        raise _not_metadata(path)
     candidates = []
     for table in tables:
         folder = "" if table.parent == path else table.parent.name
@@ -71,23 +67,15 @@ def _metadata(root: Path) -> list[Path]:
     return [table for table in tables if {"file_name", "label"} <= _columns(table)]
 
 
-def _table_without_classes(root: Path) -> Path | None:
-    """Return a table in a folder that has no class folders: what the user may have meant to give."""
-    for folder in _folders(root):
-        tables = [] if subfolders(folder) else [path for path in folder.iterdir() if path.suffix.lower() in TABLES]
-        if tables:
-            return min(tables, key=lambda table: (table.name not in METADATA, table))
-    return None
-
-
-def _not_metadata(root: Path) -> DataError:
-    table = _table_without_classes(root)
-    assert table is not None, "it was recognised by this"
+def unused_table(folder: Path) -> str | None:
+    """Return what to do about a table in a folder that has no class folders; None if it has none."""
+    tables = [path for path in folder.iterdir() if path.suffix.lower() in TABLES]
+    if not tables:
+        return None
+    table = min(tables, key=lambda table: (table.name not in METADATA, table))
     if table.name in METADATA:
-        return DataError(
-            f"{table} has no column label, and there are no class folders beside it; expected file_name,label"
-        )
-    return DataError(f"{table.parent} has no class folders; to read the table {table.name}, give it: {table}")
+        return f"{table} has no column label, and there are no class folders beside it; expected file_name,label"
+    return f"{folder} has no class folders; to read the table {table.name}, give it: {table}"
 
 
 def _listing(root: Path, candidates: list[Candidate], table: Path) -> Listing:
