@@ -154,7 +154,7 @@ def recipes() -> None:
 
 @app.command
 def doctor(*, json: Path | None = None) -> int:
-    """Show versions and hardware, check that the graph runs on each device, and time both ways to decode on a GPU.
+    """Show versions and hardware, check that the graph runs on each device, and time both decoders on a GPU.
 
     Args:
         json: Also write what was found here, as JSON.

@@ -225,7 +225,7 @@ class DoctorEnvironment(Environment):
 
 
 class DecodeObject(TypedDict):
-    """Speed of the ways to decode on a GPU."""
+    """Speed of the decoders on a GPU."""
 
     images_per_s: Annotated[dict[str, float], "images/s on drawn images, by way: `cpu` and `gpu`"]
     auto: Annotated[str, "the faster way"]
