@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 from bench.harness import run_command
 from bench.saved import RESULTS
-from dali_fixres.runtime import Reporter, record_environment
+from dali_fixres.runtime import Reporter, choose_device, record_environment
 from pipelines import UserError
 
 ROOT = RESULTS.parents[1]
@@ -138,6 +138,8 @@ def main(
         data: Data set of the benches; synthetic images if left out.
         only: Steps, separated by commas; all if left out.
     """
+    if device == "cuda":
+        choose_device(device)  # fails here, and not in each step, if there is no GPU
     folder = (out or Path(f"runs/on_gpu-{datetime.now().astimezone():%Y%m%d-%H%M%S}")).absolute()
     more = [*(["--quick"] if quick else []), *([f"--data={data.absolute()}"] if data else [])]
     ended = run(steps_of(folder, device, more, only), folder, Reporter())

@@ -46,4 +46,4 @@ def prepare(source: Path, target: Path, config: PrepareConfig) -> None:
         )
     sizes = ", ".join(settings.folders)
     reporter.line(f"{summary.num_images} images at {sizes}: {summary.num_bytes / 1e6:.1f} MB in {plan.target}")
-    reporter.line(f"next: dali-fixres train --data {plan.target} …")
+    reporter.line(f"next: dali-fixres train --data {plan.target}")

@@ -39,5 +39,5 @@ def report_finetuning(result: FinetuningResult) -> None:
     plot_curves(folder.curves, folder.records(), title)
     plot_sweep(folder.path / "before_after.png", {"before": before, "after": after}, title)
     Reporter().line(f"fine-tuning took {seconds / 60:.1f} minutes; checkpoints, records and plots in {folder.path}")
-    sides = ",".join(str(accuracy.resolution.crop_px) for accuracy in after)
-    Reporter().line(f"next: dali-fixres evaluate --checkpoint {folder.path} --test-res {sides},… for other resolutions")
+    sides = ",".join(str(config.test_res + more) for more in (0, 32, 64))
+    Reporter().line(f"next: dali-fixres evaluate --checkpoint {folder.path} --test-res {sides} for other resolutions")

@@ -9,34 +9,33 @@ from dali_fixres.evaluation.metrics import Accuracy, Interval, best_of
 
 __all__ = ["accuracy_table", "before_after_table", "in_words", "print_table"]
 
-WIDTH_OF_FILES = 140
+WIDTH_OF_FILES = 100
 """Columns of the widest table, used where the output is not a terminal."""
 
 
 def accuracy_table(results: Sequence[Accuracy]) -> Table:
     """Return one row per setting, with 95 % intervals; a star marks the best."""
-    table = Table(
-        caption="* best top-1; in brackets: 95 % interval" if len(results) > 1 else "in brackets: 95 % interval"
-    )
-    best = best_of(results)
+    best, numbers = best_of(results), {result.num_images for result in results}
+    caption = f"{'* best top-1; ' if len(results) > 1 else ''}in brackets: 95 % interval"
+    table = Table(caption=f"{caption}; {results[0].num_images} images" if len(numbers) == 1 else caption)
     columns: dict[str, list[str]] = {
-        "test res, px": [f"{result.resolution.crop_px}" for result in results],
-        "shorter side, px": [f"{result.resolution.resize_px}" for result in results],
+        "test px": [f"{result.resolution.crop_px}" for result in results],
+        "resize px": [f"{result.resolution.resize_px}" for result in results],
         "views": [result.views for result in results],
         "top-1 %": [
             _percent(result.top1, result.top1_interval) + (" *" if result is best and len(results) > 1 else "")
             for result in results
         ],
-        "top-5 %": [_percent(result.top5, result.top5_interval) for result in results],
+        "top-5 %": [f"{result.top5:.2f}" for result in results],
         "ReaL top-1 %": ["" if result.real_top1 is None else f"{result.real_top1:.2f}" for result in results],
-        "images": [f"{result.num_images}" for result in results],
+        "images": [f"{result.num_images}" if len(numbers) > 1 else "" for result in results],
         "images/s": [_rate(result) for result in results],
         "GMACs": ["" if result.gmacs is None else f"{result.gmacs:.3g}" for result in results],
     }
     # Columns that are empty or all `single` are left out.
     shown = {heading: column for heading, column in columns.items() if set(column) - {"", "single"}}
     for heading in shown:
-        table.add_column(heading, justify="right", overflow="fold", min_width=12 if "%" in heading else None)
+        table.add_column(heading, justify="right", overflow="fold")
     for row in zip(*shown.values(), strict=True):
         table.add_row(*row)
     return table
@@ -64,7 +63,7 @@ def in_words(result: Accuracy) -> str:
 def before_after_table(before: Sequence[Accuracy], after: Sequence[Accuracy]) -> Table:
     """Return one row per resolution with the accuracies before and after fine-tuning."""
     table = Table()
-    for heading in ("test res, px", "top-1 before", "top-1 after", "change", "top-5 before", "top-5 after"):
+    for heading in ("test px", "top-1 before", "top-1 after", "change", "top-5 before", "top-5 after"):
         table.add_column(heading, justify="right")
     for was, now in zip(before, after, strict=True):
         table.add_row(

@@ -68,6 +68,7 @@ def open_data(data: Path | None, val_fraction: float | None, reporter: Reporter,
         f"data: {what}: {len(dataset.rows(TRAIN))} training and {len(dataset.rows(VAL))} test images of "
         f"{len(dataset.classes)} classes, fingerprint {dataset.fingerprint[:12]}"
     )
+    _warn_untested(dataset, reporter)
     _warn_left_out(dataset.left_out, reporter)
     if world is not None and len(set(world.gather(dataset.fingerprint))) > 1:
         raise DataError(f"the processes do not all see the same images in {folder}; give them the same data set")
@@ -139,6 +140,15 @@ def advice_on_memory(heights: Ints, widths: Ints, batch_size: int, memory: int) 
         f"{NUM_DECODED} batches of whole images take about {needed / 2**30:.1f} of the GPU's "
         f"{memory / 2**30:.1f} GiB; take --decode cpu, or write smaller copies with `dali-fixres prepare`"
     )
+
+
+def _warn_untested(dataset: Dataset, reporter: Reporter) -> None:
+    """Warn of classes without test images: no accuracy says anything about them."""
+    tested = set(dataset.labels[dataset.rows(VAL)].tolist())
+    untested = [name for label, name in enumerate(dataset.classes) if label not in tested]
+    if tested and untested:
+        more = " …" if len(untested) > NUM_NAMED else ""
+        reporter.warn(f"{len(untested)} class(es) have no test images: {', '.join(untested[:NUM_NAMED])}{more}")
 
 
 def _warn_left_out(left_out: tuple[LeftOut, ...], reporter: Reporter) -> None:

@@ -158,16 +158,19 @@ def process_group(device: torch.device) -> Iterator[World]:
     # torchrun's store still holds the addresses of processes before a restart.
     store: Any = PrefixStore(f"restart-{num_restarts()}", shared)
     backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=bound)
-    group: Any = dist.new_group(backend="gloo")
-    file_group: Any = dist.new_group(backend="gloo", timeout=FILE_WORK_TIMEOUT)
     try:
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=bound)
+        group: Any = dist.new_group(backend="gloo")
+        file_group: Any = dist.new_group(backend="gloo", timeout=FILE_WORK_TIMEOUT)
+        dist.barrier(group)  # no rank may fail and leave while another still connects
         yield World(rank, size, local_rank() or 0, group, file_group)
     except RuntimeError as error:
-        if not any(text in str(error) for text in CONNECTION_LOST):
+        lost = isinstance(error, dist.DistNetworkError) or any(text in str(error) for text in CONNECTION_LOST)
+        if not lost:
             raise
         if dist.is_torchelastic_launched():
             time.sleep(WAIT_FOR_SIGTERM_S)  # so that torchrun's report has the rank that failed first, and not this one
-        reason = next(line for line in str(error).splitlines() if any(text in line for text in CONNECTION_LOST))
+        lines = str(error).splitlines()
+        reason = next((line for line in lines if any(text in line for text in CONNECTION_LOST)), lines[0])
         raise ProcessFailedError(f"another rank has ended ({reason}); see its error, or torchrun's report") from error
     dist.destroy_process_group()

@@ -16,6 +16,7 @@ from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder, create_run, reopen_run, run_to_resume
 from pipelines.dataset.snapshot import compare, load_snapshot, save_snapshot
+from pipelines.processes import num_local
 
 __all__ = ["refuse_changed", "resume", "resume_hint", "resumed_run", "run_folder"]
 
@@ -91,8 +92,10 @@ def _changed_data(
 
 def resume_hint(command: str, folder: Path, world: World) -> str:
     """Return the words that resume a run that was stopped."""
-    size = world.size
-    program = "dali-fixres" if size == 1 else f"torchrun (with {size} processes in all) -m dali_fixres"
+    nodes = world.size // num_local()
+    program = "dali-fixres"
+    if world.size > 1:
+        program = f"torchrun {f'--nnodes {nodes} ' if nodes > 1 else ''}--nproc-per-node {num_local()} -m dali_fixres"
     return f"{program} {command} --resume --out {folder}"
 
 

@@ -172,3 +172,11 @@ def test_preview_index_and_doctor(call: Any, images: Path, workplace: Path) -> N
     assert doctor.returncode == 0
     assert "graph on cpu" in doctor.stdout
     assert "works" in doctor.stdout
+
+
+def test_a_class_without_test_images_is_named(call: Any, images: Path, tmp_path: Path) -> None:
+    """No accuracy says anything about it."""
+    data = Path(shutil.copytree(images, tmp_path / "data"))
+    shutil.rmtree(data / "val" / "bee")
+    assert "warning: 1 class(es) have no test images: bee" in call("index", "--data", data).stderr
+    assert "no test images" not in call("index", "--data", images).stderr

@@ -179,13 +179,13 @@ def test_a_killed_rank_ends_all(config: TrainConfig, tmp_path: Path) -> None:
 
 def slow_first_rank(fails: bool) -> None:
     """Work on files on the first rank for longer than a collective may take, or fail; the second rank waits."""
-    distributed_c10d.default_pg_timeout = timedelta(seconds=2)  # of the processes that this is run in
+    distributed_c10d.default_pg_timeout = timedelta(seconds=4)  # of the processes that this is run in
     error = {"0": DataError, "1": ProcessFailedError}[os.environ["RANK"]] if fails else None
     with pytest.raises(error) if error else nullcontext(), process_group(torch.device("cpu")) as world:
         with world.local_main_first():
             if world.is_main and fails:
                 raise DataError("no data")
-            time.sleep(3 if world.is_main else 0)
+            time.sleep(6 if world.is_main else 0)
         assert world.sum(torch.tensor([1])).item() == 2
 
 

@@ -200,12 +200,13 @@ def test_val_with_classes_that_train_lacks(data: Path) -> None:
     draw_tree(data / "train", ["owl", "cat"], 1)
     draw_tree(data / "val", ["owls", "cat", "dog"], 1)
     assert error_of(data) == (
-        f"{data}/val has 2 class folder(s) that {data}/train lacks: dog, owls; both must name the same classes"
+        f"{data}/val has 2 class folder(s) that {data}/train lacks: dog, owls; "
+        "remove them, or add images of them to train"
     )
     shutil.rmtree(data / "val/dog")
     assert error_of(data) == (
         f"{data}/val has 1 class folder(s) that {data}/train lacks: owls; did you mean 'owl'?; "
-        "both must name the same classes"
+        "remove them, or add images of them to train"
     )
 
 

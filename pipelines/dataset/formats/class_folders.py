@@ -40,7 +40,7 @@ def list_images(path: Path, _on_progress: Progress) -> Listing:
     if unknown:
         raise DataError(
             f"{val} has {len(unknown)} class folder(s) that {train} lacks: {', '.join(unknown[:5])}"
-            f"{did_you_mean(unknown[0], classes)}; both must name the same classes"
+            f"{did_you_mean(unknown[0], classes)}; remove them, or add images of them to train"
         )
     return Listing(path, (*_candidates(path, train, TRAIN), *_candidates(path, val, VAL)), classes)
 
