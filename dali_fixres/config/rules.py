@@ -47,6 +47,7 @@ PARAMETERS = {
     "quality": "--quality",
     "repeats": "--aug-repeats",
     "sides": "--sizes",
+    "strict": "--strict",
     "val_fraction": "--val-fraction",
 }
 """Flags of the parameters that messages of `pipelines` name."""

@@ -35,7 +35,7 @@ def test_what_prepare_reports(images: Path, tmp_path: Path, capsys: pytest.Captu
     assert re.search(r"^about \d+ MB to write, \d+ MB free$", lines, re.MULTILINE)
     assert f"1 file(s) cannot be read and are left out; see {tmp_path / 'set' / 'unreadable.txt'}" in lines
     assert re.search(rf"^19 images at 64, full: \d\.\d MB in {tmp_path / 'set'}$", lines, re.MULTILINE)
-    assert lines.endswith(f"next: dali-fixres train --data {tmp_path / 'set'} …\n")
+    assert lines.endswith(f"next: dali-fixres train --data {tmp_path / 'set'}\n")
     prepare(data, tmp_path / "set", config)
     lines = capsys.readouterr().err
     assert lines.startswith(f"{tmp_path / 'set'} was finished before: checking that it is complete\n")
