@@ -43,10 +43,12 @@ def test_thirty_kills_change_nothing(images: Path, tmp_path: Path) -> None:
         victim.join()
         assert victim.exitcode == -signal.SIGKILL
         if run.last.exists():
-            steps.append(load_checkpoint(run.last).step)
+            state = load_checkpoint(run.last)
+            steps.append(state.step)
             assert len(load_snapshot(run.data, images)) == 60
             assert tomllib.loads(run.config.read_text())["epochs"] == 120
-            assert len([row for row in run.records() if row["event"] == "epoch"]) >= steps[-1] // 5
+            # A kill may come between the save after an epoch's last step and the epoch's record.
+            assert len([row for row in run.records() if row["event"] == "epoch"]) >= state.epoch
             if run.best.exists():
                 assert load_checkpoint(run.best).top1 is not None
     assert steps == sorted(steps), "no kill may lose what an earlier one had left"
