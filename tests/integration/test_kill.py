@@ -22,7 +22,7 @@ NUM_KILLS = 30
 
 @pytest.mark.slow
 def test_thirty_kills_change_nothing(images: Path, tmp_path: Path) -> None:
-    """A run that writes a checkpoint after every step is killed thirty times, at moments drawn at random."""
+    """A run that writes a checkpoint after every step is killed up to thirty times, at moments drawn at random."""
     config = TrainConfig(
         data=images, model="timm/test_resnet", model_arg=("drop_rate=0.3",), batch_size=8, workers=1,
         train_res="64@0,96@40,64@80", test_res=64, epochs=120, lr=0.01, checkpoint_every="1steps",
@@ -38,9 +38,11 @@ def test_thirty_kills_change_nothing(images: Path, tmp_path: Path) -> None:
     steps = []
     for _ in range(NUM_KILLS):
         (victim,) = start_ranks(1, train, replace(config, resume=run.last.exists()))
-        time.sleep(moments.uniform(0, 2.5))
+        time.sleep(moments.uniform(0, 1.5))
         victim.kill()
         victim.join()
+        if victim.exitcode == 0:
+            break  # it was faster than the moments allow for
         assert victim.exitcode == -signal.SIGKILL
         if run.last.exists():
             state = load_checkpoint(run.last)
