@@ -1,1 +1,1 @@
-"""DALI: one graph for every plan, its inputs, and decoding. DALI is imported here and in the loader alone."""
+"""DALI: one graph for every plan, its inputs, and decoding. DALI is imported here alone."""
