@@ -10,6 +10,7 @@ The module imports neither torch nor DALI, so its worker processes start in a fr
 """
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -97,13 +98,19 @@ def _readme(seed: int, counts: dict[str, int]) -> str:
     )
 
 
+def _numbers(readme: str) -> list[str]:
+    """Return what identifies a set: version, seed and counts, whatever the words around them."""
+    return re.findall(r": (\d+)$", readme, re.MULTILINE)
+
+
 def _is_finished(folder: Path, readme: str) -> bool:
     """Return whether ``folder`` is the set that ``readme`` names; raise FileExistsError if it is something else."""
     try:
-        if (folder / "README.txt").read_text(encoding="utf-8") == readme:
-            return True
+        found = (folder / "README.txt").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        found = ""
+    if _numbers(found) == _numbers(readme):
+        return True
     is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not is_free:  # the rename replaces an empty folder
         raise FileExistsError(f"{folder} exists and is not this demo set; name another folder or delete it")

@@ -96,6 +96,15 @@ def test_second_call_writes_nothing(made: Made) -> None:
     assert calls == []
 
 
+def test_set_made_by_an_earlier_version_is_used(tmp_path: Path) -> None:
+    """A README.txt in other words, as 0.1 wrote it, names the same set; other numbers do not."""
+    readme = "Synthetic demo pictures.\nversion: 1\nseed: 3\ntrain pictures: 20\nval pictures: 10\nDelete it: fine.\n"
+    (tmp_path / "README.txt").write_text(readme)
+    assert ensure_demo_data(tmp_path, seed=3, num_train=20, num_val=10) == tmp_path
+    with pytest.raises(FileExistsError, match="is not this demo set"):
+        ensure_demo_data(tmp_path, seed=4, num_train=20, num_val=10)
+
+
 def test_two_processes_make_one_whole_set(made: Made, tmp_path: Path) -> None:
     """Two processes that make the set at once both succeed and leave one whole folder, nothing beside it."""
     code = (
