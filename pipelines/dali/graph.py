@@ -46,11 +46,12 @@ _INPUT_TYPES = [
     types.DALIDataType.INT32,
     types.DALIDataType.FLOAT,
     types.DALIDataType.FLOAT,
+    types.DALIDataType.INT32,
     types.DALIDataType.FLOAT,
     types.DALIDataType.BOOL,
     types.DALIDataType.FLOAT,
 ]
-_INPUT_NDIMS = [1, 1, 1, 1, 1, 1, 0, 2]
+_INPUT_NDIMS = [1, 1, 1, 1, 1, 0, 1, 0, 2]
 """Types and dimensions per sample of `pipelines.dali.inputs.GraphInputs`, field by field."""
 
 
@@ -133,14 +134,14 @@ def _decoder(from_shards: bool) -> Any:
 def _graph(
     source: Callable[[], Sequence[Any]], on_gpu: bool, decode: Decoder, normalisation: Normalisation, from_shards: bool
 ) -> Any:
-    files, decode_start, decode_end, box_start, box_end, size, jittered, colour = inputs(
+    files, decode_start, decode_end, box_start, box_end, interpolation, size, jittered, colour = inputs(
         source, regions=decode == "cpu"
     )
     encoded = read(files, from_shards)
     images = decoded_on_gpu(encoded) if decode == "gpu" else decoded(encoded, decode_start, decode_end)
     if on_gpu:
         images = images.gpu()  # which leaves those alone that the GPU has decoded
-    crops = resized(images, box_start, box_end, size)
+    crops = resized(images, box_start, box_end, interpolation, size)
     # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
     if jittered:
         batch = fn.coord_transform(crops, MT=colour, dtype=types.DALIDataType.FLOAT)
@@ -184,14 +185,14 @@ def decoded_on_gpu(encoded: Any) -> Any:
     return fn.decoders.image(encoded, device="mixed", adjust_orientation=False, jpeg_fancy_upsampling=True)
 
 
-def resized(images: Any, box_start: Any, box_end: Any, size: Any) -> Any:
+def resized(images: Any, box_start: Any, box_end: Any, interpolation: Any, size: Any) -> Any:
     """Return the crop boxes of the images, resized."""
     return fn.resize(
         images,
         size=size,
         roi_start=box_start,
         roi_end=box_end,
-        interp_type=types.DALIInterpType.INTERP_LINEAR,
+        interp_type=fn.reinterpret(interpolation, dtype=types.DALIDataType.INTERP_TYPE),
         antialias=True,
         subpixel_scale=False,
     )

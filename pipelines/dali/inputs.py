@@ -1,5 +1,6 @@
 """From a `BatchPlan` to the arrays the graph takes: paths, decode regions, resize crop boxes, colour maps."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,12 +9,17 @@ from numpy.typing import NDArray
 from pipelines.dataset import Dataset
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.plan.colour import Normalisation, jitter_and_normalise
+from pipelines.plan.interpolation import INTERPOLATIONS, Interpolation
 
 __all__ = ["GraphInputs", "files_of", "graph_inputs"]
 
 
 UNDECODABLE = np.zeros(1, np.uint8)
 """Replaces an image that cannot be read; DALI takes no empty one."""
+
+
+DALI_FILTERS: Mapping[Interpolation, int] = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
+"""Numbers of ``nvidia.dali.types.DALIInterpType``; DALI has no box filter."""
 
 
 class GraphInputs(NamedTuple):
@@ -23,7 +29,8 @@ class GraphInputs(NamedTuple):
         files: Absolute paths as bytes, (n, longest) uint8, or n arrays of encoded images where some lie in shards.
         decode_start, decode_end: Region (y, x) of the file's image that is decoded, (n, 2) int32.
         box_start, box_end: The crop box (y, x) inside that region, (n, 2) float32. Where the image is mirrored, it
-            runs from right to left: DALI's resize mirrors a box whose start lies behind its end.
+            runs from right to left or from bottom to top: DALI's resize mirrors a box whose start lies behind its end.
+        interpolation: DALI's number of the filter, (n,) int32.
         size: Height and width to resize to, (n, 2) float32 (DALI takes run-time sizes as floats only).
         jittered: Whether the colour map replaces plain normalisation, (n,) bool.
         colour: Colour maps, (n, 3, 4) float32; zeros where plain normalisation stays.
@@ -34,6 +41,7 @@ class GraphInputs(NamedTuple):
     decode_end: NDArray[np.int32]
     box_start: NDArray[np.float32]
     box_end: NDArray[np.float32]
+    interpolation: NDArray[np.int32]
     size: NDArray[np.float32]
     jittered: NDArray[np.bool_]
     colour: NDArray[np.float32]
@@ -67,8 +75,8 @@ def graph_inputs(
         (starts - decode_start).astype(np.float32),
         (ends - decode_start).astype(np.float32),
     )
-    flip = plan.flip
-    box_start[flip, 1], box_end[flip, 1] = box_end[flip, 1], box_start[flip, 1].copy()
+    for axis, flip in enumerate((plan.flip_vertical, plan.flip)):
+        box_start[flip, axis], box_end[flip, axis] = box_end[flip, axis], box_start[flip, axis].copy()
     jitter = plan.jitter
     return GraphInputs(
         files=files_of(dataset, plan.ids, plan.copy_ids),
@@ -76,6 +84,7 @@ def graph_inputs(
         decode_end=decode_end,
         box_start=box_start,
         box_end=box_end,
+        interpolation=np.array([DALI_FILTERS[INTERPOLATIONS[number]] for number in plan.interpolation], np.int32),
         size=np.full((num, 2), plan.resolution.crop_px, np.float32),
         jittered=np.full(num, jitter is not None),
         colour=np.zeros((num, 3, 4), np.float32) if jitter is None else jitter_and_normalise(jitter, normalisation),

@@ -1,6 +1,7 @@
-"""Named augmentations: which crop box, whether mirrored, how much colour jitter."""
+"""Named augmentations: which crop box, whether mirrored, how much colour jitter, which interpolation."""
 
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -16,13 +17,18 @@ from pipelines.plan.crops import (
     random_resized_crop,
     shifted_crop,
 )
+from pipelines.plan.interpolation import Interpolation, TrainInterpolation, planned_interpolation
 from pipelines.plan.views import VIEWS, Views
 from pipelines.resolution import Resolution
 
 __all__ = ["AUGMENTATIONS", "UNIFORMS_PER_SAMPLE", "Augmentation", "plan_batch", "views_of"]
 
-UNIFORMS_PER_SAMPLE = NUM_UNIFORMS + 4
-"""Random numbers per image: its crop box, its flip, its three jitter factors."""
+FLIP, JITTER = NUM_UNIFORMS, slice(NUM_UNIFORMS + 1, NUM_UNIFORMS + 4)
+INTERPOLATION, FLIP_VERTICAL = NUM_UNIFORMS + 4, NUM_UNIFORMS + 5
+"""Places of an image's random numbers; those of its crop box come first."""
+
+UNIFORMS_PER_SAMPLE = NUM_UNIFORMS + 6
+"""Random numbers per image."""
 
 RANDOM_CROPS = (random_resized_crop, shifted_crop)
 """Crop functions that use their random numbers."""
@@ -34,18 +40,24 @@ class Augmentation:
 
     Attributes:
         crop: Draws the crop boxes.
-        flip: Share of the images that are mirrored.
+        flip: Share of the images that are mirrored left to right.
         jitter: Brightness, contrast and saturation are scaled by factors within 1 ± this.
+        interpolation: What resizes the crop.
+        flip_vertical: Share of the images that are mirrored top to bottom.
     """
 
     crop: CropFunction
     flip: float
     jitter: float
+    interpolation: TrainInterpolation = "bilinear"
+    flip_vertical: float = 0.0
 
     @property
     def is_random(self) -> bool:
         """Whether two views of an image may differ."""
-        return 0 < self.flip < 1 or self.jitter > 0 or self.crop in RANDOM_CROPS
+        flips = 0 < self.flip < 1 or 0 < self.flip_vertical < 1
+        crop = self.crop.func if isinstance(self.crop, partial) else self.crop
+        return flips or self.jitter > 0 or self.interpolation == "random" or crop in RANDOM_CROPS
 
 
 AUGMENTATIONS = MappingProxyType(
@@ -58,9 +70,12 @@ AUGMENTATIONS = MappingProxyType(
 """``train``: FixRes' training; ``v1`` and ``v2``: the authors' first and second fine-tuning recipe."""
 
 
-def views_of(views: Views) -> tuple[Augmentation, ...]:
+def views_of(views: Views, interpolation: Interpolation = "bilinear") -> tuple[Augmentation, ...]:
     """Return the views whose predictions are averaged, each as an augmentation without randomness."""
-    return tuple(Augmentation(view.crop, flip=float(view.mirrored), jitter=0.0) for view in VIEWS[views])
+    return tuple(
+        Augmentation(view.crop, flip=float(view.mirrored), jitter=0.0, interpolation=interpolation)
+        for view in VIEWS[views]
+    )
 
 
 def plan_batch(
@@ -82,11 +97,13 @@ def plan_batch(
         copies: Which resized copies may be read, if there are any.
     """
     crop_boxes = augmentation.crop(dataset.heights[ids], dataset.widths[ids], resolution, uniforms[:, :NUM_UNIFORMS])
-    jitter = 1 + augmentation.jitter * (2 * uniforms[:, NUM_UNIFORMS + 1 :] - 1)
+    jitter = 1 + augmentation.jitter * (2 * uniforms[:, JITTER] - 1)
     return BatchPlan(
         ids=ids,
         crop_boxes=crop_boxes,
-        flip=uniforms[:, NUM_UNIFORMS] < augmentation.flip,
+        flip=uniforms[:, FLIP] < augmentation.flip,
+        flip_vertical=uniforms[:, FLIP_VERTICAL] < augmentation.flip_vertical,
+        interpolation=planned_interpolation(augmentation.interpolation, uniforms[:, INTERPOLATION]),
         jitter=jitter if augmentation.jitter > 0 else None,
         resolution=resolution,
         copy_ids=choose_copies(dataset, ids, crop_boxes, resolution, copies),

@@ -18,6 +18,8 @@ class BatchPlan:
         ids: Row number of each image in the data set, which elsewhere is called its row, (n,) int64.
         crop_boxes: Source crop boxes (y0, x0, y1, x1) in pixels, (n, 4) float64.
         flip: Which images are mirrored left to right, (n,) bool.
+        flip_vertical: Which images are mirrored top to bottom, (n,) bool.
+        interpolation: What resizes each crop, (n,) int32: positions in `INTERPOLATIONS`.
         jitter: Factors of brightness, contrast and saturation, (n, 3) float64; None leaves colours alone.
         resolution: The apparent size of every image of the batch.
         copy_ids: Which copy of each image is read, (n,) int64: a position in `Dataset.copies`, or `ORIGINAL`.
@@ -26,6 +28,8 @@ class BatchPlan:
     ids: NDArray[np.int64]
     crop_boxes: NDArray[np.float64]
     flip: NDArray[np.bool_]
+    flip_vertical: NDArray[np.bool_]
+    interpolation: NDArray[np.int32]
     jitter: NDArray[np.float64] | None
     resolution: Resolution
     copy_ids: NDArray[np.int64]
