@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 from torch.utils.dlpack import from_dlpack
@@ -17,16 +17,20 @@ from torch.utils.dlpack import from_dlpack
 from pipelines.batch import Batch
 from pipelines.dali.choose_decoder import Decode, Decoder, Timing, faster_decoder, machine, time_decoders
 from pipelines.dali.decodability import DecodabilityCheck
+from pipelines.dali.fused.machine_code import Entries, entries
 from pipelines.dali.graph import build, define_graph
-from pipelines.dali.inputs import GraphInputs, graph_inputs
+from pipelines.dali.inputs import decode_regions, fused_inputs, operator_inputs
 from pipelines.dali.messages import first_cause, refused_sample
 from pipelines.dataset import Dataset
-from pipelines.errors import ConfigError, UnreadableError
+from pipelines.errors import ConfigError, RunError, UnreadableError
 from pipelines.plan.batch_plan import BatchPlan
-from pipelines.plan.colour import IMAGENET, Normalisation
+from pipelines.plan.colour import BYTES, IMAGENET, Normalisation
 from pipelines.processes import loader_threads
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "Resize"]
+
+Resize: TypeAlias = Literal["auto", "fused", "dali"]
+"""What makes crops of decoded images on a CPU, see `Loader`."""
 
 
 class Loader:
@@ -47,18 +51,22 @@ class Loader:
         device: Where batches are wanted: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         num_threads: CPU threads that read and decode; one more than usable cores if left out.
         prefetch: Batches that are made ahead of the one in use.
-        normalisation: Mean that is subtracted and standard deviation that is divided by.
+        normalisation: Mean that is subtracted and standard deviation that is divided by; None for images in bytes.
         decode: For batches on a GPU: ``"gpu"`` decodes whole images there, ``"cpu"`` decodes just the regions that
             crops need, by CPU threads. ``"auto"`` takes the faster one: both are timed, for a few seconds altogether,
             when a loader is first built for a data set on a machine; the cache folder keeps the answer.
-        warn: Receives a line if a decoder fails while it is timed.
+        resize: For batches on a CPU: ``"fused"`` resizes, mirrors, colours and normalises in one compiled operator,
+            ``"dali"`` in operators of DALI. ``"auto"`` is ``"fused"`` where it can be compiled; the first time on a
+            machine that takes a few seconds, and the cache folder keeps the result. On a GPU there is only ``"dali"``.
+        warn: Receives a line if a decoder fails while it is timed, or if nothing can be compiled.
 
     Attributes:
         decode: The decoder in use, ``"cpu"`` or ``"gpu"``.
+        resize: The operators in use, ``"fused"`` or ``"dali"``.
 
     Raises:
-        ConfigError: If the GPU is to decode batches for a CPU.
-        RunError: If neither decoder works.
+        ConfigError: If the GPU is to decode batches for a CPU, or the compiled operator to make batches for a GPU.
+        RunError: If neither decoder works, or ``"fused"`` cannot be compiled.
     """
 
     def __init__(
@@ -69,8 +77,9 @@ class Loader:
         device: str | torch.device = "cpu",
         num_threads: int | None = None,
         prefetch: int = 2,
-        normalisation: Normalisation = IMAGENET,
+        normalisation: Normalisation | None = IMAGENET,
         decode: Decode = "auto",
+        resize: Resize = "auto",
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         self._dataset = dataset
@@ -79,6 +88,8 @@ class Loader:
         self._normalisation = normalisation
         self._num_threads = num_threads or loader_threads()
         self.decode: Decoder = self._decoder(decode, warn)
+        compiled = self._compiled(resize, warn)
+        self.resize: Resize = "dali" if compiled is None else "fused"
         self._decodability: DecodabilityCheck | None = None
         self._plans: Iterator[BatchPlan] = iter(())
         self._in_flight: deque[BatchPlan] = deque()
@@ -91,6 +102,7 @@ class Loader:
             prefetch=prefetch,
             normalisation=normalisation,
             from_shards=dataset.in_shards,
+            compiled=compiled,
         )
         build(self._pipeline, on_gpu=self._device.type == "cuda")
 
@@ -124,8 +136,8 @@ class Loader:
             self._decodability = DecodabilityCheck(self._dataset, self._num_threads)
         reasons: dict[int, str] = {}
         for plan in plans:
-            inputs = self._inputs(plan)
-            reasons |= self._decodability.regions(plan.ids, plan.copy_ids, inputs.decode_start, inputs.decode_end)
+            region = decode_regions(plan, self._dataset)
+            reasons |= self._decodability.regions(plan.ids, plan.copy_ids, region.start, region.end)
         return {row: (self._dataset.path(row), reason) for row, reason in reasons.items()}
 
     def _decoder(self, decode: Decode, warn: Callable[[str], None]) -> Decoder:
@@ -146,6 +158,22 @@ class Loader:
 
         here = machine(torch.cuda.get_device_name(self._device), threads)
         return faster_decoder({**here, "data": self._dataset.fingerprint}, time_both, warn)
+
+    def _compiled(self, resize: Resize, warn: Callable[[str], None]) -> Entries | None:
+        """Return the compiled operator, or None where DALI's are to do its work."""
+        if self._device.type == "cuda":
+            if resize == "fused":
+                raise ConfigError(f"resize 'fused' is for batches on a CPU, but the device is {self._device}")
+            return None
+        if resize == "dali":
+            return None
+        found = entries()
+        if not isinstance(found, str):
+            return found
+        if resize == "fused":
+            raise RunError(f"the operator that makes crops on a CPU cannot be compiled: {found}")
+        warn(f"the operator that makes crops on a CPU cannot be compiled ({found}); DALI's take over, which are slower")
+        return None
 
     def _batches(self, plans: Iterator[BatchPlan]) -> Iterator[Batch]:
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
@@ -173,11 +201,11 @@ class Loader:
         if len(plan) > self._max_batch_size:
             raise ConfigError(f"a plan has {len(plan)} images, but max_batch_size is {self._max_batch_size}")
         self._in_flight.append(plan)
-        inputs = self._inputs(plan)
+        normalisation = self._normalisation or BYTES
+        if self.resize == "fused":
+            return fused_inputs(plan, self._dataset, normalisation, gives_bytes=self._normalisation is None)
+        inputs = operator_inputs(plan, self._dataset, normalisation, decode_region=self.decode == "cpu")
         return inputs if self.decode == "cpu" else inputs.without_regions()
-
-    def _inputs(self, plan: BatchPlan) -> GraphInputs:
-        return graph_inputs(plan, self._dataset, self._normalisation, decode_region=self.decode == "cpu")
 
     def _explained(self, error: RuntimeError) -> Exception:
         """Return the error that names the images because of which a batch has failed."""

@@ -19,6 +19,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", SHORT_SPIN)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep indexes and demo images of tests away from the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
+    compiled = tmp_path_factory.getbasetemp() / "operator"  # once for all tests: it takes seconds
+    compiled.mkdir(exist_ok=True)
+    (folder / "operator").symlink_to(compiled)
     monkeypatch.setenv("DALI_FIXRES_CACHE", str(folder))
     return folder
 

@@ -9,7 +9,7 @@ from dali_fixres.errors import RunError
 from dali_fixres.report.tables import print_table
 from dali_fixres.runtime.environment import environment
 from dali_fixres.runtime.json_files import DoctorEnvironment, DoctorFile
-from dali_fixres.runtime.self_check import check_graph, time_drawn_images
+from dali_fixres.runtime.self_check import check_graph, cpu_operator, time_drawn_images
 from pipelines.dali.choose_decoder import DECODERS, Decoder, Timing
 from pipelines.storage.cache_folder import cache_folder
 from pipelines.storage.files import write_json
@@ -25,7 +25,7 @@ def doctor(json: Path | None) -> bool:
     Args:
         json: Also write what was found here, as JSON.
     """
-    found: DoctorEnvironment = {**environment(), "cache_folder": str(cache_folder())}
+    found: DoctorEnvironment = {**environment(), "cache_folder": str(cache_folder()), "operator": cpu_operator()}
     problems = {"cpu": check_graph("cpu", "cpu")}
     broken = any(problems.values())
     timing = None

@@ -9,13 +9,9 @@ from dali_fixres.runtime.data import open_data
 from dali_fixres.runtime.progress import Reporter
 from pipelines import Loader
 from pipelines.plan.augmentation import AUGMENTATIONS, UNIFORMS_PER_SAMPLE, plan_batch
-from pipelines.plan.colour import Normalisation
 from pipelines.resolution import Resolution, parse_resolutions
 
 __all__ = ["preview"]
-
-PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-"""Leaves images in 0-1, so that they can be shown."""
 
 
 def preview(config: PreviewConfig) -> None:
@@ -34,8 +30,8 @@ def preview(config: PreviewConfig) -> None:
     crops = [("train", Resolution(config.train_res))]
     crops += [("v1", resolution) for resolution in parse_resolutions(config.test_res)]
     plans = [plan_batch(data.dataset, ids, AUGMENTATIONS[name], resolution, uniforms) for name, resolution in crops]
-    with Loader(data.dataset, max_batch_size=len(ids), normalisation=PLAIN) as loader:
-        images = [batch.images.clamp(0, 1).permute(0, 2, 3, 1).numpy() for batch in loader.run(plans)]
+    with Loader(data.dataset, max_batch_size=len(ids), normalisation=None) as loader:
+        images = [batch.images.permute(0, 2, 3, 1).numpy() for batch in loader.run(plans)]
     titles = [f"{'train' if name == 'train' else 'test'} {resolution.crop_px} px" for name, resolution in crops]
     figure = draw_crops(data.dataset, plans, images, titles)
     figure.suptitle(data.title)

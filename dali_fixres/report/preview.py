@@ -16,9 +16,7 @@ __all__ = ["draw_crops"]
 PX_PER_INCH = 120
 
 
-def draw_crops(
-    dataset: Dataset, plans: list[BatchPlan], images: list[NDArray[np.float32]], titles: list[str]
-) -> Figure:
+def draw_crops(dataset: Dataset, plans: list[BatchPlan], images: list[NDArray[np.uint8]], titles: list[str]) -> Figure:
     """Draw one row per image; crops are drawn in proportion to their sides in pixels."""
     sides = [plan.resolution.crop_px for plan in plans]
     num_rows = len(plans[0])

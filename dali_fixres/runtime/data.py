@@ -12,6 +12,7 @@ from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Bar, Reporter
 from pipelines import Loader
 from pipelines.dali.choose_decoder import Decode
+from pipelines.dali.fused.machine_code import is_kept
 from pipelines.dataset import TRAIN, VAL, Dataset, LeftOut, open_dataset
 from pipelines.plan.colour import Normalisation
 from pipelines.plan.crops import Ints
@@ -97,6 +98,8 @@ def open_loader(
     in the cache; then all processes use the first one's.
     """
     dataset, batch_size = data.dataset, max_batch_size or config.batch_size
+    if device.type == "cpu" and not is_kept():
+        reporter.line("compiling the operator that makes crops, for this processor: a few seconds, the first time only")
 
     def build(decode: Decode) -> Loader:
         return Loader(

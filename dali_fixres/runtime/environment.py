@@ -26,6 +26,7 @@ _Versions = TypedDict(
         "nvidia-nvimgcodec-cu12": Version,
         "nvidia-nvjpeg-cu12": Version,
         "timm": Version,
+        "numba": Version,
         "numpy": Version,
         "pillow": Version,
     },

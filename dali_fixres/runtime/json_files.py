@@ -222,6 +222,7 @@ class DoctorEnvironment(Environment):
     """`environment` of `doctor --json`."""
 
     cache_folder: Annotated[str, "path"]
+    operator: Annotated[str, "what makes crops on a CPU: `compiled`, or why DALI's operators do"]
 
 
 class DecodeObject(TypedDict):

@@ -11,9 +11,10 @@ from PIL import Image
 from dali_fixres.demo.draw import draw_image
 from pipelines import IMAGENET, Dataset, EvalPlan, Loader, Resolution
 from pipelines.dali.choose_decoder import Decoder, Timing, time_decoders
+from pipelines.dali.fused.machine_code import entries
 from pipelines.dataset.table import make_dataset
 
-__all__ = ["check_graph", "time_drawn_images"]
+__all__ = ["check_graph", "cpu_operator", "time_drawn_images"]
 
 NUM_DRAWN = 64
 """Images that both decoders are timed on, of sizes as in ImageNet."""
@@ -35,6 +36,12 @@ def check_graph(device: str, decode: Decoder) -> str:
         expected = torch.from_numpy((GREY / 255 - mean) / std).float()
         difference = (batch.images.float().cpu()[0].mean(dim=(1, 2)) - expected).abs().max().item()
         return "" if difference < 0.01 else f"the image came out wrong by {difference:.3f}"
+
+
+def cpu_operator() -> str:
+    """Return ``compiled`` if the CPU's operator is, or else why DALI's operators do its work."""
+    found = entries()
+    return f"DALI's operators, which are slower: {found}" if isinstance(found, str) else "compiled"
 
 
 def time_drawn_images() -> Timing:

@@ -1,7 +1,8 @@
-"""The one DALI graph: read → decode → resize the crop box → colour and normalise.
+"""The one DALI graph: read → decode → resize the crop box → colour and normalise → erase.
 
-Stage and resolution are not built in: all that depends on them arrives with each batch. This is the only file with DALI
-operators. Each step is a function, so that a part of the graph can be measured by itself.
+Stage and resolution are not built in: all that depends on them arrives with each batch. It is built in one of two ways:
+on a CPU everything after the decoder is one compiled operator, on a GPU these are DALI's operators, which also take
+over on a CPU where nothing can be compiled. Each step is a function, so that a part of the graph can be measured.
 """
 
 import os
@@ -15,6 +16,8 @@ from nvidia.dali import types
 from nvidia.dali.pipeline import pipeline_def
 
 from pipelines.dali.choose_decoder import Decoder
+from pipelines.dali.fused.machine_code import Entries
+from pipelines.dali.fused.operator import fused
 from pipelines.plan.colour import Normalisation
 
 __all__ = [
@@ -40,19 +43,18 @@ finished at any time before it is needed. At this niceness DALI still gets about
 higher one training is slightly faster, but images are late where other programs load the CPU.
 """
 
-_INPUT_TYPES = [
-    types.DALIDataType.UINT8,
-    types.DALIDataType.INT32,
-    types.DALIDataType.INT32,
-    types.DALIDataType.FLOAT,
-    types.DALIDataType.FLOAT,
-    types.DALIDataType.INT32,
-    types.DALIDataType.FLOAT,
-    types.DALIDataType.BOOL,
-    types.DALIDataType.FLOAT,
-]
-_INPUT_NDIMS = [1, 1, 1, 1, 1, 0, 1, 0, 2]
-"""Types and dimensions per sample of `pipelines.dali.inputs.GraphInputs`, field by field."""
+UINT8, INT32, BOOL = types.DALIDataType.UINT8, types.DALIDataType.INT32, types.DALIDataType.BOOL
+FLOAT, FLOAT16, FLOAT64 = types.DALIDataType.FLOAT, types.DALIDataType.FLOAT16, types.DALIDataType.FLOAT64
+
+FUSED_INPUTS = (
+    *((UINT8, 1), (INT32, 1), (INT32, 1)),
+    *((UINT8, 1), (FLOAT64, 1), (FLOAT, 2), (INT32, 2), (INT32, 1)),
+)
+OPERATOR_INPUTS = (
+    *((UINT8, 1), (INT32, 1), (INT32, 1)),
+    *((FLOAT, 1), (FLOAT, 1), (INT32, 0), (FLOAT, 1), (BOOL, 0), (FLOAT, 2), (FLOAT, 1), (FLOAT, 1)),
+)
+"""Types and dimensions per image of `FusedInputs` and `OperatorInputs` of `pipelines.dali.inputs`, field by field."""
 
 
 def define_graph(
@@ -63,32 +65,39 @@ def define_graph(
     max_batch_size: int,
     num_threads: int,
     prefetch: int,
-    normalisation: Normalisation,
+    normalisation: Normalisation | None,
     from_shards: bool,
+    compiled: Entries | None,
 ) -> Any:
     """Return the pipeline, not yet built.
 
     Args:
-        source: Returns the `GraphInputs` of the next batch, without regions where the GPU decodes, or raises
-            StopIteration.
+        source: Returns the `FusedInputs` of the next batch, or without a compiled operator its `OperatorInputs`,
+            without regions where the GPU decodes; or raises StopIteration.
         device_id: The GPU, or None for DALI's CPU backend.
         decode: Whether the GPU decodes whole images or CPU threads decode regions; without a GPU, ``cpu``.
         max_batch_size: No batch is larger.
         num_threads: CPU threads that read and decode.
         prefetch: Batches in flight.
-        normalisation: Of batches whose colours are not jittered.
+        normalisation: Of batches whose colours are not jittered; None for bytes.
         from_shards: Whether `source` returns encoded images instead of paths.
+        compiled: The compiled operator, on a CPU; None for DALI's operators.
     """
-    return _graph(
+    options = {
+        "device_id": device_id,
+        "batch_size": max_batch_size,
+        "num_threads": num_threads,
+        "prefetch_queue_depth": prefetch,
+    }
+    if compiled is not None:
+        return _fused_graph(source, compiled, gives_bytes=normalisation is None, from_shards=from_shards, **options)
+    return _operator_graph(
         source,
         on_gpu=device_id is not None,
         decode=decode,
         normalisation=normalisation,
         from_shards=from_shards,
-        device_id=device_id,
-        batch_size=max_batch_size,
-        num_threads=num_threads,
-        prefetch_queue_depth=prefetch,
+        **options,
     )
 
 
@@ -125,46 +134,51 @@ def build_decoder(*, from_shards: bool) -> Any:
 
 @pipeline_def
 def _decoder(from_shards: bool) -> Any:
-    file = fn.external_source(name="file", dtype=types.DALIDataType.UINT8, ndim=1)
-    start, end = (fn.external_source(name=name, dtype=types.DALIDataType.INT32, ndim=1) for name in ("start", "end"))
+    file = fn.external_source(name="file", dtype=UINT8, ndim=1)
+    start, end = (fn.external_source(name=name, dtype=INT32, ndim=1) for name in ("start", "end"))
     return decoded(read(file, from_shards), start, end)
 
 
+@pipeline_def
+def _fused_graph(source: Callable[[], Sequence[Any]], compiled: Entries, gives_bytes: bool, from_shards: bool) -> Any:
+    files, decode_start, decode_end, *others = inputs(source, FUSED_INPUTS)
+    canvas, box, colour, erased, options = others
+    images = decoded(read(files, from_shards), decode_start, decode_end)
+    return fused(compiled, canvas, images, box, colour, erased, options, gives_bytes=gives_bytes)
+
+
 @pipeline_def(enable_conditionals=True)
-def _graph(
-    source: Callable[[], Sequence[Any]], on_gpu: bool, decode: Decoder, normalisation: Normalisation, from_shards: bool
+def _operator_graph(
+    source: Callable[[], Sequence[Any]],
+    on_gpu: bool,
+    decode: Decoder,
+    normalisation: Normalisation | None,
+    from_shards: bool,
 ) -> Any:
-    files, decode_start, decode_end, box_start, box_end, interpolation, size, jittered, colour = inputs(
-        source, regions=decode == "cpu"
-    )
-    encoded = read(files, from_shards)
-    images = decoded_on_gpu(encoded) if decode == "gpu" else decoded(encoded, decode_start, decode_end)
+    if decode == "gpu":  # whole images: DALI would warn of inputs that are not used
+        files, *others = inputs(source, (OPERATOR_INPUTS[0], *OPERATOR_INPUTS[3:]))
+        images = decoded_on_gpu(read(files, from_shards))
+    else:
+        files, decode_start, decode_end, *others = inputs(source, OPERATOR_INPUTS)
+        images = decoded(read(files, from_shards), decode_start, decode_end)
     if on_gpu:
         images = images.gpu()  # which leaves those alone that the GPU has decoded
+    box_start, box_end, interpolation, size, jittered, colour, erased_start, erased_size = others
     crops = resized(images, box_start, box_end, interpolation, size)
+    output = UINT8 if normalisation is None else FLOAT16 if on_gpu else FLOAT
     # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
     if jittered:
-        batch = fn.coord_transform(crops, MT=colour, dtype=types.DALIDataType.FLOAT)
-        if on_gpu:
-            batch = fn.cast(batch, dtype=_output_type(on_gpu))  # coord_transform has no float16 output of its own
+        batch = fn.coord_transform(crops, MT=colour, dtype=FLOAT)
+        batch = fn.cast_like(batch, crops) if normalisation is None else fn.cast(batch, dtype=output)
     else:
-        batch = normalised(crops, normalisation, on_gpu)
-    return batch
+        batch = crops if normalisation is None else normalised(crops, normalisation, output)
+    return fn.erase(batch, anchor=erased_start, shape=erased_size, axes=[0, 1], fill_value=0.0)
 
 
-def inputs(source: Callable[[], Sequence[Any]], *, regions: bool = True) -> Any:
-    """Take the `GraphInputs` that a function returns, one batch per call, as the nodes of a graph.
-
-    Without regions, the function returns what `GraphInputs.without_regions` does, and None stands for the two missing
-    nodes: DALI warns of inputs that are not used.
-    """
-    if regions:
-        return fn.external_source(
-            source=source, num_outputs=len(_INPUT_TYPES), dtype=_INPUT_TYPES, ndim=_INPUT_NDIMS, batch=True
-        )
-    dtypes, ndims = [_INPUT_TYPES[0], *_INPUT_TYPES[3:]], [_INPUT_NDIMS[0], *_INPUT_NDIMS[3:]]
-    files, *others = fn.external_source(source=source, num_outputs=len(dtypes), dtype=dtypes, ndim=ndims, batch=True)
-    return [files, None, None, *others]
+def inputs(source: Callable[[], Sequence[Any]], fields: Sequence[tuple[types.DALIDataType, int]]) -> Any:
+    """Take the arrays that a function returns, one batch per call, as the nodes of a graph."""
+    dtypes, ndims = [dtype for dtype, _ in fields], [ndim for _, ndim in fields]
+    return fn.external_source(source=source, num_outputs=len(fields), dtype=dtypes, ndim=ndims, batch=True)
 
 
 def read(files: Any, from_shards: bool) -> Any:
@@ -198,16 +212,12 @@ def resized(images: Any, box_start: Any, box_end: Any, interpolation: Any, size:
     )
 
 
-def normalised(crops: Any, normalisation: Normalisation, on_gpu: bool) -> Any:
+def normalised(crops: Any, normalisation: Normalisation, output: types.DALIDataType) -> Any:
     """Return the network's input, of crops whose colours are not jittered."""
     return fn.crop_mirror_normalize(
         crops,
-        dtype=_output_type(on_gpu),
+        dtype=output,
         mean=[255 * value for value in normalisation.mean],
         std=[255 * value for value in normalisation.std],
         output_layout="HWC",
     )
-
-
-def _output_type(on_gpu: bool) -> types.DALIDataType:
-    return types.DALIDataType.FLOAT16 if on_gpu else types.DALIDataType.FLOAT

@@ -1,7 +1,6 @@
-"""From a `BatchPlan` to the arrays the graph takes: paths, decode regions, resize crop boxes, colour maps."""
+"""From a `BatchPlan` to the arrays that a graph takes: paths, decode regions, crop boxes, colour maps, erased boxes."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,34 +8,82 @@ from numpy.typing import NDArray
 from pipelines.dataset import Dataset
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.plan.colour import Normalisation, jitter_and_normalise
-from pipelines.plan.interpolation import INTERPOLATIONS, Interpolation
+from pipelines.plan.interpolation import RADII
 
-__all__ = ["GraphInputs", "files_of", "graph_inputs"]
+__all__ = [
+    "Files",
+    "FusedInputs",
+    "OperatorInputs",
+    "Region",
+    "decode_regions",
+    "files_of",
+    "fused_inputs",
+    "operator_inputs",
+]
 
 
 UNDECODABLE = np.zeros(1, np.uint8)
 """Replaces an image that cannot be read; DALI takes no empty one."""
 
+FIRST_DALI_FILTER = 1
+"""Number of `INTERPOLATIONS[0]` in ``nvidia.dali.types.DALIInterpType``; the others follow in the same order."""
 
-DALI_FILTERS: Mapping[Interpolation, int] = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
-"""Numbers of ``nvidia.dali.types.DALIInterpType``; DALI has no box filter."""
+Files: TypeAlias = NDArray[np.uint8] | list[NDArray[np.uint8]]
+"""Absolute paths as bytes, (n, longest), or n encoded images where some lie in shards."""
 
 
-class GraphInputs(NamedTuple):
-    """What one run of the graph is fed, in the graph's order; n images.
+class Region(NamedTuple):
+    """What is decoded of each image.
 
     Attributes:
-        files: Absolute paths as bytes, (n, longest) uint8, or n arrays of encoded images where some lie in shards.
-        decode_start, decode_end: Region (y, x) of the file's image that is decoded, (n, 2) int32.
-        box_start, box_end: The crop box (y, x) inside that region, (n, 2) float32. Where the image is mirrored, it
-            runs from right to left or from bottom to top: DALI's resize mirrors a box whose start lies behind its end.
+        start, end: Corners (y, x), (n, 2) int32.
+        box: The crop box (y0, x0, y1, x1) inside it, back to front where the image is mirrored, (n, 4) float64.
+    """
+
+    start: NDArray[np.int32]
+    end: NDArray[np.int32]
+    box: NDArray[np.float64]
+
+
+class FusedInputs(NamedTuple):
+    """What one run of the graph with the compiled operator is fed, in its order; n images.
+
+    Attributes:
+        files: See `Files`.
+        decode_start, decode_end: Corners (y, x) of the region that is decoded, (n, 2) int32.
+        canvas: As long as the crop's side, (n, side) uint8.
+        box: As in `Region`.
+        colour: Colour maps, (n, 3, 4) float32.
+        erased: Boxes that are set to 0, (n, boxes, 4) int32.
+        options: Number of the filter, whether to calculate as PIL does, whether to give bytes, (n, 3) int32.
+    """
+
+    files: Files
+    decode_start: NDArray[np.int32]
+    decode_end: NDArray[np.int32]
+    canvas: NDArray[np.uint8]
+    box: NDArray[np.float64]
+    colour: NDArray[np.float32]
+    erased: NDArray[np.int32]
+    options: NDArray[np.int32]
+
+
+class OperatorInputs(NamedTuple):
+    """What one run of the graph of DALI's operators is fed, in its order; n images.
+
+    Attributes:
+        files: See `Files`.
+        decode_start, decode_end: Corners (y, x) of the region that is decoded, (n, 2) int32.
+        box_start, box_end: The crop box (y, x) inside that region, (n, 2) float32: DALI's resize mirrors a box whose
+            start lies behind its end.
         interpolation: DALI's number of the filter, (n,) int32.
         size: Height and width to resize to, (n, 2) float32 (DALI takes run-time sizes as floats only).
         jittered: Whether the colour map replaces plain normalisation, (n,) bool.
-        colour: Colour maps, (n, 3, 4) float32; zeros where plain normalisation stays.
+        colour: Colour maps, (n, 3, 4) float32.
+        erased_start, erased_size: Corners (y, x) and sizes of boxes that are set to 0, (n, 2 * boxes) float32.
     """
 
-    files: NDArray[np.uint8] | list[NDArray[np.uint8]]
+    files: Files
     decode_start: NDArray[np.int32]
     decode_end: NDArray[np.int32]
     box_start: NDArray[np.float32]
@@ -45,16 +92,42 @@ class GraphInputs(NamedTuple):
     size: NDArray[np.float32]
     jittered: NDArray[np.bool_]
     colour: NDArray[np.float32]
+    erased_start: NDArray[np.float32]
+    erased_size: NDArray[np.float32]
 
-    def without_regions(self) -> tuple[Any, ...]:
+    def without_regions(self) -> tuple[object, ...]:
         """Return all but decode_start and decode_end, for a graph that decodes whole images."""
         return self.files, *self[3:]
 
 
-def graph_inputs(
+def fused_inputs(plan: BatchPlan, dataset: Dataset, normalisation: Normalisation, *, gives_bytes: bool) -> FusedInputs:
+    """Express a plan in the terms of the graph with the compiled operator.
+
+    Args:
+        plan: The batch.
+        dataset: The data set it refers to.
+        normalisation: Part of the colour maps.
+        gives_bytes: Whether the graph gives bytes.
+    """
+    num = len(plan)
+    region = decode_regions(plan, dataset)
+    flags = np.array([[plan.as_pil, gives_bytes]], np.int32).repeat(num, axis=0)
+    return FusedInputs(
+        files=files_of(dataset, plan.ids, plan.copy_ids),
+        decode_start=region.start,
+        decode_end=region.end,
+        canvas=np.zeros((num, plan.resolution.crop_px), np.uint8),
+        box=region.box,
+        colour=_colour_maps(plan, normalisation),
+        erased=_erased(plan),
+        options=np.concatenate([plan.interpolation[:, None], flags], axis=1),
+    )
+
+
+def operator_inputs(
     plan: BatchPlan, dataset: Dataset, normalisation: Normalisation, *, decode_region: bool
-) -> GraphInputs:
-    """Express a plan in the graph's terms.
+) -> OperatorInputs:
+    """Express a plan in the terms of the graph of DALI's operators.
 
     Args:
         plan: The batch.
@@ -63,32 +136,46 @@ def graph_inputs(
         decode_region: Whether the graph decodes the region that the crop needs, or the whole image.
     """
     num = len(plan)
+    region = decode_regions(plan, dataset, whole=not decode_region)
+    erased = _erased(plan).astype(np.float32)
+    return OperatorInputs(
+        files=files_of(dataset, plan.ids, plan.copy_ids),
+        decode_start=region.start,
+        decode_end=region.end,
+        box_start=region.box[:, :2].astype(np.float32),
+        box_end=region.box[:, 2:].astype(np.float32),
+        interpolation=plan.interpolation + FIRST_DALI_FILTER,
+        size=np.full((num, 2), plan.resolution.crop_px, np.float32),
+        jittered=np.full(num, plan.jitter is not None),
+        colour=_colour_maps(plan, normalisation),
+        erased_start=np.ascontiguousarray(erased[:, :, :2]).reshape(num, -1),
+        erased_size=(erased[:, :, 2:] - erased[:, :, :2]).reshape(num, -1),
+    )
+
+
+def decode_regions(plan: BatchPlan, dataset: Dataset, *, whole: bool = False) -> Region:
+    """Return what is decoded of each image: what its crop is made of, or the whole image."""
     sources, scales = copy_sizes(plan, dataset)
     starts, ends = plan.crop_boxes[:, :2] * scales, plan.crop_boxes[:, 2:] * scales
-    if decode_region:
-        margin = filter_margin(ends - starts, plan.resolution.crop_px)
-        decode_start = np.maximum(np.floor(starts - margin), 0).astype(np.int32)
-        decode_end = np.minimum(np.ceil(ends + margin), sources).astype(np.int32)
+    if whole:
+        first, last = np.zeros_like(sources, np.int32), sources.astype(np.int32)
     else:
-        decode_start, decode_end = np.zeros((num, 2), np.int32), sources.astype(np.int32)
-    box_start, box_end = (
-        (starts - decode_start).astype(np.float32),
-        (ends - decode_start).astype(np.float32),
-    )
+        margin = filter_margin(ends - starts, plan.resolution.crop_px, RADII[plan.interpolation])
+        first = np.maximum(np.floor(starts - margin), 0).astype(np.int32)
+        last = np.minimum(np.ceil(ends + margin), sources).astype(np.int32)
+    box = np.concatenate([starts - first, ends - first], axis=1)
     for axis, flip in enumerate((plan.flip_vertical, plan.flip)):
-        box_start[flip, axis], box_end[flip, axis] = box_end[flip, axis], box_start[flip, axis].copy()
-    jitter = plan.jitter
-    return GraphInputs(
-        files=files_of(dataset, plan.ids, plan.copy_ids),
-        decode_start=decode_start,
-        decode_end=decode_end,
-        box_start=box_start,
-        box_end=box_end,
-        interpolation=np.array([DALI_FILTERS[INTERPOLATIONS[number]] for number in plan.interpolation], np.int32),
-        size=np.full((num, 2), plan.resolution.crop_px, np.float32),
-        jittered=np.full(num, jitter is not None),
-        colour=np.zeros((num, 3, 4), np.float32) if jitter is None else jitter_and_normalise(jitter, normalisation),
-    )
+        box[flip, axis], box[flip, axis + 2] = box[flip, axis + 2], box[flip, axis].copy()
+    return Region(first, last, box)
+
+
+def _colour_maps(plan: BatchPlan, normalisation: Normalisation) -> NDArray[np.float32]:
+    jitter = np.ones((len(plan), 3)) if plan.jitter is None else plan.jitter
+    return jitter_and_normalise(jitter, normalisation)
+
+
+def _erased(plan: BatchPlan) -> NDArray[np.int32]:
+    return np.zeros((len(plan), 1, 4), np.int32) if plan.erased is None else plan.erased
 
 
 def copy_sizes(plan: BatchPlan, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -101,9 +188,7 @@ def copy_sizes(plan: BatchPlan, dataset: Dataset) -> tuple[NDArray[np.int64], ND
     return sizes, sizes / images
 
 
-def files_of(
-    dataset: Dataset, rows: NDArray[np.int64], copy_ids: NDArray[np.int64]
-) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+def files_of(dataset: Dataset, rows: NDArray[np.int64], copy_ids: NDArray[np.int64]) -> Files:
     """Return the paths of images or copies for DALI to read, or, if some are in shards, their bytes.
 
     Paths come in one array: DALI takes as long for each array of a list as for one of all. Bytes that cannot be read
@@ -122,9 +207,14 @@ def _content(dataset: Dataset, row: int, copy: int) -> NDArray[np.uint8]:
     return content if len(content) > 0 else UNDECODABLE
 
 
-def filter_margin(box_sizes: NDArray[np.float64], output_px: int) -> NDArray[np.float64]:
-    """Return how far outside a crop box the antialiasing (triangle) filter reads, in pixels of the file's image.
+def filter_margin(box_sizes: NDArray[np.float64], output_px: int, radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far outside a crop box the antialiasing filter reads, in pixels of the file's image, (n, 2).
 
-    Its radius is the scale factor when shrinking and one pixel when enlarging; one more covers rounding.
+    Args:
+        box_sizes: Height and width of the crop boxes, (n, 2).
+        output_px: Side of the crop.
+        radii: Of the filters, in pixels of the output, (n,).
     """
-    return np.maximum(box_sizes / output_px, 1) + 1
+    scales = box_sizes / output_px
+    # The first output pixel's centre is half a pixel inside the box; one more covers rounding.
+    return radii[:, None] * np.maximum(scales, 1) - scales / 2 + 1

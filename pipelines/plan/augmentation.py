@@ -44,6 +44,7 @@ class Augmentation:
         jitter: Brightness, contrast and saturation are scaled by factors within 1 ± this.
         interpolation: What resizes the crop.
         flip_vertical: Share of the images that are mirrored top to bottom.
+        as_pil: Whether a CPU calculates crops to PIL's very bytes, as is right for tests.
     """
 
     crop: CropFunction
@@ -51,6 +52,7 @@ class Augmentation:
     jitter: float
     interpolation: TrainInterpolation = "bilinear"
     flip_vertical: float = 0.0
+    as_pil: bool = False
 
     @property
     def is_random(self) -> bool:
@@ -63,7 +65,7 @@ class Augmentation:
 AUGMENTATIONS = MappingProxyType(
     {
         "train": Augmentation(random_resized_crop, flip=0.5, jitter=0.3),
-        "v1": Augmentation(centre_crop, flip=0.0, jitter=0.0),
+        "v1": Augmentation(centre_crop, flip=0.0, jitter=0.0, as_pil=True),
         "v2": Augmentation(shifted_crop, flip=0.5, jitter=0.05),
     }
 )
@@ -73,7 +75,7 @@ AUGMENTATIONS = MappingProxyType(
 def views_of(views: Views, interpolation: Interpolation = "bilinear") -> tuple[Augmentation, ...]:
     """Return the views whose predictions are averaged, each as an augmentation without randomness."""
     return tuple(
-        Augmentation(view.crop, flip=float(view.mirrored), jitter=0.0, interpolation=interpolation)
+        Augmentation(view.crop, flip=float(view.mirrored), jitter=0.0, interpolation=interpolation, as_pil=True)
         for view in VIEWS[views]
     )
 
@@ -107,4 +109,5 @@ def plan_batch(
         jitter=jitter if augmentation.jitter > 0 else None,
         resolution=resolution,
         copy_ids=choose_copies(dataset, ids, crop_boxes, resolution, copies),
+        as_pil=augmentation.as_pil,
     )

@@ -23,6 +23,8 @@ class BatchPlan:
         jitter: Factors of brightness, contrast and saturation, (n, 3) float64; None leaves colours alone.
         resolution: The apparent size of every image of the batch.
         copy_ids: Which copy of each image is read, (n,) int64: a position in `Dataset.copies`, or `ORIGINAL`.
+        as_pil: Whether a CPU calculates the crops as PIL does, to the same bytes; rounding takes time.
+        erased: Boxes (y0, x0, y1, x1) of the crop that are set to the mean colour, (n, boxes, 4) int32; None for none.
     """
 
     ids: NDArray[np.int64]
@@ -33,6 +35,8 @@ class BatchPlan:
     jitter: NDArray[np.float64] | None
     resolution: Resolution
     copy_ids: NDArray[np.int64]
+    as_pil: bool = False
+    erased: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IMAGENET", "Normalisation", "jitter_and_normalise"]
+__all__ = ["BYTES", "IMAGENET", "Normalisation", "jitter_and_normalise"]
 
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in a grey value (ITU-R BT.601, as torchvision's ``rgb_to_grayscale``)."""
@@ -20,6 +20,9 @@ class Normalisation:
 
 
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+BYTES = Normalisation(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+"""Leaves colours in 0-255."""
 
 
 def jitter_and_normalise(jitter: NDArray[np.float64], normalisation: Normalisation) -> NDArray[np.float32]:

@@ -5,9 +5,9 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["INTERPOLATIONS", "RANDOM", "Interpolation", "TrainInterpolation", "planned_interpolation"]
+__all__ = ["INTERPOLATIONS", "RADII", "Interpolation", "TrainInterpolation", "planned_interpolation"]
 
-Interpolation: TypeAlias = Literal["bilinear", "bicubic", "lanczos", "box"]
+Interpolation: TypeAlias = Literal["bilinear", "bicubic", "lanczos"]
 """PIL's filters of these names: all antialias when they shrink an image."""
 
 TrainInterpolation: TypeAlias = Interpolation | Literal["random"]
@@ -15,6 +15,9 @@ TrainInterpolation: TypeAlias = Interpolation | Literal["random"]
 
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 """A filter's number is its place here."""
+
+RADII: NDArray[np.float64] = np.array([1.0, 2.0, 3.0])
+"""How far each filter reaches, in pixels of the output."""
 
 RANDOM: tuple[Interpolation, ...] = ("bilinear", "bicubic")
 

@@ -15,42 +15,47 @@ from bench.reference import torchvision_test_image
 from pipelines import Loader
 from pipelines.dali.choose_decoder import Decoder
 from pipelines.dataset import Dataset, open_dataset
+from pipelines.loader import Resize
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan, views_of
 from pipelines.plan.augmentation import UNIFORMS_PER_SAMPLE, plan_batch
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.plan.colour import IMAGENET, Normalisation, jitter_and_normalise
-from pipelines.resolution import Resolution, Schedule
+from pipelines.plan.interpolation import INTERPOLATIONS, Interpolation, TrainInterpolation
+from pipelines.resolution import DEFAULT_CROP_RATIO, Resolution, Schedule
 
 PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def run(dataset: Dataset, plans: list[BatchPlan], normalisation: Normalisation = PLAIN) -> list[NDArray[np.float32]]:
+def run(
+    dataset: Dataset, plans: list[BatchPlan], normalisation: Normalisation = PLAIN, resize: Resize = "fused"
+) -> list[NDArray[np.float32]]:
     """Return each plan's images on the 0-255 scale, (n, h, w, 3)."""
-    with Loader(dataset, max_batch_size=max(map(len, plans)), normalisation=normalisation) as loader:
+    with Loader(dataset, max_batch_size=max(map(len, plans)), normalisation=normalisation, resize=resize) as loader:
         return [255 * batch.images.permute(0, 2, 3, 1).numpy() for batch in loader.run(plans)]
 
 
+@pytest.mark.parametrize("ratio", [DEFAULT_CROP_RATIO, 1.0])
 @pytest.mark.parametrize("side", [96, 128, 224, 320])
-def test_test_images_agree_with_torchvision(dataset: Dataset, side: int) -> None:
-    """Test images differ from torchvision's on PIL by at most 1 of 255, and by at most 0.2 on average."""
-    resolution = Resolution(side)
-    (images,) = run(dataset, list(EvalPlan(dataset, batch_size=20).batches(resolution)))
-    rows = EvalPlan(dataset, batch_size=20).rows
-    expected = np.stack([torchvision_test_image(dataset.path(row), resolution) for row in rows])
-    difference = np.abs(images - expected)
-    assert difference.mean() <= 0.2
-    assert difference.max() <= 1.001
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_test_images_are_torchvisions(dataset: Dataset, interpolation: Interpolation, side: int, ratio: float) -> None:
+    """Test images on a CPU are torchvision's on PIL, byte for byte, the border included."""
+    resolution = Resolution(side, ratio)
+    plan = EvalPlan(dataset, batch_size=20, augmentation=replace(AUGMENTATIONS["v1"], interpolation=interpolation))
+    (images,) = run(dataset, list(plan.batches(resolution)))
+    expected = [torchvision_test_image(dataset.path(row), resolution, interpolation) for row in plan.rows]
+    np.testing.assert_allclose(images, np.stack(expected), atol=1e-4)
 
 
-def test_full_crop_boxes_agree_away_from_the_border(dataset: Dataset) -> None:
-    """With a crop ratio of 1 the crop box touches the border; two pixels inside, the bound of 1 holds again."""
-    resolution = Resolution(128, crop_ratio=1.0)
-    (images,) = run(dataset, list(EvalPlan(dataset, batch_size=20).batches(resolution)))
-    rows = EvalPlan(dataset, batch_size=20).rows
-    expected = np.stack([torchvision_test_image(dataset.path(row), resolution) for row in rows])
-    difference = np.abs(images - expected)
-    assert difference[:, 2:-2, 2:-2].max() <= 1.001
-    assert difference.mean() <= 0.2
+@pytest.mark.parametrize("side", [96, 128, 224, 320])
+def test_dalis_operators_agree_away_from_the_border(dataset: Dataset, side: int) -> None:
+    """Where nothing is compiled, test images differ by at most 1 of 255, and by at most 0.2 on average."""
+    for resolution in (Resolution(side), Resolution(side, crop_ratio=1.0)):
+        plan = EvalPlan(dataset, batch_size=20)
+        (images,) = run(dataset, list(plan.batches(resolution)), resize="dali")
+        expected = np.stack([torchvision_test_image(dataset.path(row), resolution) for row in plan.rows])
+        difference = np.abs(images - expected)
+        assert difference[:, 2:-2, 2:-2].max() <= 1.001
+        assert difference.mean() <= 0.2
 
 
 def test_ten_crops_agree_with_torchvision(dataset: Dataset) -> None:
@@ -64,26 +69,96 @@ def test_ten_crops_agree_with_torchvision(dataset: Dataset) -> None:
         with Image.open(dataset.path(row)) as image:
             resized = functional.resize(image.convert("RGB"), [resolution.resize_px])
             crops = [np.asarray(crop).astype(np.float32) for crop in functional.five_crop(resized, [96])]
-        difference = np.abs(ours - np.stack([*crops, *(crop[:, ::-1] for crop in crops)]))
-        assert difference[:, 2:-2, 2:-2].max() <= 1.001  # corners touch the border, where filters end otherwise
-        assert difference.mean() <= 0.3
+        np.testing.assert_allclose(ours, np.stack([*crops, *(crop[:, ::-1] for crop in crops)]), atol=1e-4)
+
+
+def pil_crops(dataset: Dataset, plan: BatchPlan) -> NDArray[np.float32]:
+    """Return PIL's resize of a plan's boxes of whole images, mirrored where it says so, (n, side, side, 3)."""
+    crops, side = [], plan.resolution.crop_px
+    for number, row in enumerate(plan.ids):
+        y0, x0, y1, x1 = plan.crop_boxes[number]
+        filter_ = Image.Resampling[INTERPOLATIONS[plan.interpolation[number]].upper()]
+        with Image.open(dataset.path(row)) as image:
+            crop = np.asarray(image.convert("RGB").resize((side, side), filter_, box=(x0, y0, x1, y1)))
+        crops.append(crop[:: -1 if plan.flip_vertical[number] else 1, :: -1 if plan.flip[number] else 1])
+    return np.stack(crops).astype(np.float32)
 
 
 @pytest.mark.parametrize("side", [64, 128, 256])
-def test_training_crops_agree_with_pil(dataset: Dataset, side: int) -> None:
-    """Training crops are PIL's resize of the same box of the whole image, mirrored where the plan says so."""
-    plan = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse(str(side)), batch_size=40).at(0, 0)
+@pytest.mark.parametrize(
+    ("interpolation", "most_mean", "most_beyond_1"),
+    [("bilinear", 0.3, 0.0), ("bicubic", 0.3, 1e-3), ("random", 0.3, 1e-3)],
+)
+def test_training_crops_agree_with_pil(
+    dataset: Dataset, side: int, interpolation: TrainInterpolation, most_mean: float, most_beyond_1: float
+) -> None:
+    """Training crops differ from PIL's by at most 1 of 255, the border included.
+
+    Bicubic ones also by more, in 0.1 % of the values: PIL clips after each of its two passes, the operator once.
+    """
+    augmentation = replace(AUGMENTATIONS["train"], jitter=0.0, interpolation=interpolation, flip_vertical=0.5)
+    plan = TrainPlan(dataset, augmentation, Schedule.parse(str(side)), batch_size=40).at(0, 0)
     assert 5 < plan.flip.sum() < 35
-    plain = replace(plan, jitter=None)
-    (images,) = run(dataset, [plain])
-    for ours, row, box, flip in zip(images, plan.ids, plan.crop_boxes, plan.flip, strict=True):
-        y0, x0, y1, x1 = box
-        with Image.open(dataset.path(row)) as image:
-            resized = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
-        expected = np.asarray(resized).astype(np.float32)[:, :: -1 if flip else 1]
-        difference = np.abs(ours - expected)
-        assert difference[2:-2, 2:-2].max() <= 1.001
-        assert difference.mean() <= 0.4
+    assert 5 < plan.flip_vertical.sum() < 35
+    (images,) = run(dataset, [plan])
+    difference = np.abs(images - pil_crops(dataset, plan))
+    assert difference.mean() <= most_mean
+    assert (difference > 1.001).mean() <= most_beyond_1
+
+
+def test_random_interpolation_is_drawn_for_each_image(dataset: Dataset) -> None:
+    """About half of the images are resized bilinearly and the others bicubically, whatever the batch."""
+    augmentation = replace(AUGMENTATIONS["train"], interpolation="random")
+    plan = TrainPlan(dataset, augmentation, Schedule.parse("64"), batch_size=40)
+    drawn = plan.at(0, 0).interpolation
+    assert set(drawn) == {0, 1}
+    assert 10 < drawn.sum() < 30
+    half = replace(plan, batch_size=20)
+    assert [*half.at(0, 0).interpolation, *half.at(0, 1).interpolation] == drawn.tolist()
+
+
+def test_dalis_operators_mirror_and_interpolate_alike(dataset: Dataset) -> None:
+    """DALI's operators execute the same plans: filters and both mirrors, within 2 of 255 on average."""
+    augmentation = replace(AUGMENTATIONS["train"], interpolation="random", flip_vertical=0.5)
+    plan = TrainPlan(dataset, augmentation, Schedule.parse("96"), batch_size=40).at(0, 0)
+    (ours,), (dalis,) = run(dataset, [plan]), run(dataset, [plan], resize="dali")
+    assert np.abs(ours - dalis).mean(axis=(1, 2, 3)).max() <= 2
+
+
+@pytest.mark.parametrize("resize", ["fused", "dali"])
+def test_images_in_bytes(dataset: Dataset, resize: Resize) -> None:
+    """Without normalisation a loader gives bytes: those that a normalised image would be made of."""
+    plans = list(EvalPlan(dataset, batch_size=20).batches(Resolution(64)))
+    with Loader(dataset, max_batch_size=20, normalisation=None, resize=resize) as loader:
+        (batch,) = loader.run(plans)
+        assert batch.images.dtype == torch.uint8
+        found = batch.images.permute(0, 2, 3, 1).numpy()
+    (expected,) = run(dataset, plans, resize=resize)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("resize", ["fused", "dali"])
+def test_erased_boxes_have_the_mean_colour(dataset: Dataset, resize: Resize) -> None:
+    """Planned boxes of the crop are 0 after normalisation, and nothing else changes."""
+    (plan,) = EvalPlan(dataset, batch_size=20).batches(Resolution(64))
+    boxes = np.tile(np.array([[3, 5, 20, 40], [30, 0, 64, 10]], np.int32), (20, 1, 1))
+    boxes[0] = 0
+    (plain,), (erased,) = (run(dataset, [one], IMAGENET, resize) for one in (plan, replace(plan, erased=boxes)))
+    for y0, x0, y1, x1 in boxes[1]:
+        plain[1:, y0:y1, x0:x1] = 0
+    np.testing.assert_array_equal(erased, plain)
+
+
+def test_images_do_not_depend_on_threads(dataset: Dataset) -> None:
+    """Any number of threads makes the same images, bit for bit, run after run."""
+    plan = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse("96"), batch_size=40).at(0, 0)
+    found = []
+    for threads in (1, 3, 3):
+        with Loader(dataset, max_batch_size=40, num_threads=threads) as loader:
+            (batch,) = loader.run([plan])
+            found.append(batch.images.clone())
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_normalisation_takes_off_mean_and_std(dataset: Dataset) -> None:

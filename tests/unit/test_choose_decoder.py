@@ -201,6 +201,7 @@ def devices(device_id: int | None, decode: Decoder) -> dict[str, set[str]]:
         prefetch=2,
         normalisation=IMAGENET,
         from_shards=False,
+        compiled=None,
     )
     pipeline._build_graph()
     found: dict[str, set[str]] = {}
