@@ -92,7 +92,8 @@ class Loader:
         self.resize: Resize = "dali" if compiled is None else "fused"
         self._decodability: DecodabilityCheck | None = None
         self._plans: Iterator[BatchPlan] = iter(())
-        self._in_flight: deque[BatchPlan] = deque()
+        # With a batch's plan, what the graph reads without a copy.
+        self._in_flight: deque[tuple[BatchPlan, object]] = deque()
         self._pipeline: Any = define_graph(
             self._next_inputs,
             device_id=_gpu_number(self._device) if self._device.type == "cuda" else None,
@@ -186,7 +187,8 @@ class Loader:
                 return
             except RuntimeError as error:
                 raise self._explained(error) from error
-            yield self._batch(self._in_flight.popleft(), outputs)
+            plan, _ = self._in_flight.popleft()
+            yield self._batch(plan, outputs)
 
     def _batch(self, plan: BatchPlan, outputs: Any) -> Batch:
         images = from_dlpack(outputs.as_tensor()).permute(0, 3, 1, 2)
@@ -200,7 +202,11 @@ class Loader:
         plan = next(self._plans)
         if len(plan) > self._max_batch_size:
             raise ConfigError(f"a plan has {len(plan)} images, but max_batch_size is {self._max_batch_size}")
-        self._in_flight.append(plan)
+        inputs = self._inputs(plan)
+        self._in_flight.append((plan, inputs))
+        return inputs
+
+    def _inputs(self, plan: BatchPlan) -> tuple[Any, ...]:
         normalisation = self._normalisation or BYTES
         if self.resize == "fused":
             return fused_inputs(plan, self._dataset, normalisation, gives_bytes=self._normalisation is None)
@@ -209,7 +215,7 @@ class Loader:
 
     def _explained(self, error: RuntimeError) -> Exception:
         """Return the error that names the images because of which a batch has failed."""
-        plan = self._in_flight[0]
+        plan, _ = self._in_flight[0]
         found = self.unreadable([plan])
         if not found and self.decode == "gpu" and (place := refused_sample(str(error), len(plan))) is not None:
             row = int(plan.ids[place])

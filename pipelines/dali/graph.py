@@ -72,8 +72,8 @@ def define_graph(
     """Return the pipeline, not yet built.
 
     Args:
-        source: Returns the `FusedInputs` of the next batch, or without a compiled operator its `OperatorInputs`,
-            without regions where the GPU decodes; or raises StopIteration.
+        source: Returns the `FusedInputs` of the next batch, to be kept until it is done; without a compiled operator
+            its `OperatorInputs`, without regions where the GPU decodes; or raises StopIteration.
         device_id: The GPU, or None for DALI's CPU backend.
         decode: Whether the GPU decodes whole images or CPU threads decode regions; without a GPU, ``cpu``.
         max_batch_size: No batch is larger.
@@ -141,7 +141,7 @@ def _decoder(from_shards: bool) -> Any:
 
 @pipeline_def
 def _fused_graph(source: Callable[[], Sequence[Any]], compiled: Entries, gives_bytes: bool, from_shards: bool) -> Any:
-    files, decode_start, decode_end, *others = inputs(source, FUSED_INPUTS)
+    files, decode_start, decode_end, *others = inputs(source, FUSED_INPUTS, copied=False)
     canvas, box, colour, erased, options = others
     images = decoded(read(files, from_shards), decode_start, decode_end)
     return fused(compiled, canvas, images, box, colour, erased, options, gives_bytes=gives_bytes)
@@ -175,10 +175,17 @@ def _operator_graph(
     return fn.erase(batch, anchor=erased_start, shape=erased_size, axes=[0, 1], fill_value=0.0)
 
 
-def inputs(source: Callable[[], Sequence[Any]], fields: Sequence[tuple[types.DALIDataType, int]]) -> Any:
-    """Take the arrays that a function returns, one batch per call, as the nodes of a graph."""
+def inputs(
+    source: Callable[[], Sequence[Any]], fields: Sequence[tuple[types.DALIDataType, int]], *, copied: bool = True
+) -> Any:
+    """Take the arrays that a function returns, one batch per call, as the nodes of a graph.
+
+    What is not copied, such as images in memory-mapped shards, must stay unchanged until the batch is done.
+    """
     dtypes, ndims = [dtype for dtype, _ in fields], [ndim for _, ndim in fields]
-    return fn.external_source(source=source, num_outputs=len(fields), dtype=dtypes, ndim=ndims, batch=True)
+    return fn.external_source(
+        source=source, num_outputs=len(fields), dtype=dtypes, ndim=ndims, batch=True, no_copy=not copied
+    )
 
 
 def read(files: Any, from_shards: bool) -> Any:
