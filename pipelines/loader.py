@@ -6,6 +6,7 @@ It is independent of the trainer: any PyTorch loop can iterate over it.
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -51,7 +52,8 @@ class Loader:
         device: Where batches are wanted: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         num_threads: CPU threads that read and decode; one more than usable cores if left out.
         prefetch: Batches that are made ahead of the one in use.
-        normalisation: Mean that is subtracted and standard deviation that is divided by; None for images in bytes.
+        normalisation: Mean that is subtracted and standard deviation that is divided by; None for images in
+            bytes, whose colours are not jittered.
         decode: For batches on a GPU: ``"gpu"`` decodes whole images there, ``"cpu"`` decodes just the regions that
             crops need, by CPU threads. ``"auto"`` takes the faster one: both are timed, for a few seconds altogether,
             when a loader is first built for a data set on a machine; the cache folder keeps the answer.
@@ -207,9 +209,11 @@ class Loader:
         return inputs
 
     def _inputs(self, plan: BatchPlan) -> tuple[Any, ...]:
+        if self._normalisation is None:
+            plan = replace(plan, jitter=None)
         normalisation = self._normalisation or BYTES
         if self.resize == "fused":
-            return fused_inputs(plan, self._dataset, normalisation, gives_bytes=self._normalisation is None)
+            return fused_inputs(plan, self._dataset, normalisation)
         inputs = operator_inputs(plan, self._dataset, normalisation, decode_region=self.decode == "cpu")
         return inputs if self.decode == "cpu" else inputs.without_regions()
 

@@ -17,8 +17,9 @@ from nvidia.dali.pipeline import pipeline_def
 
 from pipelines.dali.choose_decoder import Decoder
 from pipelines.dali.fused.machine_code import Entries
-from pipelines.dali.fused.operator import fused
-from pipelines.plan.colour import Normalisation
+from pipelines.dali.fused.operator import WHOLE, fused
+from pipelines.dali.operations import operated
+from pipelines.plan.colour import BYTES, Normalisation
 
 __all__ = [
     "build",
@@ -49,10 +50,12 @@ FLOAT, FLOAT16, FLOAT64 = types.DALIDataType.FLOAT, types.DALIDataType.FLOAT16, 
 FUSED_INPUTS = (
     *((UINT8, 1), (INT32, 1), (INT32, 1)),
     *((UINT8, 1), (FLOAT64, 1), (FLOAT, 2), (INT32, 2), (INT32, 1)),
+    *((BOOL, 0), (INT32, 1), (FLOAT, 1)),
 )
 OPERATOR_INPUTS = (
     *((UINT8, 1), (INT32, 1), (INT32, 1)),
     *((FLOAT, 1), (FLOAT, 1), (INT32, 0), (FLOAT, 1), (BOOL, 0), (FLOAT, 2), (FLOAT, 1), (FLOAT, 1)),
+    *((BOOL, 0), (INT32, 1), (FLOAT, 1)),
 )
 """Types and dimensions per image of `FusedInputs` and `OperatorInputs` of `pipelines.dali.inputs`, field by field."""
 
@@ -139,12 +142,18 @@ def _decoder(from_shards: bool) -> Any:
     return decoded(read(file, from_shards), start, end)
 
 
-@pipeline_def
+@pipeline_def(enable_conditionals=True)
 def _fused_graph(source: Callable[[], Sequence[Any]], compiled: Entries, gives_bytes: bool, from_shards: bool) -> Any:
     files, decode_start, decode_end, *others = inputs(source, FUSED_INPUTS, copied=False)
-    canvas, box, colour, erased, options = others
+    canvas, box, colour, erased, options, has_operations, operations, magnitudes = others
     images = decoded(read(files, from_shards), decode_start, decode_end)
-    return fused(compiled, canvas, images, box, colour, erased, options, gives_bytes=gives_bytes)
+    if has_operations:
+        crops = fused(compiled, canvas, images, box, colour, erased, options, gives_bytes=True)
+        crops = operated(crops, operations, magnitudes)
+        batch = fused(compiled, canvas, crops, WHOLE * box, colour, erased, options, gives_bytes=gives_bytes)
+    else:
+        batch = fused(compiled, canvas, images, box, colour, erased, options, gives_bytes=gives_bytes)
+    return batch
 
 
 @pipeline_def(enable_conditionals=True)
@@ -163,15 +172,13 @@ def _operator_graph(
         images = decoded(read(files, from_shards), decode_start, decode_end)
     if on_gpu:
         images = images.gpu()  # which leaves those alone that the GPU has decoded
-    box_start, box_end, interpolation, size, jittered, colour, erased_start, erased_size = others
+    box_start, box_end, interpolation, size, jittered, colour, erased_start, erased_size, *planned = others
+    has_operations, operations, magnitudes = planned
     crops = resized(images, box_start, box_end, interpolation, size)
+    if has_operations:
+        crops = operated(crops, operations, magnitudes)
     output = UINT8 if normalisation is None else FLOAT16 if on_gpu else FLOAT
-    # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
-    if jittered:
-        batch = fn.coord_transform(crops, MT=colour, dtype=FLOAT)
-        batch = fn.cast_like(batch, crops) if normalisation is None else fn.cast(batch, dtype=output)
-    else:
-        batch = crops if normalisation is None else normalised(crops, normalisation, output)
+    batch = coloured(crops, jittered, colour, normalisation or BYTES, output)
     return fn.erase(batch, anchor=erased_start, shape=erased_size, axes=[0, 1], fill_value=0.0)
 
 
@@ -217,6 +224,16 @@ def resized(images: Any, box_start: Any, box_end: Any, interpolation: Any, size:
         antialias=True,
         subpixel_scale=False,
     )
+
+
+def coloured(crops: Any, jittered: Any, colour: Any, normalisation: Normalisation, output: types.DALIDataType) -> Any:
+    """Return the network's input, of crops in bytes."""
+    # Jitter mixes channels, which costs more than scaling them, so batches without it take the other branch.
+    if jittered:
+        batch = fn.cast(fn.coord_transform(crops, MT=colour, dtype=FLOAT), dtype=output)
+    else:
+        batch = normalised(crops, normalisation, output)
+    return batch
 
 
 def normalised(crops: Any, normalisation: Normalisation, output: types.DALIDataType) -> Any:

@@ -1,14 +1,16 @@
 """From a `BatchPlan` to the arrays that a graph takes: paths, decode regions, crop boxes, colour maps, erased boxes."""
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.dali.fused import AS_PIL
 from pipelines.dataset import Dataset
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.plan.colour import Normalisation, jitter_and_normalise
 from pipelines.plan.interpolation import RADII
+from pipelines.plan.operations import NUM_SLOTS
 
 __all__ = [
     "Files",
@@ -55,7 +57,10 @@ class FusedInputs(NamedTuple):
         box: As in `Region`.
         colour: Colour maps, (n, 3, 4) float32.
         erased: Boxes that are set to 0, (n, boxes, 4) int32.
-        options: Number of the filter, whether to calculate as PIL does, whether to give bytes, (n, 3) int32.
+        options: Number of the filter, and `AS_PIL` where it is to calculate as PIL does, added up, (n, 1) int32.
+        has_operations: The same for all images, (n,) bool.
+        operations: Numbers of operations, (n, NUM_SLOTS) int32.
+        magnitudes: Of the operations, (n, NUM_SLOTS) float32.
     """
 
     files: Files
@@ -66,6 +71,9 @@ class FusedInputs(NamedTuple):
     colour: NDArray[np.float32]
     erased: NDArray[np.int32]
     options: NDArray[np.int32]
+    has_operations: NDArray[np.bool_]
+    operations: NDArray[np.int32]
+    magnitudes: NDArray[np.float32]
 
 
 class OperatorInputs(NamedTuple):
@@ -81,6 +89,7 @@ class OperatorInputs(NamedTuple):
         jittered: Whether the colour map replaces plain normalisation, (n,) bool.
         colour: Colour maps, (n, 3, 4) float32.
         erased_start, erased_size: Corners (y, x) and sizes of boxes that are set to 0, (n, 2 * boxes) float32.
+        has_operations, operations, magnitudes: As in `FusedInputs`.
     """
 
     files: Files
@@ -94,24 +103,25 @@ class OperatorInputs(NamedTuple):
     colour: NDArray[np.float32]
     erased_start: NDArray[np.float32]
     erased_size: NDArray[np.float32]
+    has_operations: NDArray[np.bool_]
+    operations: NDArray[np.int32]
+    magnitudes: NDArray[np.float32]
 
     def without_regions(self) -> tuple[object, ...]:
         """Return all but decode_start and decode_end, for a graph that decodes whole images."""
         return self.files, *self[3:]
 
 
-def fused_inputs(plan: BatchPlan, dataset: Dataset, normalisation: Normalisation, *, gives_bytes: bool) -> FusedInputs:
+def fused_inputs(plan: BatchPlan, dataset: Dataset, normalisation: Normalisation) -> FusedInputs:
     """Express a plan in the terms of the graph with the compiled operator.
 
     Args:
         plan: The batch.
         dataset: The data set it refers to.
         normalisation: Part of the colour maps.
-        gives_bytes: Whether the graph gives bytes.
     """
     num = len(plan)
     region = decode_regions(plan, dataset)
-    flags = np.array([[plan.as_pil, gives_bytes]], np.int32).repeat(num, axis=0)
     return FusedInputs(
         files=files_of(dataset, plan.ids, plan.copy_ids),
         decode_start=region.start,
@@ -120,7 +130,8 @@ def fused_inputs(plan: BatchPlan, dataset: Dataset, normalisation: Normalisation
         box=region.box,
         colour=_colour_maps(plan, normalisation),
         erased=_erased(plan),
-        options=np.concatenate([plan.interpolation[:, None], flags], axis=1),
+        options=plan.interpolation[:, None] + np.int32(AS_PIL if plan.as_pil else 0),
+        **_operations(plan),
     )
 
 
@@ -150,6 +161,7 @@ def operator_inputs(
         colour=_colour_maps(plan, normalisation),
         erased_start=np.ascontiguousarray(erased[:, :, :2]).reshape(num, -1),
         erased_size=(erased[:, :, 2:] - erased[:, :, :2]).reshape(num, -1),
+        **_operations(plan),
     )
 
 
@@ -176,6 +188,16 @@ def _colour_maps(plan: BatchPlan, normalisation: Normalisation) -> NDArray[np.fl
 
 def _erased(plan: BatchPlan) -> NDArray[np.int32]:
     return np.zeros((len(plan), 1, 4), np.int32) if plan.erased is None else plan.erased
+
+
+def _operations(plan: BatchPlan) -> dict[str, Any]:
+    """Return the fields about operations, of `FusedInputs` and `OperatorInputs` alike."""
+    slots, planned = (len(plan), NUM_SLOTS), plan.operations
+    return {
+        "has_operations": np.full(len(plan), planned is not None),
+        "operations": np.zeros(slots, np.int32) if planned is None else planned.numbers,
+        "magnitudes": np.zeros(slots, np.float32) if planned is None else planned.magnitudes,
+    }
 
 
 def copy_sizes(plan: BatchPlan, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.plan.operations import Operations
 from pipelines.resolution import Resolution
 
 __all__ = ["BatchPlan"]
@@ -24,6 +25,7 @@ class BatchPlan:
         resolution: The apparent size of every image of the batch.
         copy_ids: Which copy of each image is read, (n,) int64: a position in `Dataset.copies`, or `ORIGINAL`.
         as_pil: Whether a CPU calculates the crops as PIL does, to the same bytes; rounding takes time.
+        operations: What is done to the crops in bytes, before they are normalised; None for nothing.
         erased: Boxes (y0, x0, y1, x1) of the crop that are set to the mean colour, (n, boxes, 4) int32; None for none.
     """
 
@@ -36,6 +38,7 @@ class BatchPlan:
     resolution: Resolution
     copy_ids: NDArray[np.int64]
     as_pil: bool = False
+    operations: Operations | None = None
     erased: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from pipelines.plan.augmentation import UNIFORMS_PER_SAMPLE, plan_batch
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.plan.colour import IMAGENET, Normalisation, jitter_and_normalise
 from pipelines.plan.interpolation import INTERPOLATIONS, Interpolation, TrainInterpolation
+from pipelines.plan.operations import NUM_SLOTS, Operation, Operations
 from pipelines.resolution import DEFAULT_CROP_RATIO, Resolution, Schedule
 
 PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -147,6 +148,30 @@ def test_erased_boxes_have_the_mean_colour(dataset: Dataset, resize: Resize) -> 
     for y0, x0, y1, x1 in boxes[1]:
         plain[1:, y0:y1, x0:x1] = 0
     np.testing.assert_array_equal(erased, plain)
+
+
+@pytest.mark.parametrize("resize", ["fused", "dali"])
+def test_operations_are_done_to_bytes_before_the_colours(dataset: Dataset, resize: Resize) -> None:
+    """Each image gets the operations of its own slots, with their magnitudes; then it is jittered and erased."""
+    plan = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse("64"), batch_size=40).at(0, 0)
+    numbers, magnitudes = np.zeros((40, NUM_SLOTS), np.int32), np.zeros((40, NUM_SLOTS), np.float32)
+    numbers[:20, 0], magnitudes[:20, 0] = Operation.SOLARIZE, np.arange(20) * 10
+    numbers[10:30, 1], magnitudes[10:30, 1] = Operation.SOLARIZE, 128
+    erased = np.tile(np.array([[3, 5, 20, 40]], np.int32), (40, 1, 1))
+    planned = replace(plan, operations=Operations(numbers, magnitudes), erased=erased)
+    (found,) = run(dataset, [planned], IMAGENET, resize)
+    with Loader(dataset, max_batch_size=40, normalisation=None, resize=resize) as loader:
+        (batch,) = loader.run([plan])
+        expected = batch.images.permute(0, 2, 3, 1).numpy().astype(np.float32)
+    for slot in range(NUM_SLOTS):
+        above = (numbers[:, slot] == Operation.SOLARIZE)[:, None, None, None]
+        above = above & (expected >= magnitudes[:, slot, None, None, None])
+        expected = np.where(above, 255 - expected, expected)
+    assert plan.jitter is not None
+    maps = jitter_and_normalise(plan.jitter, IMAGENET)
+    expected = np.einsum("nij,nhwj->nhwi", maps[:, :, :3], expected) + maps[:, None, None, :, 3]
+    expected[:, 3:20, 5:40] = 0
+    np.testing.assert_allclose(found / 255, expected, atol=2e-4)
 
 
 def test_images_do_not_depend_on_threads(dataset: Dataset) -> None:

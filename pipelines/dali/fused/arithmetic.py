@@ -298,15 +298,14 @@ def paint_floats(pixels, colour, is_plain, mirrored, out):
 
 
 @compiled
-def paint_bytes(pixels, colour, mirrored, out):
-    """As `paint_floats`, rounded to bytes."""
+def paint_bytes(pixels, mirrored, out):
+    """Round one row of pixels to bytes, and mirror it."""
     side = len(pixels) // 3
     for x in range(side):
         to = 3 * (side - 1 - x if mirrored else x)
         for channel in range(3):
-            row = colour[4 * channel : 4 * channel + 4]
-            value = row[0] * pixels[3 * x] + row[1] * pixels[3 * x + 1] + row[2] * pixels[3 * x + 2] + row[3]
-            out[to + channel] = np.uint8(min(max(value + np.float32(0.5), np.float32(0)), np.float32(255)))
+            value = pixels[np.uint32(3 * x + channel)] + np.float32(0.5)
+            out[np.uint32(to + channel)] = np.uint8(min(max(value, np.float32(0)), np.float32(255)))
 
 
 @compiled

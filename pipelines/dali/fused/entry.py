@@ -8,6 +8,7 @@ from numba import cfunc, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+from pipelines.dali.fused import AS_PIL, GIVES_BYTES
 from pipelines.dali.fused.arithmetic import (
     OPTIONS,
     Axis,
@@ -91,11 +92,13 @@ def run(out_data, out_shapes, out_ndims, num_outs, in_data, in_shapes, in_ndims,
     image = uint8s(ins[1], 3 * size[0] * size[1])
     box, colour = float64s(ins[2], 4), float32s(ins[3], 12)
     erased = int32s(ins[4], 4 * int64s(shapes[4], 2)[0])
-    options = int32s(ins[5], 3)
-    kind, as_pil, gives_bytes = options[0], options[1] != 0, options[2] != 0
+    options = int32s(ins[5], 1)[0]
+    kind, as_pil, gives_bytes = options & (AS_PIL - 1), (options & AS_PIL) != 0, (options & GIVES_BYTES) != 0
     paint = Paint(colour, is_diagonal(colour), gives_bytes, box[2] < box[0], box[3] < box[1], outs[0])
 
     top, bottom, left, right = min(box[0], box[2]), max(box[0], box[2]), min(box[1], box[3]), max(box[1], box[3])
+    if bottom == 0:
+        bottom, right = float(size[0]), float(size[1])
     stride_y, stride_x = stride_of(bottom - top, side, radius_of(kind)), stride_of(right - left, side, radius_of(kind))
     scratch = outs[1]
     rows = Axis(
@@ -164,7 +167,7 @@ def paint_row(pixels, y, paint):
     length = len(pixels)
     at = np.uint64(length * (length // 3 - 1 - y if paint.turned else y))
     if paint.gives_bytes:
-        paint_bytes(pixels, paint.colour, paint.mirrored, uint8s(paint.crop + at, length))
+        paint_bytes(pixels, paint.mirrored, uint8s(paint.crop + at, length))
     else:
         paint_floats(pixels, paint.colour, paint.is_plain, paint.mirrored, float32s(paint.crop + 4 * at, length))
 

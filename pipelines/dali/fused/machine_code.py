@@ -20,7 +20,7 @@ from pipelines.storage.cache_folder import cache_folder
 
 __all__ = ["Entries", "entries", "is_kept"]
 
-SOURCES = ("arithmetic.py", "entry.py", "machine_code.py")
+SOURCES = ("__init__.py", "arithmetic.py", "entry.py", "machine_code.py")
 
 NAMES = ("set_up", "run")
 

@@ -9,9 +9,13 @@ from typing import Any
 from nvidia.dali import ops as _ops
 from nvidia.dali import types
 
+from pipelines.dali.fused import GIVES_BYTES
 from pipelines.dali.fused.machine_code import Entries
 
-__all__ = ["fused"]
+__all__ = ["WHOLE", "fused"]
+
+WHOLE = 0.0
+"""Times a box: the box that stands for the whole image."""
 
 ops: Any = _ops
 """DALI's operator classes; its stubs lack the factory."""
@@ -39,11 +43,11 @@ def fused(
         entries: From `machine_code`.
         canvas: Its length is the crop's side, (side,) uint8.
         images: Decoded, (height, width, 3) uint8.
-        box: Crop box (y0, x0, y1, x1), back to front where it is mirrored, (4,) float64.
+        box: Crop box (y0, x0, y1, x1), back to front where it is mirrored, (4,) float64; all 0 for the whole image.
         colour: Map [M | t] of colours in 0-255, (3, 4) float32.
         erased: Boxes (y0, x0, y1, x1) of the crop that are set to 0, (boxes, 4) int32.
-        options: Number of the filter, whether to calculate as PIL does, whether to give bytes, (3,) int32.
-        gives_bytes: The same for all batches.
+        options: Number of the filter, and `AS_PIL` where it is to calculate as PIL does, added up, (1,) int32.
+        gives_bytes: Whether to round to bytes, without a colour map.
 
     Returns:
         Crops, (side, side, 3) float32 or uint8.
@@ -57,5 +61,6 @@ def fused(
         ins_ndim=[1, 3, 1, 2, 2, 1],
         batch_processing=False,
     )
+    options = options + (GIVES_BYTES if gives_bytes else 0)
     crops, _scratch = node(canvas, images, box, colour, erased, options)
     return crops
