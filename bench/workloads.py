@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from bench.harness import Effort
+from dali_fixres.config import Precision
 from dali_fixres.models import ModelSpec, build_model, find_head
 from dali_fixres.runtime import auto_precision
 from dali_fixres.training import LearningRate, TrainingSetup, build_optimizer, build_scaler, train_step
@@ -106,7 +107,11 @@ def default_model(device: torch.device) -> str:
 
 
 def build_setup(
-    spec: ModelSpec, resolution: Resolution, device: torch.device, learns: Literal["all", "head"] = "all"
+    spec: ModelSpec,
+    resolution: Resolution,
+    device: torch.device,
+    learns: Literal["all", "head"] = "all",
+    precision: Precision | None = None,
 ) -> TrainingSetup:
     """Build a network with random weights and what it is trained with.
 
@@ -117,9 +122,10 @@ def build_setup(
         resolution: Of images that it has to take.
         device: Where it is.
         learns: All parameters, or those of the classifier and the last norm.
+        precision: What it runs in; as `--precision auto` if left out.
     """
     torch.manual_seed(0)
-    precision = auto_precision(device)
+    precision = precision or auto_precision(device)
     network = build_model(spec).network.to(device).to(memory_format=torch.channels_last)
     head = find_head(network, resolution)
     if learns == "head":

@@ -12,6 +12,8 @@ from dali_fixres.runtime.progress import Reporter
 
 __all__ = ["auto_precision", "choose_precision", "has_fast_bf16", "run_network"]
 
+CPUINFO = Path("/proc/cpuinfo")
+
 BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names that Linux has for instructions on bfloat16: of x86 CPUs, and (the last) of Arm's."""
 
@@ -49,8 +51,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 def _cpu_features() -> set[str]:
     """Return the names of what the first CPU can do."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
     found = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
     return set(next(found, ()))
 

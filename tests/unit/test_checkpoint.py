@@ -243,7 +243,7 @@ def test_files_of_others(content: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     assert str(caught.value) == (
-        f"{path} is not a dali-fixres checkpoint of format 3; for other weights files give "
+        f"{path} is not a dali-fixres checkpoint of format 4; for other weights files give "
         f"--model NAME --weights {path}"
     )
 
