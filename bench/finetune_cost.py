@@ -38,7 +38,7 @@ from bench.workloads import (
     training_plan,
 )
 from dali_fixres.models import ModelSpec, find_head
-from dali_fixres.runtime import Reporter, forward_precision
+from dali_fixres.runtime import Reporter, auto_precision, run_network
 from pipelines import Batch, Dataset, Loader, TrainPlan, UserError
 
 LOADER, TRAIN, SGD = "loader", "train step", "sgd step"
@@ -163,11 +163,11 @@ def _work(flags: CostFlags, loader: Loader, dataset: Dataset, num_classes: int) 
 
 @torch.inference_mode()
 def _forward(network: nn.Module, batch: Batch) -> Iterator[None]:
-    """Run forward as in an evaluation, which is what collecting features costs, and measuring statistics."""
+    """Run forward as passes for features and statistics do."""
     network.eval()
+    precision = auto_precision(batch.images.device)
     while True:
-        with forward_precision(batch.images.device):
-            network(batch.images)
+        run_network(network, batch.images, precision)
         yield
 
 

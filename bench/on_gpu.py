@@ -28,7 +28,15 @@ from pipelines import UserError
 
 ROOT = RESULTS.parents[1]
 
-MINUTES = {"throughput": 15, "switching": 10, "finetune_cost": 10, "parity": 10, "prepared": 15, "scaling": 15}
+MINUTES = {
+    "throughput": 15,
+    "switching": 10,
+    "precision": 5,
+    "finetune_cost": 10,
+    "parity": 10,
+    "prepared": 15,
+    "scaling": 15,
+}
 """Limits of the benches."""
 
 SUMMARY, ARCHIVE = "summary.json", "results.tgz"

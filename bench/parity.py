@@ -25,7 +25,7 @@ from bench.harness import Bench, Flags, Table
 from bench.reference import torchvision_test_image
 from bench.saved import Content
 from dali_fixres.checkpoints import load_checkpoint, rebuild
-from dali_fixres.runtime import Reporter, forward_precision
+from dali_fixres.runtime import Reporter, run_network
 from pipelines import (
     TRAIN,
     VAL,
@@ -169,8 +169,8 @@ def _answered(flags: ParityFlags, path: Path, dataset: Dataset, pool: ThreadPool
 def _answers(network: nn.Module, batches: Iterator[torch.Tensor], device: torch.device) -> NDArray[np.int64]:
     chosen = []
     for images in batches:
-        with forward_precision(device):
-            chosen.append(network(images.to(device, memory_format=torch.channels_last)).argmax(1).cpu())
+        logits = run_network(network, images.to(device, memory_format=torch.channels_last), "fp32")
+        chosen.append(logits.argmax(1).cpu())
     found: NDArray[np.int64] = torch.cat(chosen).numpy()
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from bench import finetune_cost, methods, parity, prepared, scaling, switching, throughput
+from bench import finetune_cost, methods, parity, precision, prepared, scaling, switching, throughput
 from bench.harness import Bench, run_command
 from bench.saved import RESULTS, SavedResult, newest
 from pipelines import UserError
@@ -24,7 +24,7 @@ PAGE = RESULTS.parents[1] / "docs" / "performance.md"
 
 BENCHES: dict[str, Bench] = {
     module.BENCH.name: module.BENCH
-    for module in (throughput, switching, prepared, scaling, finetune_cost, methods, parity)
+    for module in (throughput, switching, prepared, scaling, precision, finetune_cost, methods, parity)
 }
 """In the order in which the page shows them."""
 

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from bench.harness import Effort
+from dali_fixres.config import Precision
 from dali_fixres.models import ModelSpec, build_model, find_head
-from dali_fixres.training import LearningRate, TrainingSetup, build_optimizer, train_step
+from dali_fixres.runtime import auto_precision
+from dali_fixres.training import LearningRate, TrainingSetup, build_optimizer, build_scaler, train_step
 from pipelines import (
     AUGMENTATIONS,
     Batch,
@@ -105,7 +107,11 @@ def default_model(device: torch.device) -> str:
 
 
 def build_setup(
-    spec: ModelSpec, resolution: Resolution, device: torch.device, learns: Literal["all", "head"] = "all"
+    spec: ModelSpec,
+    resolution: Resolution,
+    device: torch.device,
+    learns: Literal["all", "head"] = "all",
+    precision: Precision | None = None,
 ) -> TrainingSetup:
     """Build a network with random weights and what it is trained with.
 
@@ -116,8 +122,10 @@ def build_setup(
         resolution: Of images that it has to take.
         device: Where it is.
         learns: All parameters, or those of the classifier and the last norm.
+        precision: What it runs in; as `--precision auto` if left out.
     """
     torch.manual_seed(0)
+    precision = precision or auto_precision(device)
     network = build_model(spec).network.to(device).to(memory_format=torch.channels_last)
     head = find_head(network, resolution)
     if learns == "head":
@@ -133,12 +141,14 @@ def build_setup(
     return TrainingSetup(
         network=network,
         forward=network,
-        optimizer=build_optimizer(network, momentum=0.9, weight_decay=1e-4),
+        optimizer=build_optimizer(network, momentum=0.9, weight_decay=1e-4, precision=precision),
         learning_rate=LearningRate(peaks=((0, 1e-6),), num_steps=10**9, warmup_steps=0, decay="cosine"),
         seed_of=lambda step: step,
         set_mode=set_mode,
         label_smoothing=0.0,
         clip_grad=None,
+        precision=precision,
+        scaler=build_scaler(precision, device),
     )
 
 

@@ -26,7 +26,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Checkpoint:
         statistics: Their statistics.
         step: Optimiser steps done, over all epochs.
         optimizer: The optimiser's state.
+        scaler: The gradient scaler's state; empty where nothing is scaled.
         unreadable: What is wrong with images that could not be read, by row of the data set.
         top1: Of the last evaluation, percent; None before the first.
         best_top1: The best so far.
@@ -95,6 +96,7 @@ class Checkpoint:
     statistics: EpochStatistics
     step: int
     optimizer: dict[str, Any]
+    scaler: dict[str, Any]
     unreadable: dict[int, str]
     top1: float | None
     best_top1: float | None
@@ -227,7 +229,9 @@ def _check_types(fields: dict[str, Any]) -> None:
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("command", "fingerprint"), str),
     **dict.fromkeys(("train_res", "test_res", "epoch", "global_batch", "num_done", "step"), int),
-    **dict.fromkeys(("state_dict", "config", "optimizer", "unreadable", "statistics", "model", "normalisation"), dict),
+    **dict.fromkeys(
+        ("state_dict", "config", "optimizer", "scaler", "unreadable", "statistics", "model", "normalisation"), dict
+    ),
     **dict.fromkeys(("top1", "best_top1"), (float, int, NoneType)),
     "crop_ratio": float,
     "classes": (tuple, list),

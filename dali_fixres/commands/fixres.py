@@ -27,7 +27,7 @@ def fixres(config: FixresConfig) -> None:
     device = choose_device(config.device)
     with process_group(device) as world:
         reporter = Reporter(quiet=not world.is_main)
-        config, trained_at = complete_settings(config, reporter, world)
+        config, trained_at = complete_settings(config, device, reporter, world)
         with hold_folder(config, world) as path, obeying_signals(world) as signals:
             stages = Stages(config, FixresFolder(path, config), trained_at, device, world, signals, reporter)
             try:

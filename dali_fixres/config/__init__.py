@@ -14,13 +14,21 @@ from dali_fixres.config.finetuning import (
     TrainableParts,
 )
 from dali_fixres.config.fixres import FixresConfig
-from dali_fixres.config.network import AnalyzeConfig, Device, EvaluateConfig, NetworkConfig
+from dali_fixres.config.network import (
+    AnalyzeConfig,
+    AutoPrecision,
+    Device,
+    EvaluateConfig,
+    NetworkConfig,
+    Precision,
+)
 from dali_fixres.config.recipes import config_file, recipe_command, recipe_header, recipes
 from dali_fixres.config.toml import read_toml, to_toml
 from dali_fixres.config.training import OptimizerSettings, RunConfig, TrainConfig
 
 __all__ = [
     "AnalyzeConfig",
+    "AutoPrecision",
     "CachedFeaturesSettings",
     "Device",
     "EvaluateConfig",
@@ -31,6 +39,7 @@ __all__ = [
     "IndexConfig",
     "NetworkConfig",
     "OptimizerSettings",
+    "Precision",
     "PrepareConfig",
     "PreviewConfig",
     "RunConfig",

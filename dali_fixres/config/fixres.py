@@ -25,7 +25,7 @@ IN_CHECKPOINTS = {"model", "pretrained", "weights", "model_arg"}
 
 OF_ALL_STAGES = field_names(NetworkConfig) - IN_CHECKPOINTS - ONE_CALL
 
-OF_RUNS = OF_ALL_STAGES | {"crop_ratio", "sync_bn", "checkpoint_every", "accept_changed_data"}
+OF_RUNS = OF_ALL_STAGES | {"crop_ratio", "precision", "sync_bn", "checkpoint_every", "accept_changed_data"}
 """Fields of training and of fine-tuning alike."""
 
 OF_FINETUNING = {"method"} | field_names(TrainableSettings)

@@ -24,17 +24,37 @@ from pipelines.plan.colour import Normalisation
 from pipelines.plan.copies import Copies
 from pipelines.resolution import DEFAULT_CROP_RATIO
 
-__all__ = ["AnalyzeConfig", "Config", "Copies", "Device", "EvaluateConfig", "NetworkConfig", "OneCropConfig", "plain"]
+__all__ = [
+    "AnalyzeConfig",
+    "AutoPrecision",
+    "Config",
+    "Copies",
+    "Device",
+    "EvaluateConfig",
+    "NetworkConfig",
+    "OneCropConfig",
+    "Precision",
+    "PrecisionSettings",
+    "plain",
+]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+"""What a network's operators compute in: float32, or bfloat16 or float16 where torch's autocast allows it."""
+
+AutoPrecision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 
 Mean: TypeAlias = Annotated[tuple[float, float, float], Rule("finite", math.isfinite)]
 Std: TypeAlias = Annotated[tuple[float, float, float], Rule("above 0", lambda value: 0 < value < math.inf)]
 
 OF_A_NETWORK = (
     "model", "weights", "pretrained", "model_arg", "checkpoint", "test_res", "crop_ratio", "views", "save_outputs",
+    "eval_precision",
 )  # fmt: skip
 """Flags of `evaluate` that need a network to run."""
+
+NETWORK_AND_MACHINE = help_group("Network and machine", 2)
 
 NOT_STORED = ("config", "json", "resume", "accept_changed_data", "out", "dry_run")
 """Fields about one call of the command, which say nothing about the run."""
@@ -65,7 +85,7 @@ class Config(Settings):
         return plain({name: value for name, value in asdict(self).items() if name not in NOT_STORED})
 
 
-@help_group("Network and machine", 2)
+@NETWORK_AND_MACHINE
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(Config):
     """Settings of every command that runs a network."""
@@ -101,6 +121,10 @@ class NetworkConfig(Config):
     """What decodes images when a GPU computes: the GPU, CPU threads, or the faster of both, timed once per data set
     (auto)."""
 
+    eval_precision: Precision = "fp32"
+    """Number format of tests, and of what analyze runs: float32 (fp32); or bfloat16 (bf16) or float16 (fp16, GPUs
+    only), which may be faster, and in which close answers tie."""
+
     seed: Seed = 0
     """Seed of everything random."""
 
@@ -124,6 +148,17 @@ class NetworkConfig(Config):
     def normalisation(self, default: Normalisation) -> Normalisation:
         """Return the normalisation asked for, or else `default`'s parts."""
         return Normalisation(self.mean or default.mean, self.std or default.std)
+
+
+@NETWORK_AND_MACHINE
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSettings(Settings):
+    """The number format of what makes a network."""
+
+    precision: AutoPrecision = "auto"
+    """Number format of training, and of passes for features and statistics: float32 (fp32), or torch's autocast to
+    bfloat16 (bf16) or float16 with gradient scaling (fp16, GPUs only). auto takes bf16 on a GPU that has it, fp16 on
+    other GPUs, fp32 on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from dali_fixres.config.network import OneCropConfig
+from dali_fixres.config.network import OneCropConfig, PrecisionSettings
 from dali_fixres.config.rules import Count, NonNegative, Parsed, Pixels, Positive, Settings, Share, Strength, help_group
 from dali_fixres.errors import ConfigError
 from pipelines.resolution import Resolution, Schedule
@@ -98,7 +98,7 @@ class JitterSettings(Settings):
 
 @RUN
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(OneCropConfig, JitterSettings):
+class RunConfig(OneCropConfig, PrecisionSettings, JitterSettings):
     """Settings of commands that make a run folder."""
 
     out: Path | None = None

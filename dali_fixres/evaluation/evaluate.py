@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from dali_fixres.config import Precision
 from dali_fixres.errors import DataError
 from dali_fixres.evaluation.forward import ForwardPass
 from dali_fixres.evaluation.metrics import Accuracy, count_correct
 from dali_fixres.evaluation.predictions import Outputs
 from dali_fixres.runtime.distributed import World
-from dali_fixres.runtime.progress import Reporter
+from dali_fixres.runtime.progress import Bar, Reporter
 from dali_fixres.runtime.signals import StopSignals
 from pipelines import Batch, EvalPlan, ReadableBatches, Resolution
 
@@ -32,6 +33,7 @@ class Evaluator:
         world: All processes.
         reporter: Shows progress.
         signals: May ask to stop; None where signals end the process.
+        precision: What the network runs in.
     """
 
     network: nn.Module
@@ -40,6 +42,7 @@ class Evaluator:
     world: World
     reporter: Reporter
     signals: StopSignals | None = None
+    precision: Precision = "fp32"
 
     def at(self, resolution: Resolution, label: str = "") -> Accuracy:
         """Test at a resolution, under a label for the progress bar.
@@ -50,9 +53,12 @@ class Evaluator:
         """
         started, rounds = time.perf_counter(), self.plan.num_rounds
         with self.reporter.bar(label or f"testing at {resolution.crop_px} px", rounds) as bar:
-            forward = ForwardPass(self.network, rounds, bar, self.signals)
-            counts = count_answers(forward, self.batches.evaluation(self.plan, resolution))
+            counts = count_answers(self.forward(rounds, bar), self.batches.evaluation(self.plan, resolution))
         return self.total(counts, resolution, started)
+
+    def forward(self, num_rounds: int, bar: Bar) -> ForwardPass:
+        """Return what runs the network over this process' batches, at most `num_rounds` in one pass."""
+        return ForwardPass(self.network, num_rounds, bar, self.signals, self.precision)
 
     def total(self, counts: torch.Tensor, resolution: Resolution, started: float) -> Accuracy:
         """Sum what all processes have counted, without the images that could not be read."""

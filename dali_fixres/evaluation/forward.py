@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dali_fixres.runtime.precision import forward_precision
+from dali_fixres.config import Precision
+from dali_fixres.runtime.precision import run_network
 from dali_fixres.runtime.progress import Bar
 from dali_fixres.runtime.signals import StopSignals
 from pipelines import Batch
@@ -25,12 +26,14 @@ class ForwardPass:
         num_rounds: The most batches that any process has in one pass.
         bar: Shows the rounds done, of all passes together.
         signals: May ask to stop; None where signals end the process.
+        precision: What it runs in.
     """
 
     network: nn.Module
     num_rounds: int
     bar: Bar
     signals: StopSignals | None = None
+    precision: Precision = "fp32"
     _num_done: int = 0
 
     @torch.inference_mode()
@@ -44,9 +47,7 @@ class ForwardPass:
         for _ in range(self.num_rounds):
             batch = next(batches, None)
             if batch is not None:
-                with forward_precision(batch.images.device):
-                    logits = self.network(batch.images)
-                yield batch, logits
+                yield batch, run_network(self.network, batch.images, self.precision)
             self._num_done += 1
             self.bar.update(self._num_done)
             if self.signals is not None:

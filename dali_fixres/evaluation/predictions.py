@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dali_fixres.config import Precision
 from dali_fixres.errors import ConfigError, DataError, SaveError
 from dali_fixres.evaluation.metrics import Accuracy, count_correct
 from dali_fixres.evaluation.real import RealLabels
@@ -92,6 +93,7 @@ class Origin:
         title: The network and the data, for tables and plots.
         model: The network's name.
         checkpoint: Where it was read from; None where it was given by name.
+        eval_precision: What it ran in.
         val_fraction: What the data was divided with; None where it has a split of its own.
         classes: Of the data.
         class_map: Their outputs.
@@ -104,6 +106,7 @@ class Origin:
     title: str
     model: str
     checkpoint: str | None
+    eval_precision: Precision
     val_fraction: float | None
     classes: tuple[str, ...]
     class_map: ClassMap
@@ -119,6 +122,7 @@ class Origin:
             "title": self.title,
             "model": self.model,
             "checkpoint": self.checkpoint,
+            "eval_precision": self.eval_precision,
             "val_fraction": self.val_fraction,
             "classes": list(self.classes),
             "class_outputs": list(self.class_map.outputs),

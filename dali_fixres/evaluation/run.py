@@ -19,6 +19,7 @@ from dali_fixres.models.class_map import map_classes, read_names
 from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.environment import environment
+from dali_fixres.runtime.precision import choose_precision
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.signals import StopSignals
 from dali_fixres.runtime.skipped import open_batches, unreadable_lines
@@ -64,6 +65,7 @@ def run_evaluation(
         Interrupted: If a signal asks to stop.
     """
     reporter = Reporter(quiet=not world.is_main)
+    precision = choose_precision(config.eval_precision, device, "--eval-precision", reporter)
     torch.manual_seed(config.seed)
     start = find_start(config, None, reporter)
     data, val_fraction = _open(config, start, reporter, world)
@@ -79,12 +81,14 @@ def run_evaluation(
         new_folder(config.save_outputs) if config.save_outputs and world.is_main else nullcontext() as save_to,
         open_batches(config, data, model.normalisation, device, world, reporter) as batches,
     ):
-        evaluator = Evaluator(network, batches, plan, world, reporter, signals)
+        reporter.line(f"testing {name} on {device} in {precision}")
+        evaluator = Evaluator(network, batches, plan, world, reporter, signals, precision)
         results = Sweep(evaluator, costs, class_map, config.only_mapped, real).run(save_to, saves=saves)
         origin = Origin(
             title=f"{start.title if start else name}, on {data.title}",
             model=name,
             checkpoint=str(start.path) if start else None,
+            eval_precision=precision,
             val_fraction=val_fraction,
             classes=dataset.classes,
             class_map=class_map,

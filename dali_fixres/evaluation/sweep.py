@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from dali_fixres.evaluation.evaluate import Evaluator, collect, count_answers
-from dali_fixres.evaluation.forward import ForwardPass
 from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.evaluation.predictions import Outputs, merge, save_arrays
 from dali_fixres.evaluation.real import RealLabels
@@ -85,7 +84,7 @@ class Sweep:
         outputs, counts = None, torch.zeros(5, dtype=torch.int64)
         started = time.perf_counter()
         with one.reporter.bar(label, num_views * one.plan.num_rounds) as bar:
-            forward = ForwardPass(one.network, one.plan.num_rounds, bar, one.signals)
+            forward = one.forward(one.plan.num_rounds, bar)
             if saves or num_views > 1 or self.real is not None or not self.class_map.is_plain:
                 classifier = find_head(one.network, resolution).classifier if saves else None
                 outputs = collect(forward, views, one.plan, self.class_map.num_outputs, classifier)

@@ -18,6 +18,7 @@ from dali_fixres.models.frechet_distribution import Pooled, describe
 from dali_fixres.models.head import run_once
 from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.precision import choose_precision
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import has_runs
 from dali_fixres.runtime.skipped import open_batches
@@ -89,6 +90,7 @@ def run_analysis(config: AnalyzeConfig, device: torch.device, world: World) -> A
         UserError: If something the user gave cannot be used.
     """
     reporter = Reporter(quiet=not world.is_main)
+    choose_precision(config.eval_precision, device, "--eval-precision", reporter)  # refused before images are read
     torch.manual_seed(config.seed)
     named = config.model is not None or config.weights is not None or config.pretrained
     has_network = named or config.checkpoint is not None or has_runs()
@@ -165,7 +167,7 @@ def _activations(
     trained = replace(tested, augmentation=as_trained, seed=config.seed)
     passes = [FeaturePass(trained, resolutions[0]), *(FeaturePass(tested, one) for one in resolutions[1:])]
     with open_batches(config, data, model.normalisation, device, world, reporter) as batches:
-        evaluator = Evaluator(network, batches, tested, world, reporter)
+        evaluator = Evaluator(network, batches, tested, world, reporter, precision=config.eval_precision)
         samples = sample_activations(head.classifier, passes, evaluator)
     rectified, pooled = describe(*samples)
     return Activations(head.classifier_name, tested.num_images, rectified, resolutions, pooled)

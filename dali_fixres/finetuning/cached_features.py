@@ -10,7 +10,6 @@ from dali_fixres.checkpoints import Checkpoint, EpochStatistics
 from dali_fixres.config import CachedFeaturesSettings
 from dali_fixres.errors import Interrupted
 from dali_fixres.evaluation.evaluate import Evaluator
-from dali_fixres.evaluation.forward import ForwardPass
 from dali_fixres.finetuning.feature_training import FeatureEpoch, train_on_features
 from dali_fixres.finetuning.features import FeatureBank, collect_features, measure_statistics
 from dali_fixres.models import Head
@@ -69,17 +68,17 @@ def _cache(
     settings: CachedFeaturesSettings, plan: TrainPlan, head: Head, evaluator: Evaluator, log: RunLog
 ) -> FeatureBank:
     """Run the network over the training images once, in each view."""
-    network, batches, reporter, world = evaluator.network, evaluator.batches, log.reporter, log.world
+    batches, reporter, world = evaluator.batches, log.reporter, log.world
     resolution, started = plan.schedule.last, time.perf_counter()
     statistics, views = passes_for_features(settings, evaluator.plan, plan, head)
     if statistics is not None:
         assert isinstance(head.norm, _BatchNorm)
         with reporter.bar("re-estimating the last norm's statistics", statistics.num_rounds) as bar:
-            forward = ForwardPass(network, statistics.num_rounds, bar, evaluator.signals)
+            forward = evaluator.forward(statistics.num_rounds, bar)
             measure_statistics(head.norm, batches.evaluation(statistics, resolution), forward, world)
     one = views[0]
     with reporter.bar("caching features", one.num_rounds * len(views)) as bar:
-        forward = ForwardPass(network, one.num_rounds, bar, evaluator.signals)
+        forward = evaluator.forward(one.num_rounds, bar)
         passes = [batches.evaluation(view, resolution) for view in views]
         size = (one.num_assigned, one.dataset.num_train)
         bank = collect_features(head.classifier, passes, size, forward, settings.feature_memory)

@@ -12,7 +12,6 @@ from dali_fixres.checkpoints import Checkpoint
 from dali_fixres.config import FinetuneConfig, FrechetSettings
 from dali_fixres.errors import Interrupted
 from dali_fixres.evaluation.evaluate import Evaluator
-from dali_fixres.evaluation.forward import ForwardPass
 from dali_fixres.finetuning.features import FeaturePass, sample_features
 from dali_fixres.models import Head, insert_mapping
 from dali_fixres.models.frechet_distribution import Pooled, describe
@@ -102,7 +101,7 @@ def sample_activations(
     samples = []
     for plan, resolution in passes:
         with evaluator.reporter.bar(f"activations at {resolution.crop_px} px", plan.num_rounds) as bar:
-            forward = ForwardPass(evaluator.network, plan.num_rounds, bar, evaluator.signals)
+            forward = evaluator.forward(plan.num_rounds, bar)
             batches = evaluator.batches.evaluation(plan, resolution)
             samples.append(sample_features(classifier, batches, plan, forward, evaluator.world))
         share_skipped(evaluator.batches.skipped, evaluator.world)

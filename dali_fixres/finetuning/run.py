@@ -25,6 +25,7 @@ from dali_fixres.models import Model
 from dali_fixres.models.head import run_once
 from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.precision import choose_precision
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import BEST, LAST, RunFolder
 from dali_fixres.runtime.signals import StopSignals, obeying_signals
@@ -84,6 +85,9 @@ def run_finetuning(
     """
     settings = config.settings
     reporter = Reporter(quiet=not world.is_main)
+    precision = choose_precision(config.precision, device, "--precision", reporter)
+    eval_precision = choose_precision(config.eval_precision, device, "--eval-precision", reporter)
+    config = replace(config, precision=precision)
     torch.manual_seed(config.seed)
     with resumed_run(config, "finetune", world) as resumed:
         if resumed:
@@ -106,18 +110,19 @@ def run_finetuning(
             ) as batches,
             obeying_signals(world, outer_signals) as signals,
         ):  # fmt: skip
-            setup = build_setup(config, network, plan, start, trainable.set_mode, world, device)
+            setup = build_setup(config, network, plan, start, trainable.set_mode, world, device, precision)
             log = RunLog("finetune", folder, world, reporter)
-            evaluator = Evaluator(network, batches, eval_plan, world, reporter, signals)
+            evaluator = Evaluator(network, batches, eval_plan, world, reporter, signals, eval_precision)
+            fitting = replace(evaluator, precision=precision)
             num_epochs = 0 if isinstance(settings, FrechetSettings) else settings.epochs
-            announce(log, setup, plan, num_epochs, device, start)
+            announce(log, setup, plan, num_epochs, device, eval_precision, start)
             reporter.line(trainable.summary)
             before = _before(log, evaluator, resumed, tested, start)
             match settings:
                 case FrechetSettings():
-                    state = map_activations(config, settings, head, evaluator, start, log)
+                    state = map_activations(config, settings, head, fitting, start, log)
                 case CachedFeaturesSettings():
-                    state = tune_on_cached_features(settings, setup, plan, head, evaluator, start, log)
+                    state = tune_on_cached_features(settings, setup, plan, head, fitting, start, log)
                 case SgdSettings():
                     clock = CheckpointClock(*settings.checkpoint_interval)
                     state, _ = train(setup, batches, plan, settings.epochs, start, log, signals, clock)

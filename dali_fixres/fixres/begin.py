@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
+import torch
+
 from dali_fixres.checkpoints import load_checkpoint
 from dali_fixres.checkpoints.model_source import StartCheckpoint, find_source, find_start
 from dali_fixres.config import EvaluateConfig, FixresConfig, read_toml
@@ -15,6 +17,7 @@ from dali_fixres.models.head import run_once
 from dali_fixres.report.fixres_files import FixresFolder
 from dali_fixres.runtime.data import open_data
 from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.precision import choose_precision
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import FIXRES, RunFolder, create_run, reopen_run, run_to_resume
 from dali_fixres.training.resume import refuse_changed
@@ -27,7 +30,9 @@ CHANGEABLE = {"checkpoint_every", "data", "decode", "device", "strict", "workers
 """Settings that may change when a run is resumed: no result of a finished stage depends on them."""
 
 
-def complete_settings(config: FixresConfig, reporter: Reporter, world: World) -> tuple[FixresConfig, int]:
+def complete_settings(
+    config: FixresConfig, device: torch.device, reporter: Reporter, world: World
+) -> tuple[FixresConfig, int]:
     """Return settings in which nothing is left to be found by a stage, and the training resolution, pixels.
 
     What would end a later stage is found here, before training.
@@ -35,6 +40,9 @@ def complete_settings(config: FixresConfig, reporter: Reporter, world: World) ->
     Raises:
         UserError: If something the user gave cannot be used.
     """
+    precision = choose_precision(config.precision, device, "--precision", reporter)
+    choose_precision(config.eval_precision, device, "--eval-precision", reporter)  # refused before training
+    config = replace(config, precision=precision)
     start = _start(config, reporter)
     config = _complete(config, start, reporter)
     trained_at = start.checkpoint.train_res if start else config.schedule.last.crop_px

@@ -205,6 +205,7 @@ def report_analysis(config: AnalyzeConfig, analysis: Analysis) -> None:
         "sizes": _sizes_json(sizes),
         "activations": _activations_json(activations) if activations else None,
         "model": analysis.model,
+        "eval_precision": config.eval_precision if activations else None,
         "checkpoint": str(start.path) if start else None,
         "synthetic": data.synthetic,
         "fingerprint": data.dataset.fingerprint,

@@ -24,6 +24,8 @@ def report_finetuning(result: FinetuningResult) -> None:
         "seconds": round(seconds, 1),
         "trained_parameters": result.num_trained,
         "checkpoint": str(config.checkpoint) if config.checkpoint else None,
+        "precision": config.precision,
+        "eval_precision": config.eval_precision,
         "synthetic": data.synthetic,
         "fingerprint": data.dataset.fingerprint,
         "environment": environment(),

@@ -150,6 +150,7 @@ class AnalysisFile(TypedDict):
     sizes: Annotated[SizesPart, "apparent sizes of objects"]
     activations: Annotated[ActivationsPart | None, "null without a network"]
     model: Annotated[str | None, "name; null without a network"]
+    eval_precision: Annotated[str | None, "number format that it ran in; null without a network"]
     checkpoint: Annotated[str | None, "path; null without one"]
     synthetic: Synthetic
     fingerprint: Fingerprint

@@ -30,6 +30,7 @@ def report_sweep(config: EvaluateConfig, result: EvaluationResult) -> None:
             "class_outputs": list(origin.class_map.outputs),
             "model": origin.model,
             "checkpoint": origin.checkpoint,
+            "eval_precision": origin.eval_precision,
             "unreadable": list(origin.unreadable),
             "synthetic": origin.synthetic,
             "fingerprint": origin.fingerprint,

@@ -21,6 +21,8 @@ def report_training(result: TrainingResult) -> None:
         "results": [accuracy.as_json() for accuracy in result.accuracies],
         "best_top1": state.best_top1,
         "seconds": round(result.seconds, 1),
+        "precision": config.precision,
+        "eval_precision": config.eval_precision,
         "synthetic": data.synthetic,
         "fingerprint": data.dataset.fingerprint,
         "environment": environment(),

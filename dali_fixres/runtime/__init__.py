@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dali_fixres.runtime.devices import choose_device
     from dali_fixres.runtime.environment import environment as record_environment
-    from dali_fixres.runtime.precision import forward_precision
+    from dali_fixres.runtime.precision import auto_precision, run_network
     from dali_fixres.runtime.progress import Reporter
     from dali_fixres.runtime.system import prepare_host
 
-__all__ = ["Reporter", "choose_device", "forward_precision", "prepare_host", "record_environment"]
+__all__ = [
+    "Reporter",
+    "auto_precision",
+    "choose_device",
+    "prepare_host",
+    "record_environment",
+    "run_network",
+]
 
 _PLACES = {
     "Reporter": ("progress", "Reporter"),
+    "auto_precision": ("precision", "auto_precision"),
     "choose_device": ("devices", "choose_device"),
-    "forward_precision": ("precision", "forward_precision"),
     "prepare_host": ("system", "prepare_host"),
     "record_environment": ("environment", "environment"),  # a module of the package has the function's own name
+    "run_network": ("precision", "run_network"),
 }
 
 

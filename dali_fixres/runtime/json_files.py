@@ -23,6 +23,7 @@ __all__ = [
     "MeasuredOn",
     "OutputsFile",
     "PassRecord",
+    "PrecisionRow",
     "Split",
     "Synthetic",
     "TrainFile",
@@ -33,6 +34,8 @@ __all__ = [
 Synthetic = Annotated[bool, "whether the data is the demo, whose figures say nothing about real images"]
 Fingerprint = Annotated[str, "of the data, 64 hexadecimal digits"]
 MeasuredOn = Annotated[Environment, "hardware and versions"]
+TrainedIn = Annotated[str, "number format of training and of passes for features: `fp32`, `bf16` or `fp16`"]
+TestedIn = Annotated[str, "number format of tests, likewise"]
 Unreadable = Annotated[list[str], "`path: reason` of files that could not be read"]
 
 
@@ -122,6 +125,8 @@ class TrainFile(TypedDict):
     results: Annotated[list[AccuracyRow], "at the last training and the test resolution, or one if equal"]
     best_top1: Annotated[float | None, "%; the best evaluation after an epoch; null if none was made"]
     seconds: Annotated[float, "s; wall time of this call"]
+    precision: TrainedIn
+    eval_precision: TestedIn
     synthetic: Synthetic
     fingerprint: Fingerprint
     environment: MeasuredOn
@@ -136,6 +141,8 @@ class FinetuneFile(TypedDict):
     trained_parameters: Annotated[int, "numbers that train by gradient"]
     checkpoint: Annotated[str | None, "what was fine-tuned; null if the network was given by name"]
     frechet: NotRequired[Annotated[Fits, "only with `--method frechet`"]]
+    precision: TrainedIn
+    eval_precision: TestedIn
     synthetic: Synthetic
     fingerprint: Fingerprint
     environment: MeasuredOn
@@ -151,6 +158,7 @@ class EvaluateFile(TypedDict):
     class_outputs: Annotated[list[int], "the output of each class of the data"]
     model: Annotated[str, "name"]
     checkpoint: Annotated[str | None, "path; null if the network was given by name"]
+    eval_precision: TestedIn
     unreadable: Unreadable
     synthetic: Synthetic
     fingerprint: Fingerprint
@@ -164,6 +172,7 @@ class OutputsFile(TypedDict):
     title: Annotated[str, "name for tables and plots"]
     model: Annotated[str, "name"]
     checkpoint: Annotated[str | None, "path; null if the network was given by name"]
+    eval_precision: TestedIn
     val_fraction: Annotated[float | None, "share of images split off for testing; null if the data has a split"]
     classes: Annotated[list[str], "of the data, in label order"]
     class_outputs: Annotated[list[int], "the output of each class"]
@@ -232,9 +241,17 @@ class DecodeObject(TypedDict):
     auto: Annotated[str, "the faster way"]
 
 
+class PrecisionRow(TypedDict):
+    """What a device computes in."""
+
+    auto: Annotated[str, "what `--precision auto` takes: `fp32`, `bf16` or `fp16`"]
+    fast_bf16: Annotated[bool, "whether it has instructions for bfloat16"]
+
+
 class DoctorFile(TypedDict):
     """`doctor --json`."""
 
     environment: Annotated[DoctorEnvironment, "hardware and versions"]
     graph: Annotated[dict[str, str], "`works`, or what failed, by device and way to decode"]
+    precision: Annotated[dict[str, PrecisionRow], "number formats, by device: `cpu`, `cuda`"]
     decoding: NotRequired[Annotated[DecodeObject, "only with a GPU"]]

@@ -12,6 +12,7 @@ from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.runtime.run_folder import BEST, LAST
 from dali_fixres.runtime.signals import StopSignals
 from dali_fixres.runtime.skipped import share_skipped
+from dali_fixres.training.optimizer import scaler_state
 from dali_fixres.training.run_log import RunLog
 from dali_fixres.training.statistics import EpochMeter
 from dali_fixres.training.step import TrainingSetup, train_step
@@ -35,7 +36,8 @@ def train(
 
     Raises:
         Interrupted: If a signal asks for it; the state has been saved.
-        TrainingDivergedError: If the loss is not finite; the message names the step.
+        TrainingDivergedError: If the loss is not finite; the message names the step. Or if no scale makes the gradient
+            finite in float16.
     """
     accuracy: Accuracy | None = None
     for epoch in range(state.epoch, num_epochs):
@@ -97,6 +99,7 @@ def _state_at(
         state,
         state_dict=setup.network.state_dict(),
         optimizer=setup.optimizer.state_dict(),
+        scaler=scaler_state(setup.scaler),
         global_batch=plan.global_batch(epoch),
         num_done=state.num_done + num_more,
         statistics=replace(statistics, loss_sum=loss_sum.item(), num_images=int(num_images)),

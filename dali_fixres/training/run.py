@@ -16,6 +16,7 @@ from dali_fixres.models import Model
 from dali_fixres.models.head import run_once
 from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.precision import choose_precision
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder
 from dali_fixres.runtime.signals import StopSignals, obeying_signals
@@ -92,8 +93,10 @@ def run_training(
         Interrupted: If a signal has stopped it; it can be resumed.
     """
     started = time.perf_counter()
-    config = resolve_defaults(config)
     reporter = Reporter(quiet=not world.is_main)
+    precision = choose_precision(config.precision, device, "--precision", reporter)
+    eval_precision = choose_precision(config.eval_precision, device, "--eval-precision", reporter)
+    config = replace(resolve_defaults(config), precision=precision)
     torch.manual_seed(config.seed)
     with resumed_run(config, "train", world) as resumed:
         data = open_data(config.data, config.val_fraction, reporter, world)
@@ -115,12 +118,12 @@ def run_training(
             ) as batches,
             obeying_signals(world, outer_signals) as signals,
         ):  # fmt: skip
-            setup = build_setup(config, network, plan, start, network.train, world, device)
+            setup = build_setup(config, network, plan, start, network.train, world, device, precision)
             if config.compile:
                 setup = compile_setup(setup, plan, device, reporter)
             log = RunLog("train", folder, world, reporter)
-            evaluator = Evaluator(network, batches, eval_plan, world, reporter, signals)
-            announce(log, setup, plan, config.epochs, device, start)
+            evaluator = Evaluator(network, batches, eval_plan, world, reporter, signals, eval_precision)
+            announce(log, setup, plan, config.epochs, device, eval_precision, start)
             state, last = train(
                 setup, batches, plan, config.epochs, start, log, signals, CheckpointClock(*config.checkpoint_interval),
                 evaluate=lambda label: evaluator.at(config.test_resolution, label),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dali_fixres.checkpoints import Checkpoint, EpochStatistics
-from dali_fixres.config import FinetuneConfig, OptimizerSettings, TrainConfig
+from dali_fixres.config import FinetuneConfig, OptimizerSettings, Precision, TrainConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 from dali_fixres.models import Model, ModelSpec
 from dali_fixres.runtime.data import Data
@@ -16,7 +16,7 @@ from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import LAST
 from dali_fixres.training.compile import compiled
-from dali_fixres.training.optimizer import LearningRate, build_optimizer, load_optimizer, scaled_lr
+from dali_fixres.training.optimizer import LearningRate, build_optimizer, build_scaler, load_optimizer, scaled_lr
 from dali_fixres.training.run_log import RunLog
 from dali_fixres.training.step import TrainingSetup
 from pipelines.dataset import Dataset
@@ -89,6 +89,7 @@ def initial_state(
         statistics=EpochStatistics(),
         step=0,
         optimizer={},
+        scaler={},
         unreadable={},
         top1=None,
         best_top1=None,
@@ -119,14 +120,23 @@ def build_setup(
     set_mode: Callable[[], object],
     world: World,
     device: torch.device,
+    precision: Precision,
 ) -> TrainingSetup:
-    """Put the optimiser, its state so far and the learning rate of every step to a network."""
-    optimizer = build_optimizer(network, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    """Put the optimiser, its state so far, the learning rate of every step and the number format to a network."""
+    optimizer = build_optimizer(
+        network, momentum=settings.momentum, weight_decay=settings.weight_decay, precision=precision
+    )
+    scaler = build_scaler(precision, device)
     if start.optimizer:
         try:
             load_optimizer(optimizer, start.optimizer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"the optimiser's state in {LAST} does not fit the network: {error}") from error
+    if start.scaler:
+        try:
+            scaler.load_state_dict(start.scaler)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the gradient scaler's state in {LAST} cannot be used: {error}") from error
     return TrainingSetup(
         network,
         world.wrap(network, device),
@@ -136,6 +146,8 @@ def build_setup(
         set_mode,
         settings.label_smoothing,
         settings.clip_grad,
+        precision,
+        scaler,
     )
 
 
@@ -143,7 +155,7 @@ def compile_setup(setup: TrainingSetup, plan: TrainPlan, device: torch.device, r
     """Return a setup whose network is compiled for every planned shape now, before a clock starts."""
     shapes = ", ".join(f"{number} x {side} px" for number, side in plan.shapes)
     with reporter.bar(f"compiling for batches of {shapes}", total=1) as bar:
-        called = compiled(setup.network, setup.forward, plan.shapes, device)
+        called = compiled(setup.network, setup.forward, plan.shapes, device, setup.precision)
         bar.update(1)
     return replace(setup, forward=called)
 
@@ -172,13 +184,21 @@ def _peaks(settings: OptimizerSettings, plan: TrainPlan) -> tuple[tuple[int, flo
 
 
 def announce(
-    log: RunLog, setup: TrainingSetup, plan: TrainPlan, num_epochs: int, device: torch.device, state: Checkpoint
+    log: RunLog,
+    setup: TrainingSetup,
+    plan: TrainPlan,
+    num_epochs: int,
+    device: torch.device,
+    eval_precision: Precision,
+    state: Checkpoint,
 ) -> None:
-    """Say where the run is, on what device, and the learning rate of each phase."""
+    """Say where the run is, on what device, in which number formats, and the learning rate of each phase."""
     size, reporter = log.world.size, log.reporter
     if log.folder is not None:
         processes = f", {size} processes" if size > 1 else ""
-        reporter.line(f"run: {log.folder.path} on {device}{processes}")
+        reporter.line(
+            f"run: {log.folder.path} on {device}{processes}; network in {setup.precision}, tests in {eval_precision}"
+        )
     if num_epochs == 0:
         return
     phases = plan.schedule.phases

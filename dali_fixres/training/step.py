@@ -1,14 +1,17 @@
 """One optimiser step, and all that it needs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from dali_fixres.runtime.precision import forward_precision
+from dali_fixres.config import Precision
+from dali_fixres.runtime.precision import run_network
 from dali_fixres.training.optimizer import LearningRate
 from pipelines import Batch
 
@@ -28,6 +31,8 @@ class TrainingSetup:
         set_mode: Puts the network into its training mode before each epoch.
         label_smoothing: Share of each label spread over all classes.
         clip_grad: Largest norm of the gradient, or None.
+        precision: What the network runs in.
+        scaler: Scales the loss, if that is float16.
     """
 
     network: nn.Module
@@ -38,24 +43,32 @@ class TrainingSetup:
     set_mode: Callable[[], object]
     label_smoothing: float = 0.0
     clip_grad: float | None = None
+    precision: Precision = "fp32"
+    scaler: GradScaler = field(default_factory=partial(GradScaler, enabled=False))
 
 
 def train_step(setup: TrainingSetup, batch: Batch, step: int) -> torch.Tensor:
-    """Take one optimiser step (counted from 0 over the whole run); return the loss, detached and on the device."""
+    """Take one optimiser step (counted from 0 over the whole run).
+
+    Returns:
+        The loss, not scaled, detached and on the device. It is finite also where the gradient has overflowed float16
+        and the scaler has skipped the step, which counts as one all the same.
+    """
     _seed(setup.seed_of(step), batch.images.device)
     for group in setup.optimizer.param_groups:
         group["lr"] = setup.learning_rate.at(step)
-    with forward_precision(batch.images.device):
-        logits = setup.forward(batch.images)
-        loss: Any = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=setup.label_smoothing)
+    logits = run_network(setup.forward, batch.images, setup.precision).float()
+    loss = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=setup.label_smoothing)
     setup.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    scaled: Any = setup.scaler.scale(loss)
+    scaled.backward()
     if setup.clip_grad is not None:
+        setup.scaler.unscale_(setup.optimizer)
         trainable = [parameter for parameter in setup.network.parameters() if parameter.requires_grad]
         nn.utils.clip_grad_norm_(trainable, setup.clip_grad)
-    setup.optimizer.step()
-    detached: torch.Tensor = loss.detach()
-    return detached
+    setup.scaler.step(setup.optimizer)
+    setup.scaler.update()
+    return loss.detach()
 
 
 def _seed(seed: int, device: torch.device) -> None:

@@ -46,7 +46,7 @@ def test_the_best_epoch_is_kept(images: Path, tmp_path: Path, num_correct: tuple
     state = Checkpoint(
         command="train", model=ModelSpec("none", 4), state_dict=model.state_dict(), normalisation=IMAGENET,
         classes=dataset.classes, fingerprint=dataset.fingerprint, train_res=32, test_res=32, crop_ratio=0.875,
-        config={}, epoch=0, global_batch=0, num_done=0, statistics=EpochStatistics(), step=0, optimizer={},
+        config={}, epoch=0, global_batch=0, num_done=0, statistics=EpochStatistics(), step=0, optimizer={}, scaler={},
         unreadable={}, top1=None, best_top1=None,
     )  # fmt: skip
     rates = LearningRate(((0, 0.1),), num_steps=6, warmup_steps=0, decay="cosine")

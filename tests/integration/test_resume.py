@@ -108,6 +108,22 @@ def test_cut_anywhere_training_ends_the_same(low: TrainConfig, whole: Path, tmp_
         assert_same_runs(whole, part.out)
 
 
+def test_training_in_bfloat16_ends_the_same(low: TrainConfig, tmp_path: Path) -> None:
+    """So does a training in bf16, whose settings say so, and whose network differs from that trained in float32."""
+    config = replace(low, precision="bf16", epochs=2, out=tmp_path / "one")
+    train(config)
+    part = replace(config, out=tmp_path / "two")
+    stop(train, part, 3)
+    with pytest.raises(ConfigError, match=r"was begun with precision = bf16; a resumed run keeps that"):
+        train(replace(part, resume=True, precision="fp32"))
+    train(replace(part, resume=True))
+    assert_same_runs(tmp_path / "one", tmp_path / "two")
+    assert load(tmp_path / "one")["config"]["precision"] == "bf16"
+    train(replace(config, precision="auto", out=tmp_path / "float32"))
+    assert load(tmp_path / "float32")["config"]["precision"] == "fp32"
+    assert not torch.equal(*(load(tmp_path / run)["state_dict"]["fc.weight"] for run in ("one", "float32")))
+
+
 def test_stopped_after_every_step_training_ends_the_same(low: TrainConfig, whole: Path, tmp_path: Path) -> None:
     """Fourteen stops in one run, by all three signals, change nothing."""
     config = replace(low, out=tmp_path / "often")

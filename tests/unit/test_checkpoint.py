@@ -54,6 +54,7 @@ def checkpoint(network: torch.nn.Module) -> Checkpoint:
         statistics=EpochStatistics(loss_sum=1234.5, num_images=640, seconds=12.25, waited_s=0.5),
         step=93,
         optimizer=state,
+        scaler={"scale": 1024.0, "growth_factor": 2.0, "_growth_tracker": 7},
         unreadable={17: "empty file", 2: "cut \u2014 off"},
         top1=61.25,
         best_top1=None,
@@ -242,7 +243,7 @@ def test_files_of_others(content: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     assert str(caught.value) == (
-        f"{path} is not a dali-fixres checkpoint of format 3; for other weights files give "
+        f"{path} is not a dali-fixres checkpoint of format 4; for other weights files give "
         f"--model NAME --weights {path}"
     )
 

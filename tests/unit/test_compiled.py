@@ -39,7 +39,7 @@ def test_every_size_is_compiled_before_training() -> None:
 
     shapes = [(2, side) for side in range(16, 36, 2)]
     net = network()
-    called = compiled(net, net, shapes, CPU, backend)
+    called = compiled(net, net, shapes, CPU, "fp32", backend)
     assert graphs == len(shapes) == 10
     net.train()
     for number, side in shapes:
@@ -50,7 +50,7 @@ def test_every_size_is_compiled_before_training() -> None:
 def test_compiling_leaves_the_network_as_it_was() -> None:
     """Running statistics, mode and gradients are untouched, and the compiled network answers as the plain one."""
     net, plain = network(), network()
-    called = compiled(net, net, [(2, 16), (3, 24)], CPU, "eager")
+    called = compiled(net, net, [(2, 16), (3, 24)], CPU, "fp32", "eager")
     assert not net.training
     assert all(parameter.grad is None for parameter in net.parameters())
     state = plain.state_dict()

@@ -52,6 +52,8 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "model_arg": [],
         "batch_size": 64,
         "device": "auto",
+        "precision": "auto",
+        "eval_precision": "fp32",
         "seed": 0,
         "copies": "exact",
         "decode": "auto",

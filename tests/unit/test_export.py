@@ -38,8 +38,8 @@ def run(folder: Path, name: str, args: tuple[str, ...] = (), side: int = 64) -> 
         normalisation=Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)), classes=CLASSES, fingerprint="f" * 64,
         train_res=48, test_res=side, crop_ratio=0.9,
         config={"data": "/home/me/images", "epochs": 2, "trainable": "all"},
-        epoch=2, global_batch=8, num_done=0, statistics=EpochStatistics(), step=10, optimizer={}, unreadable={},
-        top1=50.0, best_top1=50.0,
+        epoch=2, global_batch=8, num_done=0, statistics=EpochStatistics(), step=10, optimizer={}, scaler={},
+        unreadable={}, top1=50.0, best_top1=50.0,
     )  # fmt: skip
     folder.mkdir()
     save_checkpoint(folder / "best.pt", checkpoint)
