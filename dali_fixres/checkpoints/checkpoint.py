@@ -1,18 +1,18 @@
 """Checkpoints: everything needed to resume a run or to use its network, in one file of plain types and tensors."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 import torch
 
-from dali_fixres.errors import CheckpointError, TrainingDivergedError
-from dali_fixres.models import Model, ModelSpec, build_model, load_into
+from dali_fixres.errors import CheckpointError, ConfigError, TrainingDivergedError
+from dali_fixres.models import DataConfig, Model, ModelSpec, build_model, load_into
 from dali_fixres.models.weights import StateDict, read_torch_file
 from dali_fixres.runtime.run_folder import BEST, LAST
-from pipelines.plan.colour import Normalisation
+from pipelines.resolution import Resolution
 from pipelines.storage.atomic import replacing
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,10 @@ class Checkpoint:
         command: ``train`` or ``finetune``.
         model: How to build the network.
         state_dict: Its tensors.
-        normalisation: What its images are normalised by.
+        data_config: The images it takes; tested at `test_res` of it, which for ``finetune`` is what it is fixed for.
+        before: The images that a network to be fixed took before; None with ``train``.
         classes: Class names in label order.
         fingerprint: Of the data set it was trained on.
-        train_res: Its (last) training resolution, pixels.
-        test_res: The resolution it was tested at, pixels.
-        crop_ratio: Of that test.
         config: `Config.stored` of the command.
         epoch: Epochs done.
         global_batch: Images of its last step over all processes; 0 before the first.
@@ -83,12 +81,10 @@ class Checkpoint:
     command: str
     model: ModelSpec
     state_dict: StateDict
-    normalisation: Normalisation
+    data_config: DataConfig
+    before: DataConfig | None
     classes: tuple[str, ...]
     fingerprint: str
-    train_res: int
-    test_res: int
-    crop_ratio: float
     config: dict[str, Any]
     epoch: int
     global_batch: int
@@ -100,6 +96,26 @@ class Checkpoint:
     unreadable: dict[int, str]
     top1: float | None
     best_top1: float | None
+
+    @property
+    def train_res(self) -> int:
+        """Its (last) training resolution, pixels."""
+        return self.data_config.train_res
+
+    @property
+    def test_res(self) -> int:
+        """The resolution it was tested at, pixels."""
+        return self.data_config.test_res
+
+    @property
+    def crop_ratio(self) -> float:
+        """Of that test."""
+        return self.data_config.crop_ratio
+
+    @property
+    def tests(self) -> list[Resolution]:
+        """Where fine-tuning tests: at the network's own test size and at the one it is fixed for, ascending."""
+        return sorted({(self.before or self.data_config).test_resolution, self.data_config.test_resolution})
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -116,9 +132,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             "lower --lr, or limit the gradient with --clip-grad 1"
         )
     content = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
-    content |= {name: asdict(content[name]) for name in ("model", "normalisation", "statistics")}
+    content |= {name: asdict(content[name]) for name in ("model", "statistics")}
+    content |= {name: one and one.as_json() for name, one in _data_configs(checkpoint).items()}
     with replacing(path) as file:
         torch.save({"format": FORMAT, **content}, file)
+
+
+def _data_configs(checkpoint: Checkpoint) -> dict[str, DataConfig | None]:
+    return {"data_config": checkpoint.data_config, "before": checkpoint.before}
 
 
 class CheckpointClock:
@@ -165,28 +186,40 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     path = checkpoint_file(path)
     content = read_torch_file(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is not a dali-fixres checkpoint of format {FORMAT}; for other weights files give "
-            f"--model NAME --weights {path}"
-        )
+    _check_format(content, path)
     try:
         fields = {name: content[name] for name in Checkpoint.__dataclass_fields__}
         _check_types(fields)
-        model, normalisation = fields["model"], fields["normalisation"]
+        model, before = fields["model"], fields["before"]
         return Checkpoint(
             **fields
             | {
                 "model": ModelSpec(
                     str(model["name"]), int(model["num_classes"]), tuple(model["args"]), model["frechet"]
                 ),
-                "normalisation": Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"])),
+                "data_config": DataConfig.from_json(fields["data_config"]),
+                "before": None if before is None else DataConfig.from_json(before),
                 "classes": tuple(fields["classes"]),
                 "statistics": EpochStatistics(**fields["statistics"]),
             }
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{path} lacks a part of a checkpoint, or has it in a wrong form: {error}") from error
+
+
+def _check_format(content: Any, path: Path) -> None:
+    """Raise CheckpointError unless a file is a checkpoint of ours that this version reads."""
+    found = content.get("format") if isinstance(content, dict) else None
+    if found == FORMAT:
+        return
+    if isinstance(found, int) and "fingerprint" in content:
+        raise CheckpointError(
+            f"{path} is a dali-fixres checkpoint of format {found}, and this version reads format {FORMAT}; train "
+            f"again, use the version that wrote it, or start from its weights: --model NAME --weights {path}"
+        )
+    raise CheckpointError(
+        f"{path} is not a dali-fixres checkpoint; for other weights files give --model NAME --weights {path}"
+    )
 
 
 def load_trained(path: Path) -> Checkpoint:
@@ -208,7 +241,7 @@ def _check_types(fields: dict[str, Any]) -> None:
             raise TypeError(f"{name} is {type(fields[name]).__name__}")
     if min(fields[name] for name in ("epoch", "num_done", "step")) < 0:
         raise ValueError("epoch, num_done and step cannot be below 0")
-    model, normalisation = fields["model"], fields["normalisation"]
+    model = fields["model"]
     parts: dict[str, tuple[dict[Any, Any], type, Any]] = {
         "state_dict": (fields["state_dict"], str, torch.Tensor),
         "unreadable": (fields["unreadable"], int, str),
@@ -217,23 +250,20 @@ def _check_types(fields: dict[str, Any]) -> None:
         "classes": (dict.fromkeys(fields["classes"]), str, object),
         "model": ({model["name"]: model["num_classes"], **dict.fromkeys(model["args"], 0)}, str, int),
         "model's mapping": ({model["frechet"]: None}, str, NoneType),
-        "normalisation": (dict(enumerate([*normalisation["mean"], *normalisation["std"]])), int, float),
     }
     for name, (content, keys, values) in parts.items():
         if not all(isinstance(key, keys) and isinstance(value, values) for key, value in content.items()):
             raise TypeError(f"{name} holds other things than it should")
-    if len(parts["normalisation"][0]) != 6:
-        raise ValueError("normalisation is not of three channels")
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("command", "fingerprint"), str),
-    **dict.fromkeys(("train_res", "test_res", "epoch", "global_batch", "num_done", "step"), int),
+    **dict.fromkeys(("epoch", "global_batch", "num_done", "step"), int),
     **dict.fromkeys(
-        ("state_dict", "config", "optimizer", "scaler", "unreadable", "statistics", "model", "normalisation"), dict
+        ("state_dict", "config", "optimizer", "scaler", "unreadable", "statistics", "model", "data_config"), dict
     ),
     **dict.fromkeys(("top1", "best_top1"), (float, int, NoneType)),
-    "crop_ratio": float,
+    "before": (dict, NoneType),
     "classes": (tuple, list),
 }
 
@@ -246,4 +276,4 @@ def rebuild(checkpoint: Checkpoint, source: Path) -> Model:
     """
     built = build_model(checkpoint.model)
     load_into(built.network, checkpoint.state_dict, str(source), allow_new_head=False)
-    return Model(built.network, checkpoint.normalisation)
+    return Model(built.network, replace(checkpoint.data_config, fixed_size=built.data_config.fixed_size))

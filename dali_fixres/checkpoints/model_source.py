@@ -1,14 +1,24 @@
 """The network a command works on: a run's, a checkpoint's, a weights file's, or one by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dali_fixres.checkpoints.checkpoint import Checkpoint, checkpoint_file, load_trained, rebuild
 from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, NetworkConfig
 from dali_fixres.errors import CheckpointError, ConfigError
-from dali_fixres.models import Model, ModelSpec, WeightsFile, build_model, load_into, read_weights, recognise
+from dali_fixres.models import (
+    DataConfig,
+    Model,
+    ModelSpec,
+    WeightsFile,
+    build_model,
+    load_into,
+    read_weights,
+    recognise,
+)
 from dali_fixres.models.build import num_parameters
 from dali_fixres.models.class_map import ClassMap, map_classes, read_names
+from dali_fixres.models.weights_config import WeightsConfig, config_beside, config_of_pretrained
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import newest_run
 from pipelines.dataset import Dataset
@@ -20,8 +30,11 @@ __all__ = [
     "build_start",
     "build_to_test",
     "check_classes",
+    "data_config_of_source",
+    "data_config_of_start",
     "find_source",
     "find_start",
+    "rebuild_start",
 ]
 
 
@@ -53,10 +66,11 @@ class StartCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A network by name, and the weights file it starts from, if it does."""
+    """A network by name, and the weights file it starts from with the configuration beside it, if there are any."""
 
     name: str
     weights: WeightsFile | None
+    weights_config: WeightsConfig | None
 
 
 def find_start(
@@ -88,14 +102,14 @@ def find_start(
     return start
 
 
-def build_start(start: StartCheckpoint, config: NetworkConfig, dataset: Dataset) -> Model:
+def build_start(start: StartCheckpoint, config: NetworkConfig, dataset: Dataset, reporter: Reporter) -> Model:
     """Rebuild a checkpoint's network, after checking that it has the data's classes.
 
     Raises:
         CheckpointError: If the classes differ, or the tensors do not fit.
     """
     check_classes(start, dataset)
-    return _rebuild(start, config)
+    return rebuild_start(start, config, reporter)
 
 
 def check_classes(start: StartCheckpoint, dataset: Dataset) -> None:
@@ -113,9 +127,21 @@ def _other_classes(start: StartCheckpoint, dataset: Dataset, advice: str) -> Che
     return CheckpointError(f"{start.path} has the {known}, and {dataset.root} has the {found}; {advice}")
 
 
-def _rebuild(start: StartCheckpoint, config: NetworkConfig) -> Model:
+def rebuild_start(start: StartCheckpoint, config: NetworkConfig, reporter: Reporter) -> Model:
+    """Rebuild a checkpoint's network, and say which images it takes.
+
+    Raises:
+        CheckpointError: If the tensors do not fit.
+    """
     built = rebuild(start.checkpoint, start.path)
-    return Model(built.network, config.normalisation(built.normalisation))
+    return replace(built, data_config=data_config_of_start(start, config, reporter))
+
+
+def data_config_of_start(start: StartCheckpoint, config: NetworkConfig, reporter: Reporter) -> DataConfig:
+    """Return the images that a checkpoint's network takes, flags first, and say so."""
+    data_config = start.checkpoint.data_config.from_checkpoint().given("flag", config.data_values())
+    reporter.line(f"{data_config}")
+    return data_config
 
 
 def build_to_test(
@@ -155,7 +181,7 @@ def build_to_test(
         )
     else:
         class_map = map_classes(names, classes, named)
-    return start.checkpoint.model.name, _rebuild(start, config), class_map
+    return start.checkpoint.model.name, rebuild_start(start, config, reporter), class_map
 
 
 def find_source(config: NetworkConfig, reporter: Reporter) -> ModelSource:
@@ -169,16 +195,19 @@ def find_source(config: NetworkConfig, reporter: Reporter) -> ModelSource:
         CheckpointError: If the file cannot be read, or its network is not recognised.
     """
     weights = read_weights(config.weights) if config.weights is not None else None
+    beside = config_beside(config.weights) if config.weights is not None else None
     if config.model is not None:
-        return ModelSource(config.model, weights)
+        return ModelSource(config.model, weights, beside)
     assert weights is not None, "callers have one of the two"
     reporter.line(f"looking for the network that {config.weights} is of; --model NAME saves the time")
     name = recognise(weights)
+    unsaid = "" if beside else "the images it takes and "
+    flags = "--model-arg" if beside else "--mean, --std, --interpolation, --crop-ratio, --model-arg"
     reporter.line(
-        f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors; these do not say its mean and "
-        "std and its constructor's arguments, for which there are --mean, --std, --model-arg"
+        f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors; these do not say {unsaid}its "
+        f"constructor's arguments, for which there are {flags}"
     )
-    return ModelSource(name, weights)
+    return ModelSource(name, weights, beside)
 
 
 def build_source(
@@ -207,7 +236,29 @@ def build_source(
     if new_head:
         start += f", with a new head for {spec.num_classes} classes ({', '.join(new_head)})"
     reporter.line(f"network: {source.name}, {num_parameters(model.network) / 1e6:.2f} M parameters, {start}")
-    return spec, Model(model.network, config.normalisation(model.normalisation), new_head)
+    return spec, Model(model.network, data_config_of_source(config, source, model, reporter), new_head)
+
+
+def data_config_of_source(config: NetworkConfig, source: ModelSource, model: Model, reporter: Reporter) -> DataConfig:
+    """Return the images that a network by name takes, and say so: flags first, then what its weights say.
+
+    Weights count if they are loaded: the library's with ``--pretrained``, or those of a file with its configuration.
+
+    Args:
+        config: The flags.
+        source: The network's name and its weights file.
+        model: As it is built; it may be on the meta device.
+        reporter: Shows the images, and what the weights ask for in vain.
+    """
+    own = config_of_pretrained(source.name, model.network) if config.pretrained else source.weights_config
+    data_config = model.data_config
+    if own is not None:
+        data_config = data_config.given("weights", own.values)
+    data_config = data_config.given("flag", config.data_values())
+    reporter.line(f"{data_config}")
+    for note in () if own is None else own.notes:
+        reporter.warn(note)
+    return data_config
 
 
 def _few(classes: tuple[str, ...]) -> str:

@@ -27,4 +27,5 @@ def export(config: ExportConfig) -> None:
             f"{path} has a Fréchet mapping, which neither timm nor torchvision has; export a run without"
         )
     reporter.line(f"checkpoint: {checkpoint_file(path)}, of epoch {checkpoint.epoch}")
+    reporter.line(f"{checkpoint.data_config.from_checkpoint()}")
     write_export(config, path, checkpoint, reporter)

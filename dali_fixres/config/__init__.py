@@ -14,6 +14,7 @@ from dali_fixres.config.finetuning import (
     TrainableParts,
 )
 from dali_fixres.config.fixres import FixresConfig
+from dali_fixres.config.images import Channels, CropMode, DataValues
 from dali_fixres.config.network import (
     AnalyzeConfig,
     AutoPrecision,
@@ -30,6 +31,9 @@ __all__ = [
     "AnalyzeConfig",
     "AutoPrecision",
     "CachedFeaturesSettings",
+    "Channels",
+    "CropMode",
+    "DataValues",
     "Device",
     "EvaluateConfig",
     "ExportConfig",

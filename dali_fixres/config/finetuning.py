@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
 
+from dali_fixres.config.images import DataValues
 from dali_fixres.config.network import plain
 from dali_fixres.config.rules import (
     Count,
@@ -194,8 +195,9 @@ class FinetuneConfig(DryRunConfig, BlocksSettings, TuningSettings, FeatureSettin
     --model with --pretrained or --weights."""
 
     train_res: Pixels | None = None
-    """Pixels the network was trained at; it is tested there too, and frechet takes training crops there. Left out: the
-    checkpoint's, or 224 for a network by name."""
+    """Pixels the network was trained at; frechet takes training crops there. Left out: what the checkpoint or the
+    weights were trained at, as far as that is known (176 for torchvision's resnet50), or 224. The network is also
+    tested at its own test size: the checkpoint's, the weights', or if that is not known this."""
 
     method: Method | None = None
     """Run the network over the images once, and train the classifier on the features (cached-features); run it in every
@@ -229,6 +231,10 @@ class FinetuneConfig(DryRunConfig, BlocksSettings, TuningSettings, FeatureSettin
     def test_resolution(self) -> Resolution:
         """The resolution to fix the network for."""
         return Resolution(self.test_res, self.ratio)
+
+    def data_values(self) -> DataValues:
+        """Return what the flags say about the images of the network that is to be fixed."""
+        return {**super().data_values(), "train_res": self.train_res}
 
     def stored(self) -> dict[str, Any]:
         """Return what describes the run: what all methods share, and what the chosen one uses."""

@@ -25,7 +25,9 @@ IN_CHECKPOINTS = {"model", "pretrained", "weights", "model_arg"}
 
 OF_ALL_STAGES = field_names(NetworkConfig) - IN_CHECKPOINTS - ONE_CALL
 
-OF_RUNS = OF_ALL_STAGES | {"crop_ratio", "precision", "sync_bn", "checkpoint_every", "accept_changed_data"}
+OF_RUNS = OF_ALL_STAGES | {
+    "crop_ratio", "interpolation", "precision", "sync_bn", "checkpoint_every", "accept_changed_data",
+}  # fmt: skip
 """Fields of training and of fine-tuning alike."""
 
 OF_FINETUNING = {"method"} | field_names(TrainableSettings)
@@ -106,6 +108,7 @@ class FixresConfig(TrainingConfig, TrainableSettings):
         return EvaluateConfig(
             **self._values(OF_ALL_STAGES),
             crop_ratio=None if self.crop_ratio is None else f"{self.crop_ratio}",
+            interpolation="auto" if self.interpolation == "random" else self.interpolation,
             checkpoint=checkpoint,
             test_res=test_res,
             json=json,

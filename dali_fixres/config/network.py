@@ -1,17 +1,16 @@
 """Settings that all commands share, those of commands that run a network, and those of `evaluate` and `analyze`."""
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from dali_fixres.config.images import DataValues, Mean, Std, TestInterpolation, tested_with
 from dali_fixres.config.rules import (
     Count,
     CropRatios,
     Fraction,
     Pixels,
     PixelsList,
-    Rule,
     Seed,
     Settings,
     Views,
@@ -20,9 +19,8 @@ from dali_fixres.config.rules import (
 )
 from dali_fixres.errors import ConfigError
 from pipelines.dali.choose_decoder import Decode
-from pipelines.plan.colour import Normalisation
 from pipelines.plan.copies import Copies
-from pipelines.resolution import DEFAULT_CROP_RATIO
+from pipelines.resolution import DEFAULT_CROP_RATIO, parse_ratios
 
 __all__ = [
     "AnalyzeConfig",
@@ -45,12 +43,9 @@ Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
 AutoPrecision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 
-Mean: TypeAlias = Annotated[tuple[float, float, float], Rule("finite", math.isfinite)]
-Std: TypeAlias = Annotated[tuple[float, float, float], Rule("above 0", lambda value: 0 < value < math.inf)]
-
 OF_A_NETWORK = (
-    "model", "weights", "pretrained", "model_arg", "checkpoint", "test_res", "crop_ratio", "views", "save_outputs",
-    "eval_precision",
+    "model", "weights", "pretrained", "model_arg", "checkpoint", "test_res", "crop_ratio", "interpolation", "views",
+    "save_outputs", "eval_precision",
 )  # fmt: skip
 """Flags of `evaluate` that need a network to run."""
 
@@ -103,7 +98,8 @@ class NetworkConfig(Config):
     """KEY=VALUE for the network's constructor, as in pad_type=same; may be repeated."""
 
     mean: Mean | None = None
-    """Mean per channel of images in 0-1, for normalisation; the network's own if left out, or ImageNet's."""
+    """Mean per channel of images in 0-1, for normalisation, as in 0.5,0.5,0.5. Left out: the checkpoint's, that of the
+    weights' own configuration, timm's for the network, or ImageNet's."""
 
     std: Std | None = None
     """Standard deviation per channel, likewise."""
@@ -145,9 +141,9 @@ class NetworkConfig(Config):
         if self.decode == "gpu" and self.device == "cpu":
             raise ConfigError("--decode gpu needs a GPU, but --device is cpu; take --decode auto")
 
-    def normalisation(self, default: Normalisation) -> Normalisation:
-        """Return the normalisation asked for, or else `default`'s parts."""
-        return Normalisation(self.mean or default.mean, self.std or default.std)
+    def data_values(self) -> DataValues:
+        """Return what the flags say about the network's images."""
+        return {"mean": self.mean, "std": self.std}
 
 
 @NETWORK_AND_MACHINE
@@ -166,13 +162,17 @@ class OneCropConfig(NetworkConfig):
     """Settings of commands that use one test crop."""
 
     crop_ratio: Fraction | None = None
-    """Side of the test crop over the length that the shorter side is resized to; if left out 0.875, or that of a
-    checkpoint the command starts from."""
+    """Side of the test crop over the length that the shorter side is resized to. Left out: the checkpoint's, that of
+    the weights' own configuration, or 0.875."""
 
     @property
     def ratio(self) -> float:
         """The crop ratio asked for, or the usual one."""
         return DEFAULT_CROP_RATIO if self.crop_ratio is None else self.crop_ratio
+
+    def data_values(self) -> DataValues:
+        """Return what the flags say about the network's images."""
+        return {**super().data_values(), "crop_ratio": self.crop_ratio}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,11 +180,15 @@ class EvaluateConfig(NetworkConfig):
     """Settings of `dali-fixres evaluate`."""
 
     test_res: PixelsList | None = None
-    """Pixels to test at, with commas between: 96,128,160; what the checkpoint was tested at if left out."""
+    """Pixels to test at, with commas between: 96,128,160. Left out: what the checkpoint was tested at, the test size of
+    the weights' own configuration, or 224."""
 
     crop_ratio: CropRatios | None = None
-    """Side of the test crop over the length that the shorter side is resized to, with commas between several: 0.875,1;
-    the checkpoint's if left out, or 0.875."""
+    """Side of the test crop over the length that the shorter side is resized to, with commas between several: 0.875,1.
+    Left out: the checkpoint's, that of the weights' own configuration, or 0.875."""
+
+    interpolation: TestInterpolation = "auto"
+    """Filter that resizes images. auto: the checkpoint's, that of the weights' own configuration, or bilinear."""
 
     views: Views | None = None
     """Views of each image whose predictions are averaged, with commas between several: the test crop (single, if left
@@ -225,16 +229,29 @@ class EvaluateConfig(NetworkConfig):
                     f"--from-outputs runs no network, so it has no use for {', '.join(given)}; leave that out"
                 )
 
+    def data_values(self) -> DataValues:
+        """Return what the flags say about the network's images; of several crop ratios nothing."""
+        ratios = parse_ratios(self.crop_ratio) if self.crop_ratio is not None else ()
+        return {
+            **super().data_values(),
+            "interpolation": tested_with(self.interpolation),
+            "crop_ratio": ratios[0] if len(ratios) == 1 else None,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeConfig(OneCropConfig):
     """Settings of `dali-fixres analyze`."""
 
     train_res: Pixels | None = None
-    """Pixels of the training crops; what the checkpoint was trained at if left out, or 128."""
+    """Pixels of the training crops. Left out: what the checkpoint or the weights were trained at, as far as that is
+    known, or 224; 128 without a network."""
 
     test_res: PixelsList = "128,160,192,224"
     """Pixels of the test crops, with commas between."""
+
+    interpolation: TestInterpolation = "auto"
+    """Filter that resizes images. auto: the checkpoint's, that of the weights' own configuration, or bilinear."""
 
     checkpoint: Path | None = None
     """Run folder or checkpoint file whose activations are analysed; the newest run under runs/ if left out. Or give
@@ -245,6 +262,11 @@ class AnalyzeConfig(OneCropConfig):
 
     out: Path = Path("analysis")
     """Folder for analysis.json, sizes.png and activations.png."""
+
+    def data_values(self) -> DataValues:
+        """Return what the flags say about the network's images."""
+        interpolation = tested_with(self.interpolation)
+        return {**super().data_values(), "interpolation": interpolation, "train_res": self.train_res}
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from dali_fixres.config.images import DataValues, TrainingInterpolation, tested_with
 from dali_fixres.config.network import OneCropConfig, PrecisionSettings
 from dali_fixres.config.rules import Count, NonNegative, Parsed, Pixels, Positive, Settings, Share, Strength, help_group
 from dali_fixres.errors import ConfigError
@@ -89,16 +90,20 @@ class OptimizerSettings(Settings):
 
 @help_group(AUGMENTATION, 4)
 @dataclass(frozen=True, kw_only=True)
-class JitterSettings(Settings):
+class AugmentationSettings(Settings):
     """What every training may change of its augmentation."""
 
     color_jitter: Strength | None = None
     """Strength of the colour jitter; the augmentation's own if left out."""
 
+    interpolation: TrainingInterpolation = "auto"
+    """Filter that resizes images, in training and in tests. random draws bilinear or bicubic for each training image,
+    and tests as auto does: with the checkpoint's, that of the weights' own configuration, or bilinear."""
+
 
 @RUN
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(OneCropConfig, PrecisionSettings, JitterSettings):
+class RunConfig(OneCropConfig, PrecisionSettings, AugmentationSettings):
     """Settings of commands that make a run folder."""
 
     out: Path | None = None
@@ -109,6 +114,10 @@ class RunConfig(OneCropConfig, PrecisionSettings, JitterSettings):
 
     accept_changed_data: bool = False
     """Resume a run although images have been added, removed or changed since."""
+
+    def data_values(self) -> DataValues:
+        """Return what the flags say about the network's images; what is drawn in training says nothing about tests."""
+        return {**super().data_values(), "interpolation": tested_with(self.interpolation)}
 
 
 @RUN
@@ -164,3 +173,8 @@ class TrainConfig(TrainingConfig, DryRunConfig):
     def test_resolution(self) -> Resolution:
         """The resolution of the evaluation after each epoch."""
         return self.schedule.last if self.test_res is None else Resolution(self.test_res, self.ratio)
+
+    def data_values(self) -> DataValues:
+        """Return what the flags say about the network's images: it is trained and tested here."""
+        train_res, test_res = self.schedule.last.crop_px, self.test_resolution.crop_px
+        return {**super().data_values(), "train_res": train_res, "test_res": test_res}

@@ -55,7 +55,12 @@ def apparent_sizes(heights: Ints, widths: Ints, crop: CropFunction, resolution: 
 
 
 def compare_sizes(
-    heights: Ints, widths: Ints, train_res: Resolution, test_resolutions: tuple[Resolution, ...], uniforms: Floats
+    heights: Ints,
+    widths: Ints,
+    train_res: Resolution,
+    test_resolutions: tuple[Resolution, ...],
+    uniforms: Floats,
+    test_crop: CropFunction = centre_crop,
 ) -> SizeComparison:
     """Compare training crops with test crops of the same images.
 
@@ -68,10 +73,11 @@ def compare_sizes(
         train_res: Of the training crops.
         test_resolutions: Of the test crops.
         uniforms: Random numbers for the training crops, (n, NUM_UNIFORMS).
+        test_crop: The crop function of tests.
     """
     trained = apparent_sizes(heights, widths, random_resized_crop, train_res, uniforms)
     tested = {
-        resolution: apparent_sizes(heights, widths, centre_crop, resolution, uniforms)
+        resolution: apparent_sizes(heights, widths, test_crop, resolution, uniforms)
         for resolution in (*test_resolutions, train_res)
     }
     matching_px = train_res.crop_px * float(trained.mean() / tested[train_res].mean())

@@ -26,6 +26,7 @@ from dali_fixres.config import Precision
 from dali_fixres.errors import ConfigError, DataError, SaveError
 from dali_fixres.evaluation.metrics import Accuracy, count_correct
 from dali_fixres.evaluation.real import RealLabels
+from dali_fixres.models import DataConfig
 from dali_fixres.models.class_map import ClassMap
 from dali_fixres.runtime.environment import Environment
 from dali_fixres.runtime.json_files import OutputsFile
@@ -97,6 +98,7 @@ class Origin:
         val_fraction: What the data was divided with; None where it has a split of its own.
         classes: Of the data.
         class_map: Their outputs.
+        data_config: What images the network takes.
         fingerprint: Of the index.
         synthetic: Whether the data is the demo's.
         unreadable: Files that could not be read, a line for each.
@@ -110,6 +112,7 @@ class Origin:
     val_fraction: float | None
     classes: tuple[str, ...]
     class_map: ClassMap
+    data_config: DataConfig
     fingerprint: str
     synthetic: bool
     unreadable: tuple[str, ...]
@@ -127,6 +130,7 @@ class Origin:
             "classes": list(self.classes),
             "class_outputs": list(self.class_map.outputs),
             "num_outputs": self.class_map.num_outputs,
+            "data_config": self.data_config.as_json(),
             "fingerprint": self.fingerprint,
             "synthetic": self.synthetic,
             "unreadable": list(self.unreadable),
@@ -141,6 +145,7 @@ class Origin:
             KeyError: If it lacks a part; TypeError if one is of another kind.
         """
         parts = {field.name: values[field.name] for field in fields(cls) if field.name != "class_map"}
+        parts["data_config"] = DataConfig.from_json(parts["data_config"])
         parts |= {name: tuple(parts[name]) for name in ("classes", "unreadable")}
         return cls(**parts, class_map=ClassMap(tuple(values["class_outputs"]), values["num_outputs"]))
 

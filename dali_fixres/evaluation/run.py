@@ -15,6 +15,7 @@ from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.evaluation.predictions import Origin, SavedOutputs, find_outputs, new_folder, save_origin
 from dali_fixres.evaluation.real import RealLabels, read_real
 from dali_fixres.evaluation.sweep import Sweep, costs_of, folder_of
+from dali_fixres.models import DataConfig
 from dali_fixres.models.class_map import map_classes, read_names
 from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
@@ -25,11 +26,9 @@ from dali_fixres.runtime.signals import StopSignals
 from dali_fixres.runtime.skipped import open_batches, unreadable_lines
 from pipelines import VAL, Dataset, EvalPlan
 from pipelines.plan.views import Setting, parse_views
-from pipelines.resolution import DEFAULT_CROP_RATIO, parse_ratios, parse_resolutions
+from pipelines.resolution import parse_ratios, parse_resolutions
 
 __all__ = ["EvaluationResult", "count_saved_outputs", "run_evaluation"]
-
-USUAL_TEST_RES = "224"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def run_evaluation(
     dataset = data.dataset
     before = _read_before(config.before, dataset.fingerprint)
     name, model, class_map = build_to_test(config, start, dataset, reporter)
-    costs = costs_of(model.network, _settings(config, start))
+    costs = costs_of(model.network, _settings(config, model.data_config))
     plan = EvalPlan(dataset, config.batch_size, world.rank, world.size, copies=config.copies)
     real = _real(config, dataset, class_map.num_outputs)
     network = model.network.to(device).to(memory_format=torch.channels_last)
@@ -83,7 +82,9 @@ def run_evaluation(
     ):
         reporter.line(f"testing {name} on {device} in {precision}")
         evaluator = Evaluator(network, batches, plan, world, reporter, signals, precision)
-        results = Sweep(evaluator, costs, class_map, config.only_mapped, real).run(save_to, saves=saves)
+        results = Sweep(evaluator, model.data_config, costs, class_map, config.only_mapped, real).run(
+            save_to, saves=saves
+        )
         origin = Origin(
             title=f"{start.title if start else name}, on {data.title}",
             model=name,
@@ -92,6 +93,7 @@ def run_evaluation(
             val_fraction=val_fraction,
             classes=dataset.classes,
             class_map=class_map,
+            data_config=model.data_config,
             fingerprint=dataset.fingerprint,
             synthetic=data.synthetic,
             unreadable=tuple(unreadable_lines(dataset, batches.skipped.reasons)),
@@ -187,13 +189,18 @@ def _same(one: Path, other: Path | None) -> bool:
     return other is not None and one.resolve() == other.resolve()
 
 
-def _settings(config: EvaluateConfig, start: StartCheckpoint | None) -> tuple[Setting, ...]:
-    """Return all combinations of what is asked for, by resolution, crop ratio and number of views."""
-    usual_res = str(start.checkpoint.test_res) if start else USUAL_TEST_RES
-    usual_ratio = start.checkpoint.crop_ratio if start else DEFAULT_CROP_RATIO
-    ratios = parse_ratios(config.crop_ratio) if config.crop_ratio else (usual_ratio,)
-    resolutions = {r for ratio in ratios for r in parse_resolutions(config.test_res or usual_res, ratio)}
-    settings = [Setting(r, views) for r in resolutions for views in parse_views(config.views or "single")]
+def _settings(config: EvaluateConfig, data_config: DataConfig) -> tuple[Setting, ...]:
+    """Return all combinations of what is asked for, by resolution, crop ratio and number of views.
+
+    Raises:
+        ConfigError: If views are asked for that the network's test crop does not have.
+    """
+    ratios = parse_ratios(config.crop_ratio) if config.crop_ratio else (data_config.crop_ratio,)
+    sides, all_views = config.test_res or str(data_config.test_res), parse_views(config.views or "single")
+    if data_config.crop_mode == "squash" and "ten-crop" in all_views:
+        raise ConfigError("--views ten-crop crops corners, and this network's images are squashed; take single or flip")
+    resolutions = {resolution for ratio in ratios for resolution in parse_resolutions(sides, ratio)}
+    settings = [Setting(resolution, views) for resolution in resolutions for views in all_views]
     return tuple(sorted(settings, key=lambda setting: setting.order))
 
 

@@ -11,11 +11,10 @@ from dali_fixres.evaluation.evaluate import Evaluator, collect, count_answers
 from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.evaluation.predictions import Outputs, merge, save_arrays
 from dali_fixres.evaluation.real import RealLabels
-from dali_fixres.models import find_head
+from dali_fixres.models import DataConfig, find_head
 from dali_fixres.models.class_map import ClassMap
 from dali_fixres.models.head import count_gmacs, run_once
 from dali_fixres.runtime.skipped import share_skipped
-from pipelines.plan import views_of
 from pipelines.plan.views import Setting
 
 __all__ = ["Sweep", "costs_of", "folder_of"]
@@ -45,6 +44,7 @@ class Sweep:
 
     Attributes:
         evaluator: The network and the test images.
+        data_config: What images the network takes.
         costs: Of each setting, in its order, GMACs for an image.
         class_map: Outputs of the data's classes.
         only_mapped: Whether no other output may be the answer.
@@ -52,6 +52,7 @@ class Sweep:
     """
 
     evaluator: Evaluator
+    data_config: DataConfig
     costs: dict[Setting, float]
     class_map: ClassMap
     only_mapped: bool
@@ -78,7 +79,7 @@ class Sweep:
     def _test(self, setting: Setting, *, saves: bool) -> tuple[Accuracy, Outputs | None]:
         """Test at one setting; outputs are kept only where counting on the way is not enough."""
         one, resolution, num_views = self.evaluator, setting.resolution, setting.num_views
-        plans = [replace(one.plan, augmentation=view) for view in views_of(setting.views)]
+        plans = [replace(one.plan, augmentation=view) for view in self.data_config.views(setting.views)]
         views = [one.batches.evaluation(plan, resolution) for plan in plans]
         label = f"testing at {resolution.crop_px} px{'' if num_views == 1 else f' ({setting.views})'}"
         outputs, counts = None, torch.zeros(5, dtype=torch.int64)

@@ -6,14 +6,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dali_fixres.checkpoints import rebuild
-from dali_fixres.checkpoints.model_source import StartCheckpoint, build_source, find_source, find_start
+from dali_fixres.checkpoints.model_source import (
+    StartCheckpoint,
+    build_source,
+    find_source,
+    find_start,
+    rebuild_start,
+)
 from dali_fixres.config import AnalyzeConfig
 from dali_fixres.evaluation.apparent_size import SizeComparison, compare_sizes
 from dali_fixres.evaluation.evaluate import Evaluator
 from dali_fixres.finetuning.features import FeaturePass
 from dali_fixres.finetuning.frechet import sample_activations
-from dali_fixres.models import Model, find_head
+from dali_fixres.models import DataConfig, Model, find_head
 from dali_fixres.models.frechet_distribution import Pooled, describe
 from dali_fixres.models.head import run_once
 from dali_fixres.runtime.data import Data, open_data
@@ -22,8 +27,10 @@ from dali_fixres.runtime.precision import choose_precision
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import has_runs
 from dali_fixres.runtime.skipped import open_batches
-from pipelines import AUGMENTATIONS, TRAIN, VAL, EvalPlan, Resolution
+from dali_fixres.training.setup import evaluation_plan
+from pipelines import AUGMENTATIONS, TRAIN, VAL, Augmentation, Resolution
 from pipelines.plan.crops import NUM_UNIFORMS
+from pipelines.plan.interpolation import TrainInterpolation
 from pipelines.resolution import parse_resolutions
 
 __all__ = ["Activations", "Analysis", "run_analysis"]
@@ -72,6 +79,7 @@ class Analysis:
         data: The images.
         sizes: Apparent sizes.
         activations: Pooled activations; None without a network.
+        data_config: What images the network takes; None without one.
         model: The network's name, if there is one.
         start: Its checkpoint, if it comes from one.
     """
@@ -79,6 +87,7 @@ class Analysis:
     data: Data
     sizes: SizeComparison
     activations: Activations | None
+    data_config: DataConfig | None
     model: str | None
     start: StartCheckpoint | None
 
@@ -96,18 +105,15 @@ def run_analysis(config: AnalyzeConfig, device: torch.device, world: World) -> A
     has_network = named or config.checkpoint is not None or has_runs()
     start = find_start(config, None, reporter) if has_network else None
     data = _open(config, start, reporter, world)
-    ratio = config.crop_ratio or (start.checkpoint.crop_ratio if start else config.ratio)
-    train_res = Resolution(config.train_res or (start.checkpoint.train_res if start else DEFAULT_TRAIN_RES), ratio)
-    test_resolutions = parse_resolutions(config.test_res, ratio)
-    sizes = _compare(config, data, train_res, test_resolutions)
     if not has_network:
+        images = DataConfig(train_res=DEFAULT_TRAIN_RES).given("flag", config.data_values())
         reporter.line("no --checkpoint, no --model and no runs/: sizes are analysed, activations are not")
-        return Analysis(data, sizes, None, None, None)
+        return Analysis(data, _compare(config, data, images), None, None, None, None)
     name, model = _build(config, start, data, reporter)
-    jitter = start.checkpoint.config.get("color_jitter") if start is not None else None
-    resolutions = (train_res, *test_resolutions)
-    activations = _activations(config, model, data, resolutions, jitter, device, reporter, world)
-    return Analysis(data, sizes, activations, name, start)
+    sizes = _compare(config, data, model.data_config)
+    as_trained = _as_trained(model.data_config, start)
+    activations = _activations(config, model, data, as_trained, device, reporter, world)
+    return Analysis(data, sizes, activations, model.data_config, name, start)
 
 
 def _open(config: AnalyzeConfig, start: StartCheckpoint | None, reporter: Reporter, world: World) -> Data:
@@ -117,21 +123,33 @@ def _open(config: AnalyzeConfig, start: StartCheckpoint | None, reporter: Report
     return open_data(config.data, config.val_fraction or (1.0 if config.data else None), reporter, world)
 
 
-def _compare(
-    config: AnalyzeConfig, data: Data, train_res: Resolution, test_resolutions: tuple[Resolution, ...]
-) -> SizeComparison:
+def _resolutions(config: AnalyzeConfig, data_config: DataConfig) -> tuple[Resolution, tuple[Resolution, ...]]:
+    """Return the resolution of the training crops, and those of the test crops."""
+    ratio = data_config.crop_ratio
+    return Resolution(data_config.train_res, ratio), parse_resolutions(config.test_res, ratio)
+
+
+def _compare(config: AnalyzeConfig, data: Data, data_config: DataConfig) -> SizeComparison:
     dataset = data.dataset
     rows = slice(None, None, -(-len(dataset) // MAX_IMAGES))
     heights, widths = dataset.heights[rows], dataset.widths[rows]
     uniforms = np.random.default_rng(config.seed).random((len(heights), NUM_UNIFORMS))
-    return compare_sizes(heights, widths, train_res, test_resolutions, uniforms)
+    test_crop = data_config.planned(AUGMENTATIONS["v1"]).crop
+    return compare_sizes(heights, widths, *_resolutions(config, data_config), uniforms, test_crop)
+
+
+def _as_trained(data_config: DataConfig, start: StartCheckpoint | None) -> Augmentation:
+    """Return how training images were varied, as far as that is known."""
+    trained = start.checkpoint.config if start is not None else {}
+    drawn: TrainInterpolation | None = "random" if trained.get("interpolation") == "random" else None
+    planned = data_config.planned(AUGMENTATIONS["train"], drawn)
+    return replace(planned, jitter=trained.get("color_jitter", planned.jitter))
 
 
 def _build(config: AnalyzeConfig, start: StartCheckpoint | None, data: Data, reporter: Reporter) -> tuple[str, Model]:
     """Build the network. Its classes need not be the data's: what reaches the classifier is analysed."""
     if start is not None:
-        built = rebuild(start.checkpoint, start.path)
-        return start.checkpoint.model.name, replace(built, normalisation=config.normalisation(built.normalisation))
+        return start.checkpoint.model.name, rebuild_start(start, config, reporter)
     if not config.pretrained and config.weights is None:
         reporter.warn("the network has not been trained: its activations mean nothing")
     source = find_source(config, reporter)
@@ -142,28 +160,24 @@ def _activations(
     config: AnalyzeConfig,
     model: Model,
     data: Data,
-    resolutions: tuple[Resolution, ...],
-    jitter: float | None,
+    as_trained: Augmentation,
     device: torch.device,
     reporter: Reporter,
     world: World,
 ) -> Activations:
     """Collect activations of the same images: in training crops at the first resolution, in test crops at the others.
 
-    Colours are jittered as in the network's training, if that is known.
+    Training crops are varied `as_trained`.
     """
+    train_res, test_resolutions = _resolutions(config, model.data_config)
+    resolutions = (train_res, *test_resolutions)
     for resolution in resolutions:
         run_once(model.network, resolution)
     network = model.network.to(device).to(memory_format=torch.channels_last)
     head = find_head(network, resolutions[0])
     split = TRAIN if data.dataset.num_train else VAL
     every = max(1, len(data.dataset.rows(split)) // config.statistics_images)
-    tested = EvalPlan(
-        data.dataset, config.batch_size, world.rank, world.size, copies=config.copies, split=split, every=every
-    )
-    as_trained = AUGMENTATIONS["train"]
-    if jitter is not None:
-        as_trained = replace(as_trained, jitter=jitter)
+    tested = replace(evaluation_plan(config, model.data_config, data, world), split=split, every=every)
     trained = replace(tested, augmentation=as_trained, seed=config.seed)
     passes = [FeaturePass(trained, resolutions[0]), *(FeaturePass(tested, one) for one in resolutions[1:])]
     with open_batches(config, data, model.normalisation, device, world, reporter) as batches:

@@ -13,13 +13,13 @@ from dali_fixres.config import FinetuneConfig, FrechetSettings
 from dali_fixres.errors import Interrupted
 from dali_fixres.evaluation.evaluate import Evaluator
 from dali_fixres.finetuning.features import FeaturePass, sample_features
-from dali_fixres.models import Head, insert_mapping
+from dali_fixres.models import DataConfig, Head, insert_mapping
 from dali_fixres.models.frechet_distribution import Pooled, describe
 from dali_fixres.runtime.json_files import Fit, PassRecord
 from dali_fixres.runtime.skipped import share_skipped
 from dali_fixres.training.run_log import RunLog
 from dali_fixres.training.setup import augmentation
-from pipelines import AUGMENTATIONS, TRAIN, EvalPlan, Resolution
+from pipelines import TRAIN, EvalPlan, Resolution
 
 __all__ = ["map_activations", "passes_to_fit", "sample_activations"]
 
@@ -43,7 +43,7 @@ def map_activations(
     """
     if start.epoch > 0:
         return start
-    passes = passes_to_fit(config, settings, evaluator.plan, start.train_res)
+    passes = passes_to_fit(config, settings, evaluator.plan, start.data_config)
     started = time.perf_counter()
     try:
         samples = sample_activations(head.classifier, passes, evaluator)
@@ -76,16 +76,15 @@ def map_activations(
 
 
 def passes_to_fit(
-    config: FinetuneConfig, settings: FrechetSettings, evaluation: EvalPlan, train_res: int
+    config: FinetuneConfig, settings: FrechetSettings, evaluation: EvalPlan, data_config: DataConfig
 ) -> list[FeaturePass]:
     """Plan what runs through the network once: some training images in training crops, and in test crops."""
     every = max(1, evaluation.dataset.num_train // settings.statistics_images)
     some = replace(evaluation, split=TRAIN, every=every)
-    as_in_training = replace(some, augmentation=augmentation(config, "train"), seed=config.seed)
-    as_in_testing = replace(some, augmentation=AUGMENTATIONS["v1"])
+    as_in_training = replace(some, augmentation=augmentation(config, data_config, "train"), seed=config.seed)
     return [
-        FeaturePass(as_in_training, Resolution(train_res, config.ratio)),
-        FeaturePass(as_in_testing, config.test_resolution),
+        FeaturePass(as_in_training, Resolution(data_config.train_res, config.ratio)),
+        FeaturePass(some, config.test_resolution),
     ]
 
 

@@ -14,10 +14,8 @@ from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.finetuning.cached_features import tune_on_cached_features
 from dali_fixres.finetuning.frechet import map_activations
 from dali_fixres.finetuning.start import (
-    USUAL_TRAIN_RES,
     refuse_second_mapping,
     refuse_untrained_head,
-    trained_at,
     with_checkpoint_settings,
 )
 from dali_fixres.finetuning.trainable import freeze_network, tuning_plan
@@ -34,8 +32,8 @@ from dali_fixres.training.loop import train
 from dali_fixres.training.resume import resume, resumed_run, run_folder
 from dali_fixres.training.run import evaluate_after
 from dali_fixres.training.run_log import RunLog
-from dali_fixres.training.setup import announce, build_setup, initial_state, move_network
-from pipelines import EvalPlan, Resolution
+from dali_fixres.training.setup import announce, build_setup, evaluation_plan, initial_state, move_network
+from pipelines import Resolution
 
 __all__ = ["FinetuningResult", "run_finetuning"]
 
@@ -50,7 +48,7 @@ class FinetuningResult:
         data: What it was tuned on.
         state: At the end.
         num_trained: Trained parameters; 0 if nothing is trained.
-        before, after: Accuracies at the training and at the test resolution.
+        before, after: Accuracies at the network's own test resolution and at the one it is fixed for.
     """
 
     config: FinetuneConfig
@@ -95,9 +93,9 @@ def run_finetuning(
             data, model, start = resume(resumed, config, data, reporter)
         else:
             config, data, model, start = _begin(config, reporter, world)
-        plan = tuning_plan(config, data, world)
-        eval_plan = EvalPlan(data.dataset, config.batch_size, world.rank, world.size, copies=config.copies)
-        tested = sorted({Resolution(start.train_res, config.ratio), config.test_resolution})
+        plan = tuning_plan(config, model.data_config, data, world)
+        eval_plan = evaluation_plan(config, model.data_config, data, world)
+        tested = start.tests
         for resolution in tested:
             run_once(model.network, resolution)
         network = move_network(model.network, device, sync_bn=config.sync_bn)
@@ -142,19 +140,19 @@ def _begin(config: FinetuneConfig, reporter: Reporter, world: World) -> tuple[Fi
         config = with_checkpoint_settings(config, start)
     data = open_data(config.data, config.val_fraction, reporter, world)
     if start is not None:
-        spec, model = start.checkpoint.model, build_start(start, config, data.dataset)
+        spec, model = start.checkpoint.model, build_start(start, config, data.dataset, reporter)
         refuse_second_mapping(config, start)
     else:
         source = find_source(config, reporter)
         config = replace(config, model=source.name)
         spec, model = build_source(config, source, data.dataset, reporter)
         refuse_untrained_head(config, source.name, model.new_head)
-        if config.train_res is None:
-            reporter.line(f"taken to have been trained at {USUAL_TRAIN_RES} px; --train-res says otherwise")
         if source.weights is None and not config.pretrained:
             reporter.warn("a network that has not been trained is fixed; give --weights, --pretrained or --checkpoint")
-    state = initial_state("finetune", config, trained_at(config, start), spec, model, data.dataset)
-    return config, data, model, state
+    own = model.data_config
+    config = replace(config, crop_ratio=own.crop_ratio)
+    model = replace(model, data_config=own.given("flag", {"test_res": config.test_res}))
+    return config, data, model, initial_state("finetune", config, spec, model, data.dataset, own)
 
 
 def _before(

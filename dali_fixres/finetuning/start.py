@@ -8,22 +8,19 @@ from dali_fixres.config import FinetuneConfig
 from dali_fixres.errors import CheckpointError, ConfigError
 
 __all__ = [
-    "USUAL_TRAIN_RES",
     "refuse_second_mapping",
     "refuse_untrained_head",
-    "trained_at",
     "with_checkpoint_settings",
 ]
 
-USUAL_TRAIN_RES = 224
-"""What networks with weights from elsewhere were most likely trained at."""
-
 
 def with_checkpoint_settings(config: FinetuneConfig, start: StartCheckpoint) -> FinetuneConfig:
-    """Return settings with the checkpoint's data and crop ratio, and for frechet its colour jitter, where left out."""
-    config = replace(config, checkpoint=start.path, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
+    """Return settings with the checkpoint's data, and for frechet what varied its training crops, where left out."""
+    config, trained = replace(config, checkpoint=start.path), start.checkpoint.config
     if config.method == "frechet" and config.color_jitter is None:
-        config = replace(config, color_jitter=start.checkpoint.config.get("color_jitter"))
+        config = replace(config, color_jitter=trained.get("color_jitter"))
+    if config.method == "frechet" and config.interpolation == "auto" and trained.get("interpolation") == "random":
+        config = replace(config, interpolation="random")
     if config.data is None:
         config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
     return config
@@ -42,8 +39,3 @@ def refuse_second_mapping(config: FinetuneConfig, start: StartCheckpoint) -> Non
     """Raise CheckpointError if a network that has a Fréchet mapping is to be given another."""
     if config.method == "frechet" and start.checkpoint.model.frechet:
         raise CheckpointError(f"{start.path} has a Fréchet mapping already; start from the network before it")
-
-
-def trained_at(config: FinetuneConfig, start: StartCheckpoint | None) -> int:
-    """Return the pixels that the network to fix was trained at."""
-    return config.train_res or (start.checkpoint.train_res if start is not None else USUAL_TRAIN_RES)

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dali_fixres.config import FinetuneConfig, FrechetSettings, SgdSettings, TrainableParts
 from dali_fixres.errors import ModelError
 from dali_fixres.finetuning.features import check_features
-from dali_fixres.models import Head, find_head, last_blocks
+from dali_fixres.models import DataConfig, Head, find_head, last_blocks
 from dali_fixres.runtime.data import Data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.training.setup import training_plan
@@ -105,7 +105,7 @@ def freeze_for_tuning(
     return Trainable(tuple(name for name, _ in trained), num_parameters, set_mode, summary)
 
 
-def tuning_plan(config: FinetuneConfig, data: Data, world: World) -> TrainPlan:
+def tuning_plan(config: FinetuneConfig, data_config: DataConfig, data: Data, world: World) -> TrainPlan:
     """Plan the batches of a fine-tuning, all at the test resolution."""
     schedule = Schedule((Phase(0, config.test_res),), config.ratio)
-    return training_plan(config, data, config.augmentation, schedule, world)
+    return training_plan(config, data_config, data, config.augmentation, schedule, world)

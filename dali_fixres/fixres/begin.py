@@ -72,8 +72,7 @@ def _complete(config: FixresConfig, start: StartCheckpoint | None, reporter: Rep
     if start is None:
         recognised = config.model is None and config.weights is not None
         model = find_source(config, reporter).name if recognised else config.model
-        return replace(config, crop_ratio=config.ratio, model=model)
-    config = replace(config, crop_ratio=config.crop_ratio or start.checkpoint.crop_ratio)
+        return replace(config, model=model)
     if config.data is None:
         config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
     return config

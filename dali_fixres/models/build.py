@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from dali_fixres.errors import ModelError, did_you_mean
+from dali_fixres.models.data_config import DataConfig
 from dali_fixres.models.frechet_mapping import insert_mapping
 from dali_fixres.models.weights import load_into
-from pipelines.plan.colour import IMAGENET, Normalisation
+from pipelines.plan.colour import Normalisation
 
 __all__ = [
     "RESNEXT_48D",
@@ -53,18 +54,24 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A network with its normalisation, and the names of the classifier's tensors if they start at zero."""
+    """A network, the images it takes, and the names of the classifier's tensors if they start at zero."""
 
     network: nn.Module
-    normalisation: Normalisation
+    data_config: DataConfig
     new_head: tuple[str, ...] = ()
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """What its images are normalised by."""
+        return self.data_config.normalisation
 
 
 def build_model(spec: ModelSpec, *, pretrained: bool = False) -> Model:
     """Build a network with random weights, or with the library's pretrained ones.
 
     The classifier of a pretrained network starts at zero if the number of classes differs. A Fréchet mapping changes
-    nothing until tensors are loaded into it.
+    nothing until tensors are loaded into it. The images are the usual ones, with timm's mean and std for the network:
+    what weights say about theirs is in `weights_config`.
 
     Raises:
         ModelError: If there is no such network, it refuses an argument, or its weights cannot be downloaded.
@@ -139,13 +146,15 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
         new_head = tuple(name for name, tensor in network.named_parameters() if id(tensor) in head)
         for name in new_head:
             nn.init.zeros_(network.get_parameter(name))  # as in `load_into`
-    return Model(network, Normalisation(tuple(config["mean"]), tuple(config["std"])), new_head)
+    fixed_size = config["fixed_input_size"] and not getattr(network, "dynamic_img_size", False)
+    images = DataConfig(mean=tuple(config["mean"]), std=tuple(config["std"]), fixed_size=fixed_size)
+    return Model(network, images, new_head)
 
 
 def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> Model:
     if spec.name == RESNEXT_48D:
         network = _resnext101_32x48d(spec.num_classes, arguments, pretrained=pretrained)
-        return Model(network, IMAGENET)
+        return Model(network, DataConfig())
     from torchvision import models as tv  # noqa: PLC0415
 
     # These two return several outputs in training, which the training loop does not take.
@@ -157,11 +166,12 @@ def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained
         hint = f"; timm has it as timm/{spec.name}" if timm.is_model(spec.name) else did_you_mean(spec.name, names)
         raise ModelError(f"torchvision has no classification network {spec.name!r}{hint}")
     network = tv.get_model(spec.name, weights=None, num_classes=spec.num_classes, **arguments)
+    images = DataConfig(fixed_size=hasattr(network, "image_size"))  # of the vision transformers
     if not pretrained:
-        return Model(network, IMAGENET)
+        return Model(network, images)
     weights: Any = tv.get_model_weights(spec.name)
     new_head = load_into(network, weights.DEFAULT.get_state_dict(progress=False), f"torchvision's {spec.name}")
-    return Model(network, IMAGENET, new_head)
+    return Model(network, images, new_head)
 
 
 def _resnext101_32x48d(num_classes: int, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:

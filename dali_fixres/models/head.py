@@ -1,8 +1,11 @@
 """A network's classifier and its last norm before the pooling, found by a forward pass and not by name."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from inspect import signature
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from dali_fixres.errors import ModelError
+from dali_fixres.models.position_embeddings import has_position_embeddings
 from pipelines.resolution import Resolution
 
 __all__ = ["Head", "count_gmacs", "find_head", "run_once"]
@@ -23,6 +27,10 @@ ENOUGH_PX = 160
 
 PATCH_PX = (16, 14)
 """Patch sizes of transformers; convolutional networks take multiples of 16 px as well."""
+
+
+SIZE_ARGUMENTS = ("image_size", "img_size", "input_size")
+"""What constructors of torchvision and timm call the image size that they build a network for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,16 +138,36 @@ def count_gmacs(network: nn.Module, resolution: Resolution) -> float:
 
 
 def _advice(network: nn.Module, resolution: Resolution) -> str:
-    """Return a sentence with the nearest image sizes that a network takes."""
+    """Return a sentence with the image sizes that a network takes, near this one, and with what builds it for it."""
     sides = {*range(PATCH_PX[0] * 2, 641, PATCH_PX[0]), *range(PATCH_PX[1] * 3, 641, PATCH_PX[1])}
-    taken: list[int] = []
-    for side in sorted(sides, key=lambda side: abs(side - resolution.crop_px)):
-        with suppress(ModelError), torch.no_grad():
-            _forward(network, Resolution(side))
-            taken.append(side)
-        if len(taken) == 3:
-            break
-    return f"it takes {', '.join(map(str, sorted(taken)))} px" if taken else "nor does it take other sizes up to 640 px"
+    nearest = sorted(sides, key=lambda side: abs(side - resolution.crop_px))
+    taken = sorted(islice((side for side in nearest if _takes(network, side)), 3))
+    if not taken:
+        return "nor does it take other sizes up to 640 px"
+    if len(taken) == 1:
+        return f"it takes {taken[0]} px alone{_size_argument(network, resolution.crop_px)}"
+    stride, numbers = math.gcd(*taken), ", ".join(map(str, taken))
+    straddles = taken[0] < resolution.crop_px < taken[-1]
+    if straddles and taken == list(range(taken[0], taken[-1] + 1, stride)):
+        return f"it takes multiples of {stride} px: {numbers}"
+    return f"it takes {numbers} px"
+
+
+def _takes(network: nn.Module, side: int) -> bool:
+    with suppress(ModelError), torch.no_grad():
+        _forward(network, Resolution(side))
+        return True
+    return False
+
+
+def _size_argument(network: nn.Module, side: int) -> str:
+    """Return which argument builds a network for an image size, if its weights can follow."""
+    known = signature(type(network).__init__).parameters
+    argument = next((name for name in SIZE_ARGUMENTS if name in known), None)
+    if argument is None or not has_position_embeddings(network):
+        return ""
+    value = f"'({side},{side})'" if argument == "input_size" else str(side)
+    return f"; --model-arg {argument}={value} builds it for {side} px and interpolates its position embeddings"
 
 
 def _forward(network: nn.Module, resolution: Resolution) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from dali_fixres.errors import CheckpointError
+from dali_fixres.models.position_embeddings import interpolated
 
 __all__ = [
     "Fit",
@@ -206,7 +207,8 @@ def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_he
     """Load tensors by name; only the classifier may differ, in its number of classes.
 
     Such a classifier starts at zero, as in BiT (arXiv 1912.11370). Some networks initialise it with weights so large
-    that the first steps would undo the trunk that was just loaded.
+    that the first steps would undo the trunk that was just loaded. Position embeddings for another image size are
+    interpolated.
 
     Args:
         network: Changed in place.
@@ -220,7 +222,7 @@ def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_he
     Raises:
         CheckpointError: If names are missing, unknown, or of other shapes; the message lists the first of them.
     """
-    own = network.state_dict()
+    own, state = network.state_dict(), interpolated(network, state)
     head = fit_or_fail(own, state, source, allow_new_head=allow_new_head).head
     network.load_state_dict({name: tensor for name, tensor in state.items() if name not in head}, strict=False)
     for name in head:

@@ -204,6 +204,7 @@ def report_analysis(config: AnalyzeConfig, analysis: Analysis) -> None:
     content: AnalysisFile = {
         "sizes": _sizes_json(sizes),
         "activations": _activations_json(activations) if activations else None,
+        "data_config": analysis.data_config.as_json() if analysis.data_config else None,
         "model": analysis.model,
         "eval_precision": config.eval_precision if activations else None,
         "checkpoint": str(start.path) if start else None,

@@ -8,7 +8,6 @@ from dali_fixres.checkpoints.checkpoint import Checkpoint
 from dali_fixres.config import to_toml
 from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.report.template import TEMPLATES
-from pipelines.resolution import Resolution
 
 __all__ = ["model_card"]
 
@@ -39,7 +38,7 @@ def model_card(
     settings = {name: Path(value).name if name in PATHS else value for name, value in checkpoint.config.items()}
     return TEMPLATES.get_template("card.md").render(
         checkpoint=checkpoint,
-        resolution=Resolution(checkpoint.test_res, checkpoint.crop_ratio),
+        images=checkpoint.data_config,
         fixed=checkpoint.command == "finetune",
         results=results,
         library=library,

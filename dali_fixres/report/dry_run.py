@@ -2,12 +2,18 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 from torch import nn
 
-from dali_fixres.checkpoints.model_source import check_classes, find_source, find_start
+from dali_fixres.checkpoints.model_source import (
+    check_classes,
+    data_config_of_source,
+    data_config_of_start,
+    find_source,
+    find_start,
+)
 from dali_fixres.config import CachedFeaturesSettings, FinetuneConfig, FrechetSettings, TrainConfig
 from dali_fixres.finetuning.cached_features import passes_for_features
 from dali_fixres.finetuning.features import FeaturePass
@@ -15,13 +21,13 @@ from dali_fixres.finetuning.frechet import passes_to_fit
 from dali_fixres.finetuning.start import (
     refuse_second_mapping,
     refuse_untrained_head,
-    trained_at,
     with_checkpoint_settings,
 )
 from dali_fixres.finetuning.trainable import freeze_network, tuning_plan
-from dali_fixres.models import Head, ModelSpec, build_on_meta, fit_or_fail
+from dali_fixres.models import DataConfig, Head, ModelSpec, build_on_meta, fit_or_fail
 from dali_fixres.models.build import num_parameters
 from dali_fixres.models.head import count_gmacs
+from dali_fixres.models.position_embeddings import interpolated
 from dali_fixres.report.json_files import DryRunFile, DryRunPass, DryRunPhase
 from dali_fixres.report.tables import print_table
 from dali_fixres.runtime.data import Data, open_data
@@ -71,8 +77,9 @@ def dry_run_of_train(config: TrainConfig) -> None:
     """
     reporter, world = _surroundings()
     data = open_data(config.data, config.val_fraction, reporter)
-    spec, network = _named(config, data.dataset, reporter)
-    plan = training_plan(config, data, "train", config.schedule, world, config.aug_repeats)
+    spec, network, data_config = _named(config, data.dataset, reporter)
+    config = replace(config, crop_ratio=data_config.crop_ratio)
+    plan = training_plan(config, data_config, data, "train", config.schedule, world, config.aug_repeats)
     num_trained = num_parameters(network)
     tests = (config.test_resolution,) * config.epochs
     if config.schedule.last != config.test_resolution:
@@ -97,12 +104,13 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
         refuse_second_mapping(config, start)
         spec = start.checkpoint.model
         network = build_on_meta(spec).network
+        own = data_config_of_start(start, config, reporter)
     else:
-        spec, network = _named(config, data.dataset, reporter)
-    plan = tuning_plan(config, data, world)
+        spec, network, own = _named(config, data.dataset, reporter)
+    config = replace(config, crop_ratio=own.crop_ratio)
+    plan = tuning_plan(config, own, data, world)
     head, trainable = freeze_network(config, network)
-    train_res = trained_at(config, start)
-    tests = sorted({Resolution(train_res, config.ratio), config.test_resolution})
+    tests = sorted({own.test_resolution, config.test_resolution})
     settings = config.settings
     trains = not isinstance(settings, FrechetSettings)
     run = _DryRun(
@@ -112,17 +120,17 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
         num_trained=trainable.num_parameters if trains else 0,
         tests=(*tests, *tests),
         num_epochs=config.epochs if trains else 0,
-        passes=_passes(config, plan, head, train_res),
+        passes=_passes(config, plan, head, own),
         classifier=head.classifier if isinstance(settings, CachedFeaturesSettings) else None,
     )
     _report(config, data, plan, run, reporter)
 
 
-def _passes(config: FinetuneConfig, plan: TrainPlan, head: Head, train_res: int) -> tuple[FeaturePass, ...]:
+def _passes(config: FinetuneConfig, plan: TrainPlan, head: Head, own: DataConfig) -> tuple[FeaturePass, ...]:
     """Return the passes that the method makes before its epochs."""
     evaluation, settings = EvalPlan(plan.dataset, config.batch_size), config.settings
     if isinstance(settings, FrechetSettings):
-        return tuple(passes_to_fit(config, settings, evaluation, train_res))
+        return tuple(passes_to_fit(config, settings, evaluation, own))
     if isinstance(settings, CachedFeaturesSettings):
         statistics, views = passes_for_features(settings, evaluation, plan, head)
         plans = views if statistics is None else [statistics, *views]
@@ -136,19 +144,22 @@ def _surroundings() -> tuple[Reporter, World]:
     return Reporter(quiet=rank > 0), World(rank, num_processes())
 
 
-def _named(config: TrainConfig | FinetuneConfig, dataset: Dataset, reporter: Reporter) -> tuple[ModelSpec, nn.Module]:
+def _named(
+    config: TrainConfig | FinetuneConfig, dataset: Dataset, reporter: Reporter
+) -> tuple[ModelSpec, nn.Module, DataConfig]:
     """Build a network by name on the meta device, and check that the weights file fits it."""
     named = find_source(config, reporter)
     spec = ModelSpec(named.name, len(dataset.classes), config.model_arg)
-    network = build_on_meta(spec).network
+    model = build_on_meta(spec)
+    network = model.network
     start = "pretrained weights" if config.pretrained else "random weights"
     if named.weights is not None:
-        fit = fit_or_fail(network.state_dict(), named.weights.state, str(named.weights.path))
+        fit = fit_or_fail(network.state_dict(), interpolated(network, named.weights.state), str(named.weights.path))
         if isinstance(config, FinetuneConfig):
             refuse_untrained_head(config, named.name, fit.head)
         start = f"weights of {named.weights}"
     reporter.line(f"network: {named.name}, {num_parameters(network) / 1e6:.2f} M parameters, {start}")
-    return spec, network
+    return spec, network, data_config_of_source(config, named, model, reporter)
 
 
 def _report(

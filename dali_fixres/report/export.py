@@ -132,23 +132,28 @@ def _loader(spec: ModelSpec, state: StateDict, dynamic: bool) -> _Loader:
 
 
 def _configuration(checkpoint: Checkpoint, loader: _Loader) -> Mapping[str, Any]:
-    """Return config.json, in the form of timm's networks on the Hugging Face hub."""
-    side = checkpoint.test_res
+    """Return config.json, in the form of timm's networks on the Hugging Face hub.
+
+    timm's plain ``resolve_data_config`` takes ``input_size``, so that is the size to test at; the training size is
+    beside ``pretrained_cfg``, for which timm knows no such key.
+    """
+    images = checkpoint.data_config
     return {
         "architecture": loader.architecture,
         "library": loader.loads_it,
         "num_classes": len(checkpoint.classes),
         **({"model_args": loader.args} if loader.args else {}),
         "label_names": list(checkpoint.classes),
+        "train_res": images.train_res,
         "pretrained_cfg": {
             "custom_load": False,
-            "input_size": [3, side, side],
-            "fixed_input_size": False,
-            "interpolation": "bilinear",
-            "crop_pct": checkpoint.crop_ratio,
-            "crop_mode": "center",
-            "mean": list(checkpoint.normalisation.mean),
-            "std": list(checkpoint.normalisation.std),
+            "input_size": [3, images.test_res, images.test_res],
+            "fixed_input_size": images.fixed_size,
+            "interpolation": images.interpolation,
+            "crop_pct": images.crop_ratio,
+            "crop_mode": images.crop_mode,
+            "mean": list(images.mean),
+            "std": list(images.std),
             "num_classes": len(checkpoint.classes),
             **loader.config,
         },

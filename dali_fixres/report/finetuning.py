@@ -23,6 +23,7 @@ def report_finetuning(result: FinetuningResult) -> None:
         "after": [accuracy.as_json() for accuracy in after],
         "seconds": round(seconds, 1),
         "trained_parameters": result.num_trained,
+        "data_config": state.data_config.as_json(),
         "checkpoint": str(config.checkpoint) if config.checkpoint else None,
         "precision": config.precision,
         "eval_precision": config.eval_precision,

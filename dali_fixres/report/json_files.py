@@ -3,7 +3,15 @@
 from typing import Annotated, TypedDict
 
 from dali_fixres.runtime.environment import Environment
-from dali_fixres.runtime.json_files import AccuracyRow, Distribution, Fingerprint, MeasuredOn, Synthetic, Unreadable
+from dali_fixres.runtime.json_files import (
+    AccuracyRow,
+    DataConfigObject,
+    Distribution,
+    Fingerprint,
+    MeasuredOn,
+    Synthetic,
+    Unreadable,
+)
 
 __all__ = [
     "ActivationsPart",
@@ -149,6 +157,7 @@ class AnalysisFile(TypedDict):
 
     sizes: Annotated[SizesPart, "apparent sizes of objects"]
     activations: Annotated[ActivationsPart | None, "null without a network"]
+    data_config: Annotated[DataConfigObject | None, "what images the network takes; null without one"]
     model: Annotated[str | None, "name; null without a network"]
     eval_precision: Annotated[str | None, "number format that it ran in; null without a network"]
     checkpoint: Annotated[str | None, "path; null without one"]

@@ -28,6 +28,7 @@ def report_sweep(config: EvaluateConfig, result: EvaluationResult) -> None:
             "recommended": recommended.as_json(),
             "only_mapped": config.only_mapped,
             "class_outputs": list(origin.class_map.outputs),
+            "data_config": origin.data_config.as_json(),
             "model": origin.model,
             "checkpoint": origin.checkpoint,
             "eval_precision": origin.eval_precision,

@@ -20,6 +20,7 @@ def report_training(result: TrainingResult) -> None:
     content: TrainFile = {
         "results": [accuracy.as_json() for accuracy in result.accuracies],
         "best_top1": state.best_top1,
+        "data_config": state.data_config.as_json(),
         "seconds": round(result.seconds, 1),
         "precision": config.precision,
         "eval_precision": config.eval_precision,

@@ -7,6 +7,7 @@ from dali_fixres.runtime.environment import Environment
 __all__ = [
     "AccuracyRow",
     "Copies",
+    "DataConfigObject",
     "DecodeObject",
     "Distribution",
     "DoctorEnvironment",
@@ -37,6 +38,23 @@ MeasuredOn = Annotated[Environment, "hardware and versions"]
 TrainedIn = Annotated[str, "number format of training and of passes for features: `fp32`, `bf16` or `fp16`"]
 TestedIn = Annotated[str, "number format of tests, likewise"]
 Unreadable = Annotated[list[str], "`path: reason` of files that could not be read"]
+
+
+class DataConfigObject(TypedDict):
+    """What images a network takes."""
+
+    mean: Annotated[list[float], "per channel of images in 0-1"]
+    std: Annotated[list[float], "standard deviation, likewise"]
+    interpolation: Annotated[str, "`bilinear`, `bicubic`, `lanczos` or `box`: what resizes test images"]
+    crop_ratio: Annotated[float, "0-1; test crop over the length that an image is resized to"]
+    crop_mode: Annotated[str, "`center`: the shorter side is resized to that length; `squash`: both sides are"]
+    train_res: Annotated[int, "pixels; side of the (last) training crops"]
+    test_res: Annotated[int, "pixels; its own test size: what it is fixed for, after `finetune`"]
+    fixed_size: Annotated[bool, "whether it takes no other size"]
+    sources: Annotated[dict[str, str], "by key: `flag`, `checkpoint`, `weights` or `default`"]
+
+
+NetworksImages = Annotated[DataConfigObject, "what images the network takes, and where each value comes from"]
 
 
 class AccuracyRow(TypedDict):
@@ -124,6 +142,7 @@ class TrainFile(TypedDict):
 
     results: Annotated[list[AccuracyRow], "at the last training and the test resolution, or one if equal"]
     best_top1: Annotated[float | None, "%; the best evaluation after an epoch; null if none was made"]
+    data_config: NetworksImages
     seconds: Annotated[float, "s; wall time of this call"]
     precision: TrainedIn
     eval_precision: TestedIn
@@ -135,10 +154,13 @@ class TrainFile(TypedDict):
 class FinetuneFile(TypedDict):
     """`finetune --json` and results.json of its run folder."""
 
-    before: Annotated[list[AccuracyRow], "at the training and the test resolution, ascending; one if equal"]
+    before: Annotated[
+        list[AccuracyRow], "at the network's own test size and at what it is fixed for, ascending; one if equal"
+    ]
     after: Annotated[list[AccuracyRow], "the same after fine-tuning"]
     seconds: Annotated[float, "s; wall time of all epochs, evaluations excluded"]
     trained_parameters: Annotated[int, "numbers that train by gradient"]
+    data_config: NetworksImages
     checkpoint: Annotated[str | None, "what was fine-tuned; null if the network was given by name"]
     frechet: NotRequired[Annotated[Fits, "only with `--method frechet`"]]
     precision: TrainedIn
@@ -156,6 +178,7 @@ class EvaluateFile(TypedDict):
     recommended: Annotated[AccuracyRow, "the cheapest row whose top-1 is in the best one's 95 % interval"]
     only_mapped: Annotated[bool, "whether only outputs that the data has a class for may answer"]
     class_outputs: Annotated[list[int], "the output of each class of the data"]
+    data_config: NetworksImages
     model: Annotated[str, "name"]
     checkpoint: Annotated[str | None, "path; null if the network was given by name"]
     eval_precision: TestedIn
@@ -177,6 +200,7 @@ class OutputsFile(TypedDict):
     classes: Annotated[list[str], "of the data, in label order"]
     class_outputs: Annotated[list[int], "the output of each class"]
     num_outputs: Annotated[int, "of the network"]
+    data_config: NetworksImages
     unreadable: Unreadable
     synthetic: Synthetic
     fingerprint: Fingerprint

@@ -55,6 +55,7 @@ def resume(
     reporter.line(
         f"resuming {run.path} after step {state.step}: {state.epoch} epochs and {state.num_done} images of the next"
     )
+    reporter.line(f"{state.before or state.data_config}")
     state = replace(state, config=settings, fingerprint=data.dataset.fingerprint, unreadable=unreadable)
     return data, rebuild(state, run.last), state
 

@@ -28,11 +28,12 @@ from dali_fixres.training.setup import (
     announce,
     build_setup,
     compile_setup,
+    evaluation_plan,
     initial_state,
     move_network,
     training_plan,
 )
-from pipelines import EvalPlan, Resolution
+from pipelines import Resolution
 
 __all__ = ["DEFAULT_MODEL", "TrainingResult", "resolve_defaults", "run_training"]
 
@@ -61,12 +62,11 @@ class TrainingResult:
 
 
 def resolve_defaults(config: TrainConfig) -> TrainConfig:
-    """Return settings in which nothing is left to a default: the run folder holds all of them."""
+    """Return settings in which nothing is left to a default but what the weights say about their images."""
     return replace(
         config,
         model=config.model or (None if config.weights else DEFAULT_MODEL),
         test_res=config.test_resolution.crop_px,
-        crop_ratio=config.ratio,
         base_lr=config.rate,
     )
 
@@ -102,10 +102,10 @@ def run_training(
         data = open_data(config.data, config.val_fraction, reporter, world)
         if resumed:
             data, model, start = resume(resumed, config, data, reporter)
-        plan = training_plan(config, data, "train", config.schedule, world, config.aug_repeats)
-        eval_plan = EvalPlan(data.dataset, config.batch_size, world.rank, world.size, copies=config.copies)
-        if not resumed:
+        else:
             config, model, start = _begin(config, data, reporter)
+        plan = training_plan(config, model.data_config, data, "train", config.schedule, world, config.aug_repeats)
+        eval_plan = evaluation_plan(config, model.data_config, data, world)
         for resolution in {config.test_resolution, *(config.schedule.at(epoch) for epoch in range(config.epochs))}:
             run_once(model.network, resolution)
         network = move_network(model.network, device, sync_bn=config.sync_bn)
@@ -156,5 +156,6 @@ def _begin(config: TrainConfig, data: Data, reporter: Reporter) -> tuple[TrainCo
     source = find_source(config, reporter)
     config = replace(config, model=source.name)
     spec, model = build_source(config, source, data.dataset, reporter)
-    state = initial_state("train", config, config.schedule.last.crop_px, spec, model, data.dataset)
+    config = replace(config, crop_ratio=model.data_config.crop_ratio)
+    state = initial_state("train", config, spec, model, data.dataset)
     return config, model, state

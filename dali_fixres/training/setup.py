@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from dali_fixres.checkpoints import Checkpoint, EpochStatistics
-from dali_fixres.config import FinetuneConfig, OptimizerSettings, Precision, TrainConfig
+from dali_fixres.config import FinetuneConfig, NetworkConfig, OptimizerSettings, Precision, TrainConfig
 from dali_fixres.errors import CheckpointError, ConfigError
-from dali_fixres.models import Model, ModelSpec
+from dali_fixres.models import DataConfig, Model, ModelSpec
 from dali_fixres.runtime.data import Data
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
@@ -20,7 +20,8 @@ from dali_fixres.training.optimizer import LearningRate, build_optimizer, build_
 from dali_fixres.training.run_log import RunLog
 from dali_fixres.training.step import TrainingSetup
 from pipelines.dataset import Dataset
-from pipelines.plan import AUGMENTATIONS, Augmentation, TrainPlan, step_seed
+from pipelines.plan import AUGMENTATIONS, Augmentation, EvalPlan, TrainPlan, step_seed
+from pipelines.plan.interpolation import TrainInterpolation
 from pipelines.resolution import Schedule
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "augmentation",
     "build_setup",
     "compile_setup",
+    "evaluation_plan",
     "initial_state",
     "learning_rate",
     "move_network",
@@ -35,14 +37,16 @@ __all__ = [
 ]
 
 
-def augmentation(config: TrainConfig | FinetuneConfig, name: str) -> Augmentation:
-    """Return a named augmentation, with the colour jitter of the settings, if any."""
-    named = AUGMENTATIONS[name]
-    return named if config.color_jitter is None else replace(named, jitter=config.color_jitter)
+def augmentation(config: TrainConfig | FinetuneConfig, data_config: DataConfig, name: str) -> Augmentation:
+    """Return a named augmentation for a network, with the settings' colour jitter, if any, and interpolation."""
+    drawn: TrainInterpolation | None = "random" if config.interpolation == "random" else None
+    planned = data_config.planned(AUGMENTATIONS[name], drawn)
+    return planned if config.color_jitter is None else replace(planned, jitter=config.color_jitter)
 
 
 def training_plan(
     config: TrainConfig | FinetuneConfig,
+    data_config: DataConfig,
     data: Data,
     name: str,
     schedule: Schedule,
@@ -52,7 +56,7 @@ def training_plan(
     """Plan the batches of a run, with the augmentation of that name."""
     return TrainPlan(
         data.dataset,
-        augmentation(config, name),
+        augmentation(config, data_config, name),
         schedule,
         config.batch_size,
         config.seed,
@@ -63,25 +67,29 @@ def training_plan(
     )
 
 
+def evaluation_plan(config: NetworkConfig, data_config: DataConfig, data: Data, world: World) -> EvalPlan:
+    """Plan a network's tests."""
+    tested = data_config.planned(AUGMENTATIONS["v1"])
+    return EvalPlan(data.dataset, config.batch_size, world.rank, world.size, copies=config.copies, augmentation=tested)
+
+
 def initial_state(
     command: str,
     config: TrainConfig | FinetuneConfig,
-    trained_at: int,
     spec: ModelSpec,
     model: Model,
     dataset: Dataset,
+    before: DataConfig | None = None,
 ) -> Checkpoint:
-    """Return the state of a run before its first epoch, of a network trained at `trained_at` pixels."""
+    """Return the state of a run before its first epoch; `before` are the images of a network that is to be fixed."""
     return Checkpoint(
         command=command,
         model=spec,
         state_dict=model.network.state_dict(),
-        normalisation=model.normalisation,
+        data_config=model.data_config,
+        before=before,
         classes=dataset.classes,
         fingerprint=dataset.fingerprint,
-        train_res=trained_at,
-        test_res=config.test_resolution.crop_px,
-        crop_ratio=config.ratio,
         config=config.stored(),
         epoch=0,
         global_batch=0,

@@ -9,7 +9,7 @@ from torch import nn
 
 from dali_fixres.checkpoints import Checkpoint, CheckpointClock, EpochStatistics, load_checkpoint
 from dali_fixres.evaluation.metrics import Accuracy
-from dali_fixres.models import ModelSpec
+from dali_fixres.models import DataConfig, ModelSpec
 from dali_fixres.runtime.distributed import World
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import RunFolder
@@ -18,7 +18,6 @@ from dali_fixres.training import LearningRate, TrainingSetup, build_optimizer, t
 from dali_fixres.training.run_log import RunLog
 from pipelines import (
     AUGMENTATIONS,
-    IMAGENET,
     Loader,
     ReadableBatches,
     Resolution,
@@ -44,8 +43,9 @@ def test_the_best_epoch_is_kept(images: Path, tmp_path: Path, num_correct: tuple
     plan = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse("32"), batch_size=20)
     model = network()
     state = Checkpoint(
-        command="train", model=ModelSpec("none", 4), state_dict=model.state_dict(), normalisation=IMAGENET,
-        classes=dataset.classes, fingerprint=dataset.fingerprint, train_res=32, test_res=32, crop_ratio=0.875,
+        command="train", model=ModelSpec("none", 4), state_dict=model.state_dict(),
+        data_config=DataConfig(train_res=32, test_res=32), before=None,
+        classes=dataset.classes, fingerprint=dataset.fingerprint,
         config={}, epoch=0, global_batch=0, num_done=0, statistics=EpochStatistics(), step=0, optimizer={}, scaler={},
         unreadable={}, top1=None, best_top1=None,
     )  # fmt: skip

@@ -10,12 +10,18 @@ import torch
 from dali_fixres.checkpoints import EpochStatistics
 from dali_fixres.checkpoints.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.errors import CheckpointError, SaveError, TrainingDivergedError
-from dali_fixres.models import ModelSpec, build_model, insert_mapping
+from dali_fixres.models import DataConfig, ModelSpec, build_model, insert_mapping
 from dali_fixres.models.frechet_distribution import Frechet
+from dali_fixres.models.weights import read_weights
 from pipelines.plan.colour import Normalisation
 
 ARCHITECTURE = ModelSpec("timm/test_resnet", 3, ("drop_rate=0.1",))
 """A network of timm's for tests: half a million parameters."""
+
+
+IMAGES = DataConfig(
+    (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic", 0.95, "squash", 128, 160, sources={"mean": "flag", "std": "weights"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +47,10 @@ def checkpoint(network: torch.nn.Module) -> Checkpoint:
         command="train",
         model=ARCHITECTURE,
         state_dict=network.state_dict(),
-        normalisation=Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
+        data_config=IMAGES,
+        before=None,
         classes=("ant", "Bär", "odd \udcff"),
         fingerprint="ab" * 32,
-        train_res=128,
-        test_res=160,
-        crop_ratio=0.875,
         config={"train_res": "96@0,128@8", "lr": 0.1, "model_arg": ["a=1"], "pretrained": False},
         epoch=3,
         global_batch=31,
@@ -82,6 +86,7 @@ def _assert_same(one: Any, other: Any, where: str = "") -> None:
 
 def test_round_trip(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Every part of a checkpoint comes back as it was, types and tensors included."""
+    checkpoint = replace(checkpoint, data_config=DataConfig.from_json(IMAGES.as_json()))
     save_checkpoint(tmp_path / "last.pt", checkpoint)
     again = load_checkpoint(tmp_path / "last.pt")
     assert [field.name for field in fields(again)] == [field.name for field in fields(checkpoint)]
@@ -97,6 +102,7 @@ def test_rebuild(checkpoint: Checkpoint, network: torch.nn.Module, tmp_path: Pat
     save_checkpoint(tmp_path / "last.pt", checkpoint)
     built = rebuild(load_checkpoint(tmp_path / "last.pt"), tmp_path)
     assert built.normalisation == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert str(built.data_config).startswith("images: mean 0.1 0.2 0.3 (flag), std 0.4 0.5 0.6 (weights), bicubic")
     for name, tensor in network.state_dict().items():
         assert torch.equal(built.network.state_dict()[name], tensor), name
     images = torch.rand(2, 3, 64, 64)
@@ -243,8 +249,7 @@ def test_files_of_others(content: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     assert str(caught.value) == (
-        f"{path} is not a dali-fixres checkpoint of format 4; for other weights files give "
-        f"--model NAME --weights {path}"
+        f"{path} is not a dali-fixres checkpoint; for other weights files give --model NAME --weights {path}"
     )
 
 
@@ -268,7 +273,18 @@ def test_a_cut_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
             load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["classes", "model", "normalisation", "optimizer", "num_done", "statistics"])
+def test_other_formats_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A checkpoint of another format is refused with both formats and the way on; its weights can be read."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    torch.save(torch.load(path, weights_only=True) | {"format": 4}, path)
+    message = rf"^{path} is a dali-fixres checkpoint of format 4, and this version reads format 5; .* --weights {path}$"
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+    assert read_weights(path).state.keys() == checkpoint.state_dict.keys()
+
+
+@pytest.mark.parametrize("name", ["classes", "model", "data_config", "optimizer", "num_done", "statistics"])
 def test_a_checkpoint_that_lacks_a_part(checkpoint: Checkpoint, name: str, tmp_path: Path) -> None:
     """A checkpoint without one of its parts is refused, and the part is named."""
     path = tmp_path / "last.pt"
@@ -285,13 +301,29 @@ def test_a_checkpoint_that_lacks_a_part(checkpoint: Checkpoint, name: str, tmp_p
 @pytest.mark.parametrize(
     "part",
     [
-        {"normalisation": [0.5, 0.5]},
+        {"data_config": {"mean": [0.5, 0.5]}},
+        {"data_config": {**IMAGES.as_json(), "mean": [0.5, 0.5]}},
+        {"data_config": {**IMAGES.as_json(), "interpolation": "nearest"}},
+        {"data_config": {**IMAGES.as_json(), "test_res": 8}},
+        {"data_config": {**IMAGES.as_json(), "sources": {"mean": "elsewhere"}}},
+        {"before": {"mean": [0.5, 0.5, 0.5]}},
         {"statistics": {"loss_sum": 1.0, "images": 3}},
         {"statistics": 3},
         {"model": None},
         {"model": {"name": "resnet18", "num_classes": 3, "args": (), "frechet": 1}},
     ],
-    ids=["normalisation", "statistics", "statistics-number", "model", "model-mapping"],
+    ids=[
+        "images-cut",
+        "mean",
+        "interpolation",
+        "size",
+        "source",
+        "before",
+        "statistics",
+        "statistics-number",
+        "model",
+        "model-mapping",
+    ],
 )
 def test_parts_of_another_form(checkpoint: Checkpoint, part: dict[str, Any], tmp_path: Path) -> None:
     """A part of another type than a checkpoint's is refused."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dali_fixres.cli import app
 from dali_fixres.config import (
     AnalyzeConfig,
     CachedFeaturesSettings,
@@ -30,7 +31,6 @@ from dali_fixres.config import (
 from dali_fixres.config.finetuning import Method
 from dali_fixres.config.network import Config
 from dali_fixres.errors import ConfigError, UserError
-from pipelines.plan.colour import IMAGENET, Normalisation
 from pipelines.resolution import Resolution
 
 Build = Callable[..., Config]
@@ -65,6 +65,7 @@ def test_defaults_leave_out_what_is_unset() -> None:
         "weight_decay": 1e-4,
         "label_smoothing": 0.0,
         "sync_bn": False,
+        "interpolation": "auto",
         "checkpoint_every": "10min",
         "train_res": "128",
         "aug_repeats": 1,
@@ -517,13 +518,39 @@ def test_bad_checkpoint_intervals(text: str) -> None:
     )
 
 
-def test_normalisation_asked_for() -> None:
-    """What the user gives replaces that part of the network's own; zeros count as given."""
-    assert TrainConfig().normalisation(IMAGENET) == IMAGENET
-    config = TrainConfig(mean=(0.0, 0.0, 0.0))
-    assert config.normalisation(IMAGENET) == Normalisation((0.0, 0.0, 0.0), IMAGENET.std)
-    config = TrainConfig(std=(1.0, 2.0, 3.0))
-    assert config.normalisation(IMAGENET) == Normalisation(IMAGENET.mean, (1.0, 2.0, 3.0))
+def _parsed(*words: str) -> EvaluateConfig:
+    """Return the settings that a command line stands for."""
+    _, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+    config: EvaluateConfig = bound.arguments["config"]
+    return config
+
+
+def test_what_flags_say_about_images() -> None:
+    """Flags that are given say something about a network's images; what is drawn in training does not."""
+    assert EvaluateConfig().data_values() == {"mean": None, "std": None, "interpolation": None, "crop_ratio": None}
+    zeros = (0.0, 0.0, 0.0)
+    given = EvaluateConfig(mean=zeros, crop_ratio="0.9", interpolation="bicubic").data_values()
+    assert (given["mean"], given["crop_ratio"], given["interpolation"]) == (zeros, 0.9, "bicubic")
+    assert EvaluateConfig(crop_ratio="0.9,1").data_values()["crop_ratio"] is None
+    trained = TrainConfig(train_res="96@0,128@8", interpolation="random").data_values()
+    assert (trained["train_res"], trained["test_res"], trained["interpolation"]) == (128, 128, None)
+    tuned = FinetuneConfig(test_res=160, train_res=96, interpolation="bilinear").data_values()
+    assert (tuned["train_res"], tuned["interpolation"]) == (96, "bilinear")
+    assert "test_res" not in tuned
+
+
+@pytest.mark.parametrize("words", [["0.5,0.25,0.125"], ["0.5", "0.25", "0.125"], ["0.5, 0.25, 0.125"]])
+def test_three_numbers_with_or_without_commas(words: list[str]) -> None:
+    """--mean and --std take their numbers with commas between or as words, and flags go on behind them."""
+    parsed = _parsed("evaluate", "--mean", *words, "--std", *words, "--seed", "3")
+    assert (parsed.mean, parsed.std, parsed.seed) == ((0.5, 0.25, 0.125), (0.5, 0.25, 0.125), 3)
+
+
+@pytest.mark.parametrize("words", [["0.5"], ["0.5,0.5"], ["0.5", "0.5", "0.5", "0.5"], ["grey"], ["0.5;0.5;0.5"]])
+def test_not_three_numbers(words: list[str]) -> None:
+    """Other than three numbers are refused with the flag and an example."""
+    with pytest.raises(ConfigError, match=r"^--mean: three numbers are expected, as in 0.5,0.5,0.5; found "):
+        _parsed("evaluate", "--mean", *words)
 
 
 def test_sections_group_keys(tmp_path: Path) -> None:

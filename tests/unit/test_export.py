@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import timm
+import timm.data
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -20,10 +21,10 @@ from dali_fixres.commands.export import export
 from dali_fixres.config import ExportConfig
 from dali_fixres.errors import CheckpointError, ConfigError, ModelError
 from dali_fixres.evaluation.metrics import Accuracy
-from dali_fixres.models import ModelSpec, build_model
+from dali_fixres.models import DataConfig, ModelSpec, build_model
 from dali_fixres.models.onnx import require_onnx, write_onnx
+from dali_fixres.models.weights_config import config_beside
 from dali_fixres.runtime.run_folder import RunFolder
-from pipelines.plan.colour import Normalisation
 from pipelines.resolution import Resolution
 
 CLASSES = ("ant", "bee", "snow 雪")
@@ -35,8 +36,8 @@ def run(folder: Path, name: str, args: tuple[str, ...] = (), side: int = 64) -> 
     network = build_model(ModelSpec(name, len(CLASSES), args)).network.eval()
     checkpoint = Checkpoint(
         command="finetune", model=ModelSpec(name, len(CLASSES), args), state_dict=network.state_dict(),
-        normalisation=Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)), classes=CLASSES, fingerprint="f" * 64,
-        train_res=48, test_res=side, crop_ratio=0.9,
+        data_config=DataConfig((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bicubic", 0.9, "squash", 48, side), before=None,
+        classes=CLASSES, fingerprint="f" * 64,
         config={"data": "/home/me/images", "epochs": 2, "trainable": "all"},
         epoch=2, global_batch=8, num_done=0, statistics=EpochStatistics(), step=10, optimizer={}, scaler={},
         unreadable={}, top1=50.0, best_top1=50.0,
@@ -86,6 +87,17 @@ def test_timm_loads_its_networks(tmp_path: Path, name: str, args: tuple[str, ...
     assert tuple(cfg["input_size"]) == (3, side, side)
     assert (tuple(cfg["mean"]), tuple(cfg["std"]), cfg["crop_pct"]) == ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), 0.9)
     assert (cfg["num_classes"], tuple(cfg["label_names"])) == (3, CLASSES)
+    resolve: Any = timm.data.resolve_data_config  # type: ignore[attr-defined]
+    assert resolve({}, pretrained_cfg=dict(cfg)) == {
+        "input_size": [3, side, side], "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "squash",
+        "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3],
+    }  # fmt: skip
+    own = config_beside(tmp_path / "out" / "model.safetensors")
+    assert own is not None
+    assert own.values == {
+        "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3), "interpolation": "bicubic", "crop_ratio": 0.9,
+        "crop_mode": "squash", "train_res": 48, "test_res": side,
+    }  # fmt: skip
 
 
 def test_torchvision_resnets_load_in_both_libraries(tmp_path: Path) -> None:
@@ -121,7 +133,7 @@ def test_the_card(tmp_path: Path) -> None:
     for line in (
         "# timm/test_resnet, trained at 48 px, fixed for 64 px", "| trained at | 48 px |", "| fixed for | 64 px |",
         "| mean | 0.5, 0.4, 0.3 |", "| standard deviation | 0.2, 0.25, 0.3 |", f"| data fingerprint | `{'f' * 64}` |",
-        "| resize | shorter side to 71 px, bilinear with antialiasing |",
+        "| resize | both sides to 71 px, bicubic with antialiasing |",
         "| test crop | central 64 x 64 px (crop ratio 0.9) |",
         'data = "images"', "epochs = 2",
     ):  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from dali_fixres.config import TrainableParts
 from dali_fixres.errors import CheckpointError, ModelError
@@ -421,8 +422,43 @@ def test_networks_of_one_size() -> None:
     """A network that cannot take images of a size is refused with size, reason and what it takes, in one line."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     assert run_once(network, Resolution(32)).shape == (1, 2)
-    with pytest.raises(ModelError, match=r"^Sequential cannot take images of 64 px: [^\n]+; it takes 32 px$"):
+    with pytest.raises(ModelError, match=r"^Sequential cannot take images of 64 px: [^\n]+; it takes 32 px alone$"):
         run_once(network, Resolution(64))
+
+
+def torchvision_transformer(side: int) -> nn.Module:
+    """Return a small vision transformer of torchvision's for one image size."""
+    network: nn.Module = VisionTransformer(
+        side, 32, num_layers=1, num_heads=2, hidden_dim=12, mlp_dim=12, num_classes=3
+    )
+    return network
+
+
+def timm_transformer(side: int) -> nn.Module:
+    """Return a small vision transformer of timm's, built for an image size."""
+    small = ("embed_dim=12", "depth=1", "num_heads=1")
+    return build_model(ModelSpec("timm/vit_tiny_patch16_224", 3, (*small, f"img_size={side}"))).network
+
+
+def test_networks_that_can_be_built_for_another_size() -> None:
+    """A transformer for one image size names the argument that builds it for the size that is asked for."""
+    network = torchvision_transformer(224)
+    hint = "--model-arg image_size=256 builds it for 256 px and interpolates its position embeddings"
+    with pytest.raises(ModelError, match=f"cannot take images of 256 px: .*; it takes 224 px alone; {hint}$"):
+        run_once(network, Resolution(256))
+
+
+@pytest.mark.parametrize("build", [torchvision_transformer, timm_transformer])
+def test_position_embeddings_follow_the_image_size(build: Callable[[int], nn.Module]) -> None:
+    """Weights of a transformer are loaded into one that is built for a larger image size, and it answers there."""
+    state, larger = build(224).state_dict(), build(256)
+    assert load_into(larger, state, "weights") == ()
+    embedded = next(name for name in state if "pos_embed" in name)
+    assert state[embedded].shape != larger.state_dict()[embedded].shape
+    assert torch.equal(larger.state_dict()[embedded][:, 0], state[embedded][:, 0])  # the class token's stays
+    assert run_once(larger, Resolution(256)).shape == (1, 3)
+    with pytest.raises(CheckpointError, match="does not fit this network"):
+        load_into(build(224), {**state, "more": torch.zeros(1)}, "weights")
 
 
 def test_transformers_take_multiples_of_their_patches() -> None:
@@ -430,7 +466,9 @@ def test_transformers_take_multiples_of_their_patches() -> None:
     arguments = ("embed_dim=12", "depth=1", "num_heads=1")
     network = build_model(ModelSpec("timm/vit_tiny_patch16_224", 3, arguments)).network
     assert run_once(network, Resolution(96)).shape == (1, 3)
-    with pytest.raises(ModelError, match=r"cannot take images of 100 px: [^\n]+; it takes 80, 96, 112 px$"):
+    with pytest.raises(
+        ModelError, match=r"cannot take images of 100 px: [^\n]+; it takes multiples of 16 px: 80, 96, 112$"
+    ):
         run_once(network, Resolution(100))
 
 
