@@ -90,7 +90,7 @@ def run_finetuning(
     with resumed_run(config, "finetune", world) as resumed:
         if resumed:
             data = open_data(config.data, config.val_fraction, reporter, world)
-            data, model, start = resume(resumed, config, data, reporter)
+            config, data, model, start = resume(resumed, config, data, reporter)
         else:
             config, data, model, start = _begin(config, reporter, world)
         plan = tuning_plan(config, model.data_config, data, world)

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dali_fixres.checkpoints.checkpoint import Checkpoint, load_checkpoint, rebuild, save_checkpoint
 from dali_fixres.config import FinetuneConfig, RunConfig, TrainConfig
@@ -20,6 +20,8 @@ from pipelines.processes import num_local
 
 __all__ = ["refuse_changed", "resume", "resume_hint", "resumed_run", "run_folder"]
 
+Resumed = TypeVar("Resumed", TrainConfig, FinetuneConfig)
+
 CHANGEABLE = {
     "epochs", "lr", "base_lr", "batch_size", "checkpoint_every", "device", "decode", "strict", "workers", "data",
 }  # fmt: skip
@@ -30,16 +32,17 @@ OTHER_COPIES = "its resized copies are others"
 """What has changed if the snapshots are equal."""
 
 
-def resume(
-    run: RunFolder, config: TrainConfig | FinetuneConfig, data: Data, reporter: Reporter
-) -> tuple[Data, Model, Checkpoint]:
-    """Return the data of the resumed run, and the network and the state that a run's last checkpoint holds.
+def resume(run: RunFolder, config: Resumed, data: Data, reporter: Reporter) -> tuple[Resumed, Data, Model, Checkpoint]:
+    """Return the settings and the data of the resumed run, and the network and the state of its last checkpoint.
+
+    A crop ratio that is left out is the run's.
 
     Raises:
         CheckpointError: If there is none, or the data has changed since and that is not accepted.
         ConfigError: If a setting is changed that decides which batches have been seen.
     """
     state = load_checkpoint(run.last)
+    config = replace(config, crop_ratio=config.crop_ratio or state.crop_ratio)
     settings = config.stored()
     refuse_changed(run.path, state.config, settings, CHANGEABLE)
     if config.epochs < state.epoch + (state.num_done > 0):
@@ -57,7 +60,7 @@ def resume(
     )
     reporter.line(f"{state.before or state.data_config}")
     state = replace(state, config=settings, fingerprint=data.dataset.fingerprint, unreadable=unreadable)
-    return data, rebuild(state, run.last), state
+    return config, data, rebuild(state, run.last), state
 
 
 def refuse_changed(path: Path, was: Mapping[str, Any], now: Mapping[str, Any], changeable: AbstractSet[str]) -> None:

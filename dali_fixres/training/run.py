@@ -101,7 +101,7 @@ def run_training(
     with resumed_run(config, "train", world) as resumed:
         data = open_data(config.data, config.val_fraction, reporter, world)
         if resumed:
-            data, model, start = resume(resumed, config, data, reporter)
+            config, data, model, start = resume(resumed, config, data, reporter)
         else:
             config, model, start = _begin(config, data, reporter)
         plan = training_plan(config, model.data_config, data, "train", config.schedule, world, config.aug_repeats)
