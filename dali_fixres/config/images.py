@@ -28,7 +28,7 @@ CropMode: TypeAlias = Literal["center", "squash"]
 
 TestInterpolation: TypeAlias = Literal["auto", "bilinear", "bicubic"]
 
-TrainingInterpolation: TypeAlias = TestInterpolation | Literal["random"]
+TrainingInterpolation: TypeAlias = Literal["auto", "bilinear", "bicubic", "random"]
 
 
 class DataValues(TypedDict, total=False):

@@ -112,11 +112,13 @@ def config_beside(weights: Path) -> WeightsConfig | None:
         raise CheckpointError(f"cannot read {path}, the configuration beside the weights: {error}") from error
     if not isinstance(content, dict) or "architecture" not in content:
         return None
-    cfg = content.get("pretrained_cfg", content)  # timm's older files have no such part
+    cfg = content.get("pretrained_cfg", content)
     if not isinstance(cfg, dict):
         raise CheckpointError(f"{path}: pretrained_cfg must be an object; found {cfg!r}")
     if cfg is not content:
         _refuse_unknown(cfg, path)
+    elif "input_size" not in content:  # timm's older files have all keys at the top
+        raise CheckpointError(f"{path} has neither pretrained_cfg nor input_size; see docs/networks.md for its form")
     values, notes = _of_timm(cfg, f"{path}")
     if "train_res" in content:  # of `export`: timm has no place for it
         values["train_res"] = _side_alone(content["train_res"], f"{path}: train_res")

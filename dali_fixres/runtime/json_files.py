@@ -45,7 +45,7 @@ class DataConfigObject(TypedDict):
 
     mean: Annotated[list[float], "per channel of images in 0-1"]
     std: Annotated[list[float], "standard deviation, likewise"]
-    interpolation: Annotated[str, "`bilinear`, `bicubic`, `lanczos` or `box`: what resizes test images"]
+    interpolation: Annotated[str, "`bilinear`, `bicubic` or `lanczos`: what resizes test images"]
     crop_ratio: Annotated[float, "0-1; test crop over the length that an image is resized to"]
     crop_mode: Annotated[str, "`center`: the shorter side is resized to that length; `squash`: both sides are"]
     train_res: Annotated[int, "pixels; side of the (last) training crops"]

@@ -166,7 +166,7 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"interpolation": "nearest"}, "interpolation must be one of bilinear, bicubic, lanczos, box; found 'nearest'"),
+        ({"interpolation": "nearest"}, "interpolation must be one of bilinear, bicubic, lanczos; found 'nearest'"),
         ({"crop_pct": "0.9"}, "crop_pct must be a number above 0; found '0.9'"),
         ({"test_crop_pct": 0}, "test_crop_pct must be a number above 0; found 0"),
         ({"mean": [0.5, 0.5]}, "mean must be three numbers; found [0.5, 0.5]"),
@@ -187,6 +187,13 @@ def test_wrong_values_in_a_file(changed: dict[str, object], message: str, tmp_pa
     with pytest.raises(CheckpointError) as caught:
         config_beside(weights)
     assert str(caught.value) == f"{tmp_path / 'config.json'}: {message}"
+
+
+def test_a_file_without_a_configuration(tmp_path: Path) -> None:
+    """A file of timm's form whose configuration has another name is refused: it would be ignored without a word."""
+    weights = write(tmp_path, {"architecture": "x", "pretrained_config": CFG})
+    with pytest.raises(CheckpointError, match=r"config\.json has neither pretrained_cfg nor input_size; "):
+        config_beside(weights)
 
 
 @pytest.mark.parametrize("text", ["{", "\x00", '{"architecture": "x", "pretrained_cfg": 3}'])
