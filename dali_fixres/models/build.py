@@ -5,7 +5,7 @@ start, with torch 2.15), and wrong flags or data should be found before.
 """
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.error import URLError
 
@@ -146,8 +146,11 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
         new_head = tuple(name for name, tensor in network.named_parameters() if id(tensor) in head)
         for name in new_head:
             nn.init.zeros_(network.get_parameter(name))  # as in `load_into`
-    fixed_size = config["fixed_input_size"] and not getattr(network, "dynamic_img_size", False)
-    images = DataConfig(mean=tuple(config["mean"]), std=tuple(config["std"]), fixed_size=fixed_size)
+    images = DataConfig(mean=tuple(config["mean"]), std=tuple(config["std"]))
+    interpolates = getattr(network, "dynamic_img_size", False) or arguments.get("strict_img_size") is False
+    if config["fixed_input_size"] and not interpolates:
+        size = arguments.get("img_size", config["input_size"][1:])
+        images = replace(images, fixed_size=True, test_res=size if isinstance(size, int) else size[0])
     return Model(network, images, new_head)
 
 
@@ -166,7 +169,9 @@ def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained
         hint = f"; timm has it as timm/{spec.name}" if timm.is_model(spec.name) else did_you_mean(spec.name, names)
         raise ModelError(f"torchvision has no classification network {spec.name!r}{hint}")
     network = tv.get_model(spec.name, weights=None, num_classes=spec.num_classes, **arguments)
-    images = DataConfig(fixed_size=hasattr(network, "image_size"))  # of the vision transformers
+    images = DataConfig()
+    if isinstance(network, tv.VisionTransformer):
+        images = replace(images, fixed_size=True, test_res=network.image_size)
     if not pretrained:
         return Model(network, images)
     weights: Any = tv.get_model_weights(spec.name)

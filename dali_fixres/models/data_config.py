@@ -34,7 +34,7 @@ class DataConfig:
         crop_mode: Whether that is the length of the shorter side (center) or of both sides (squash).
         train_res: Side of the (last) training crops, pixels.
         test_res: Side of its own test crops, pixels.
-        fixed_size: Whether the network as it is built takes no other size.
+        fixed_size: Whether the network as it is built takes no other size than `test_res`, whatever sources say.
         sources: Where values come from, by attribute; a missing one is a default.
     """
 
@@ -87,6 +87,8 @@ class DataConfig:
         known: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         if "train_res" in known and "test_res" not in self.sources.keys() | known.keys():
             known["test_res"] = known["train_res"]
+        if self.fixed_size and known.get("test_res") != self.test_res:
+            known.pop("test_res", None)
         return replace(self, **known, sources={**self.sources, **dict.fromkeys(known, source)})
 
     def from_checkpoint(self) -> "DataConfig":

@@ -44,6 +44,14 @@ def test_an_unknown_test_size_is_the_training_size() -> None:
     assert DataConfig().given("weights", {"test_res": 288}).given("flag", {"train_res": 160}).test_res == 288
 
 
+def test_a_network_of_a_fixed_size_is_tested_at_it() -> None:
+    """A network that is built for one size is tested there, whatever its weights and the flags say."""
+    built = DataConfig(fixed_size=True, test_res=384)
+    config = built.given("weights", {"train_res": 224, "test_res": 224}).given("flag", {"train_res": 192})
+    assert (config.train_res, config.test_res, config.source_of("test_res")) == (192, 384, "default")
+    assert built.given("weights", {"test_res": 384}).source_of("test_res") == "weights"
+
+
 def test_all_of_a_checkpoint_comes_from_it() -> None:
     """What a run took from flags and weights is the checkpoint's for the next command."""
     config = DataConfig().given("weights", {"mean": HALF}).from_checkpoint()
@@ -55,7 +63,9 @@ def test_all_of_a_checkpoint_comes_from_it() -> None:
 
 def test_json_gives_the_same_back() -> None:
     """What is written to results and checkpoints is read back, with sources."""
-    config = DataConfig(fixed_size=True, crop_mode="squash").given("weights", {"mean": HALF, "test_res": 288})
+    config = DataConfig(fixed_size=True, test_res=288, crop_mode="squash").given(
+        "weights", {"mean": HALF, "test_res": 288}
+    )
     again = DataConfig.from_json(config.as_json())
     assert again.as_json() == config.as_json()
     assert config.as_json()["sources"] == {

@@ -112,12 +112,22 @@ def test_networks_without_pretrained_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fixed"),
-    [("vit_b_16", True), ("resnet18", False), ("timm/vit_tiny_patch16_224", False), ("timm/mixer_s32_224", True)],
+    ("name", "args", "fixed_at"),
+    [
+        ("vit_b_16", (), 224),
+        ("vit_b_16", ("image_size=384",), 384),
+        ("resnet18", (), None),
+        ("timm/vit_tiny_patch16_384", (), None),
+        ("timm/mixer_s32_224", (), 224),
+        ("timm/cait_xxs24_224", ("img_size=384",), 384),
+        ("timm/swin_tiny_patch4_window7_224", ("dynamic_img_size=False",), 224),
+        ("timm/swin_tiny_patch4_window7_224", ("dynamic_img_size=False", "strict_img_size=False"), None),
+    ],
 )
-def test_fixed_sizes(name: str, fixed: bool) -> None:
-    """A network is of a fixed size unless it interpolates its position embeddings by itself."""
-    assert build_on_meta(ModelSpec(name, 2)).data_config.fixed_size == fixed
+def test_fixed_sizes(name: str, args: tuple[str, ...], fixed_at: int | None) -> None:
+    """A network is tested at the one size it is built for, unless it takes others by itself."""
+    config = build_on_meta(ModelSpec(name, 2, args)).data_config
+    assert (config.test_res if config.fixed_size else None) == fixed_at
 
 
 # Files
