@@ -29,19 +29,17 @@ class Bottleneck:
 
 
 class Sharing(NamedTuple):
-    """Cores that loader and step keep busy alone, by round, where they run on the same ones."""
+    """Core time per image of loader and step alone, ms, by round, where they run on the same cores."""
 
     num_cores: int
-    loader: Sequence[float]
-    step: Sequence[float]
+    loader_core_ms: Sequence[float]
+    step_core_ms: Sequence[float]
 
-    def ms_of_cores(self, number: int, loader_ms: float, step_ms: float) -> float:
-        """Return what an image takes of all cores, ms, from its times in the loader and the step of a round."""
-        return (self.loader[number] * loader_ms + self.step[number] * step_ms) / self.num_cores
-
-    def median(self) -> "Sharing":
-        """Return the median round."""
-        return Sharing(self.num_cores, [statistics.median(self.loader)], [statistics.median(self.step)])
+    @property
+    def ms(self) -> list[float]:
+        """What an image takes of all cores, by round."""
+        both = zip(self.loader_core_ms, self.step_core_ms, strict=True)
+        return [(loader + step) / self.num_cores for loader, step in both]
 
 
 def find_bottleneck(speeds: Speeds, sharing: Sharing | None) -> Bottleneck:
@@ -60,14 +58,12 @@ def find_bottleneck(speeds: Speeds, sharing: Sharing | None) -> Bottleneck:
     )
     parts = {"decode": min(decode, loader), "resize": max(loader - decode, 0.0)}
     larger = max(parts, key=lambda name: parts[name])
-    shared = {} if sharing is None else {"cores": sharing.median().ms_of_cores(0, loader, step)}
+    shared = {} if sharing is None else {"cores": statistics.median(sharing.ms)}
     limits = {"network": step, "storage": storage, larger: loader, **shared}
     alone = {"storage": storage, **parts, "network": step, **shared}
-    shares = []
-    rounds = zip(speeds["loader"], speeds["train step"], speeds["together"], strict=True)
-    for number, (loads, trains, both) in enumerate(rounds):
-        ms = 1000 / loads, 1000 / trains
-        shares.append(both / 1000 * max(*ms, 0 if sharing is None else sharing.ms_of_cores(number, *ms)))
+    least = [0.0] * len(speeds["loader"]) if sharing is None else sharing.ms
+    rounds = zip(speeds["loader"], speeds["train step"], speeds["together"], least, strict=True)
+    shares = [both / 1000 * max(1000 / loads, 1000 / trains, cores_ms) for loads, trains, both, cores_ms in rounds]
     return Bottleneck(
         limit=max(limits, key=lambda name: limits[name]),
         ms_per_image={name: round(ms, 4) for name, ms in alone.items()},

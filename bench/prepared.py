@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.baselines.run import MAX_SIDE, QUALITY, parse_baselines, settings_of, started
-from bench.harness import Bench, Flags, Key, Table, in_rounds, ratio_rows, row_of
+from bench.harness import Bench, Flags, Key, Table
+from bench.loaders import loader_tables, measured, segment_row
 from bench.saved import Content
+from bench.segment import Segment
 from bench.workloads import endless, open_loader, running, timed, training_plan
 from dali_fixres.runtime import Reporter
 from pipelines import Dataset, UserError, open_dataset
@@ -53,22 +55,21 @@ def measure(flags: PreparedFlags, dataset: Dataset, reporter: Reporter) -> dict[
             started(names, settings, reporter) as processes,
         ):
 
-            def speed(from_copies: bool, number: int) -> float:
+            def ours(from_copies: bool, number: int) -> Segment:
                 plan = replace(plans[number], dataset=copies if from_copies else dataset)
                 with running(copies_loader if from_copies else loader, endless(plan)) as batches:
-                    return timed(batches, flags.batch_size, effort, device).images_per_s
+                    return timed(batches, flags.batch_size, effort, device)
 
             work = {}
             for number, resolution in enumerate(flags.resolutions):
                 res = resolution.crop_px
-                work[Key("loader", ORIGINALS, res)] = partial(speed, False, number)
-                work[Key("loader", PREPARED, res)] = partial(speed, True, number)
+                work[Key("loader", ORIGINALS, res)] = partial(ours, False, number)
+                work[Key("loader", PREPARED, res)] = partial(ours, True, number)
                 work |= {Key("loader", one.name, res): partial(one.measure, res) for one in processes}
-            found = in_rounds(work, effort.repeats, reporter)
-            failed = {one.name for one in processes if one.failed}
+            found = measured(work, effort.repeats, reporter, processes)
     return {
         "baselines": {one.name: one.about for one in processes},
-        "results": [row_of(key, speeds) for key, speeds in found.items() if key.loader not in failed],
+        "results": [segment_row(key, segments) for key, segments in found.items()],
         "prepare": {"images_per_s": round(len(copies) / seconds, 1)},
         "sizes": flags.sizes,
     }
@@ -86,22 +87,9 @@ def _prepare(flags: PreparedFlags, dataset: Dataset, target: Path) -> float:
 
 
 def tables(content: Content) -> list[Table]:
-    """Return images/s of each loader, and how many times as fast ours is on copies."""
-    rows = {(row["loader"], row["res"]): row for row in content["results"]}
-    names = list(dict.fromkeys(loader for loader, _ in rows))
-    sides = sorted({res for _, res in rows})
-    headings = ("", *(f"{side} px" for side in sides))
-    speeds = [[name, *(f"{rows[name, side]['images_per_s']:.0f}" for side in sides)] for name in names]
-    gains = [
-        row
-        for name in names
-        if name != PREPARED
-        for row in ratio_rows(name, [(rows[PREPARED, side]["repeats"], rows[name, side]["repeats"]) for side in sides])
-    ]
-    return [
-        Table("Images/s of the loader, medians", headings, speeds),
-        Table("Our loader on copies over another, images/s of the same round, medians", headings, gains),
-    ]
+    """Return the figures of each loader, and the ratios of ours, on originals and on copies, to the others."""
+    ours = {ORIGINALS: "Our loader on originals", PREPARED: "Our loader on copies"}
+    return loader_tables(content["results"], ours)
 
 
 BENCH = Bench("prepared", __doc__, PreparedFlags, measure, tables)

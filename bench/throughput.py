@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -25,12 +24,13 @@ import torch
 if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).parents[1])
 
-from bench.baselines.run import Baseline, parse_baselines, settings_of, started
+from bench.baselines.run import parse_baselines, settings_of, started
 from bench.bottleneck import Sharing, find_bottleneck
-from bench.harness import OURS, Bench, Effort, Flags, Key, Table, in_rounds, ratio_rows, row_of
+from bench.harness import OURS, Bench, Effort, Flags, Key, Table
+from bench.loaders import loader_tables, measured, segment_row
 from bench.saved import Content
+from bench.segment import Segment
 from bench.workloads import (
-    Segment,
     build_setup,
     default_model,
     endless,
@@ -95,17 +95,15 @@ def measure(flags: ThroughputFlags, dataset: Dataset, reporter: Reporter) -> dic
             res = plan.schedule.last.crop_px
             stages = _stages(plan, loader, setup, pool, effort)
             work |= {Key(stage, OURS, res): stages[stage] for stage in STAGES}
-            work |= {Key("loader", one.name, res): partial(_of_baseline, one, res) for one in processes}
-        found = in_rounds(work, effort.repeats, reporter, lambda segment: f"{segment.images_per_s:.0f} images/s")
-    failed = {one.name for one in processes if one.failed}
-    found = {key: segments for key, segments in found.items() if key.loader not in failed}
+            work |= {Key("loader", one.name, res): partial(one.measure, res) for one in processes}
+        found = measured(work, effort.repeats, reporter, processes)
     sides = [plan.schedule.last.crop_px for plan in plans]
     return {
         "model": model,
         "loader_threads": threads,
         "torch_threads": torch.get_num_threads(),
         "baselines": {one.name: one.about for one in processes},
-        "results": [_row(key, segments) for key, segments in found.items()],
+        "results": [segment_row(key, segments) for key, segments in found.items()],
         "bottlenecks": [_bottleneck(found, res, shares_cores=device.type == "cpu") for res in sides],
     }
 
@@ -140,26 +138,16 @@ def _stages(
     return dict(zip(STAGES, (from_storage, decoding, loading, stepping, together), strict=True))
 
 
-def _of_baseline(baseline: Baseline, res: int) -> Segment:
-    return Segment(baseline.measure(res))
-
-
-def _row(key: Key, segments: Sequence[Segment]) -> dict[str, Any]:
-    cores = [segment.cores for segment in segments if segment.cores is not None]
-    busy = {"cores": round(median(cores), 2)} if cores else {}
-    return {**row_of(key, [segment.images_per_s for segment in segments]), **busy}
-
-
 def _bottleneck(found: Found, res: int, *, shares_cores: bool) -> dict[str, Any]:
     stages = {stage: found[Key(stage, OURS, res)] for stage in STAGES}
     speeds = {stage: [segment.images_per_s for segment in segments] for stage, segments in stages.items()}
-    loader, step = ([segment.cores or 0.0 for segment in stages[stage]] for stage in ("loader", "train step"))
-    sharing = Sharing(usable_cores(), loader, step) if shares_cores else None
+    core_ms = ([segment.core_ms for segment in stages[stage]] for stage in ("loader", "train step"))
+    sharing = Sharing(usable_cores(), *core_ms) if shares_cores else None
     return {"res": res, **asdict(find_bottleneck(speeds, sharing))}
 
 
 def tables(content: Content) -> list[Table]:
-    """Return speeds and bottlenecks by resolution, and how our loader compares with the baselines."""
+    """Return speeds and bottlenecks by resolution, and how our loader compares with baselines."""
     rows = {(row["stage"], row["res"]): row for row in content["results"] if row["loader"] == OURS}
     lines = []
     for one in content["bottlenecks"]:
@@ -168,19 +156,7 @@ def tables(content: Content) -> list[Table]:
     threads = f"{content['loader_threads']} loader threads, {content['torch_threads']} of torch"
     title = f"Images/s, {content['model']} on {content['device']}, batches of {content['environment']['batch_size']}"
     speeds_table = Table(f"{title}, {threads}", ("", *STAGES, "of possible", "limit"), lines)
-    compared = _baseline_table(content)
-    return [speeds_table, compared] if compared.rows else [speeds_table]
-
-
-def _baseline_table(content: Content) -> Table:
-    sides = [one["res"] for one in content["bottlenecks"]]
-    loaders = {(row["loader"], row["res"]): row["repeats"] for row in content["results"] if row["stage"] == "loader"}
-    names = dict.fromkeys(name for name, _ in loaders if name != OURS)
-    rows = [
-        row for name in names for row in ratio_rows(name, [(loaders[OURS, res], loaders[name, res]) for res in sides])
-    ]
-    title = "Our loader over a baseline, images/s of the same round, medians"
-    return Table(title, ("", *(f"{res} px" for res in sides)), rows)
+    return [speeds_table, *loader_tables(content["results"], {OURS: "Our loader"})]
 
 
 def answer(content: Content) -> str:

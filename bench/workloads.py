@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
 from bench.harness import Effort
+from bench.segment import Segment
 from dali_fixres.config import Precision
 from dali_fixres.models import ModelSpec, build_model, find_head
 from dali_fixres.runtime import auto_precision
@@ -31,7 +32,6 @@ from pipelines import (
 )
 
 __all__ = [
-    "Segment",
     "build_setup",
     "default_model",
     "endless",
@@ -171,18 +171,6 @@ def synthetic_batch(plan: TrainPlan, device: torch.device) -> Batch:
     )
 
 
-class Segment(NamedTuple):
-    """What a timed segment has found.
-
-    Attributes:
-        images_per_s: By wall time.
-        cores: CPU time of the process over wall time; None of a baseline, whose processes are not known.
-    """
-
-    images_per_s: float
-    cores: float | None = None
-
-
 def timed(work: Iterator[Any], batch_size: int, effort: Effort, device: torch.device, ahead: int = AHEAD) -> Segment:
     """Time endless work that does a batch at a time, until the effort's batches or seconds are reached."""
     for _ in islice(work, ahead):
@@ -195,7 +183,7 @@ def timed(work: Iterator[Any], batch_size: int, effort: Effort, device: torch.de
         done += 1
     wait(device)
     seconds = time.perf_counter() - started
-    return Segment(done * batch_size / seconds, (time.process_time() - cpu) / seconds)
+    return Segment.of(done * batch_size, seconds, time.process_time() - cpu)
 
 
 def wait(device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """What the baselines share: the answers to `bench.baselines.run`, a line of JSON each.
 
 A baseline is started with the file of its settings, tries which number of workers is fastest, and prints that number
-and its versions. Then each line ``{"res": …}`` on standard input asks for one repeat, and images/s is the answer.
+and its versions. Then each line ``{"res": …}`` on standard input asks for one repeat; the answer is a `Segment`.
 """
 
 import json
@@ -14,6 +14,8 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from bench.segment import Segment, core_seconds_of_all
 
 LEAST_AHEAD = 4
 """Batches that a baseline may have made ahead however few workers it has; FFCV has three."""
@@ -64,28 +66,29 @@ def serve(loader: Callable[[Settings, int], Iterable[Any]], packages: Sequence[s
         files = settings["files"][: repeat.num_batches * batch_size]
         return loader({**settings, "files": files, "workers": workers}, res), repeat
 
-    def measure(workers: int, res: int) -> float:
+    def measure(workers: int, res: int) -> Segment:
         return _measure(*made(workers, res), batch_size)
 
     tried = settings["workers"]
     measure(tried[0], settings["res"])  # files may not have been read before
-    workers = max((measure(workers, settings["res"]), workers) for workers in tried)[1]
+    # Twice each, as something else may disturb one of them.
+    workers = max((measure(workers, settings["res"]).images_per_s, workers) for workers in tried * 2)[1]
     about = {"workers": workers, **{name: version(name) for name in packages}}
     print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:
-        print(measure(workers, json.loads(line)["res"]), file=answers, flush=True)
+        print(json.dumps(measure(workers, json.loads(line)["res"])._asdict()), file=answers, flush=True)
 
 
-def _measure(batches: Iterable[Any], repeat: Repeat, batch_size: int) -> float:
-    """Return images/s of one epoch, without its first batches, and with more to come after the last."""
+def _measure(batches: Iterable[Any], repeat: Repeat, batch_size: int) -> Segment:
+    """Time one epoch, without its first batches, and with more to come after the last."""
     source = iter(batches)
     for _ in islice(source, repeat.ahead):
         pass
-    started = time.perf_counter()
+    core_s, started = core_seconds_of_all(), time.perf_counter()
     count = sum(1 for _ in islice(source, repeat.timed))
-    seconds = time.perf_counter() - started
+    seconds, core_s = time.perf_counter() - started, core_seconds_of_all() - core_s
     if count != repeat.timed:
         sys.exit(f"timed {count} batches instead of {repeat.timed}")
     for _ in source:
         pass
-    return count * batch_size / seconds
+    return Segment.of(count * batch_size, seconds, core_s)

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.baselines.protocol import repeat_of
+from bench.segment import Segment
 from bench.workloads import endless
 from dali_fixres.runtime import Reporter
 from pipelines import IMAGENET, Dataset, TrainPlan, UserError, loader_threads, usable_cores
@@ -67,13 +68,14 @@ class Baseline:
         if about := self._answer():
             self.about = about
 
-    def measure(self, res: int) -> float:
-        """Run one repeat at a resolution and return images/s; NaN once it has failed."""
-        if self.failed:
-            return math.nan
-        with suppress(BrokenPipeError):
-            print(json.dumps({"res": res}), file=self._process.stdin, flush=True)
-        return self._answer() or math.nan
+    def measure(self, res: int) -> Segment:
+        """Run one repeat at a resolution; return NaN for both figures once it has failed."""
+        if not self.failed:
+            with suppress(BrokenPipeError):
+                print(json.dumps({"res": res}), file=self._process.stdin, flush=True)
+            if answer := self._answer():
+                return Segment(**answer)
+        return Segment(math.nan, math.nan)
 
     def _answer(self) -> Any:
         """Return its next line; None if there is none, and then warn."""
