@@ -1,4 +1,4 @@
-"""What `dali-fixres prepare` gains: images/s of the loader on originals and on resized copies, beside other loaders.
+"""What `dali-fixres prepare` gains: speed and core time of the loader on originals and on copies, beside others.
 
 All crop, resize, flip and normalise as in training, on the CPU, in interleaved rounds. Baselines read the originals;
 FFCV reads a file of its own, with images of the longest side and JPEG quality of the full copies.
@@ -37,7 +37,7 @@ class PreparedFlags(Flags):
     """As for `dali-fixres prepare`."""
 
     baselines: str = "torchvision"
-    """Other loaders beside ours, as for `bench.throughput`."""
+    """Other loaders beside ours, as for `bench.throughput`; none if empty."""
 
 
 def measure(flags: PreparedFlags, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Each part is measured alone, in interleaved rounds: reading from storage; decoding (the loader at 32 px, with the crop
 boxes of the resolution); the loader; the training step on a batch in memory; and loader and step together.
 Under five minutes on two cores; --quick takes about one, --full has more resolutions, rounds and baselines. Other
-programs on the machine disturb our loader more than others, because its threads have a lower priority.
+programs on the machine slow our loader down more than others, because its threads have a lower priority; they hardly
+change its core time per image.
 
     uv run python -m bench.throughput
     uv run python -m bench.throughput --data DIR --res 128,224 --model resnet50
