@@ -42,7 +42,7 @@ class PreparedFlags(Flags):
 
 def measure(flags: PreparedFlags, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
     """Prepare the data, and measure the loaders."""
-    effort, device = flags.effort, flags.torch_device
+    effort, device = flags.effort.of_loader(), flags.torch_device
     names = parse_baselines(flags.baselines)
     plans = [training_plan(dataset, resolution, flags.batch_size) for resolution in flags.resolutions]
     settings = settings_of(plans[0], effort.num_batches) if names else {}

@@ -46,7 +46,7 @@ def _clock_of(pid: int) -> int:
 
 
 def _descendants(pid: str) -> Iterator[int]:
-    for children in Path("/proc", pid, "task").glob("*/children"):
-        for child in children.read_text(encoding="ascii").split():
+    for task in Path("/proc", pid, "task").iterdir():
+        for child in (task / "children").read_text(encoding="ascii").split():
             yield int(child)
             yield from _descendants(child)

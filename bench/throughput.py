@@ -127,7 +127,7 @@ def _stages(
 
     def loading() -> Segment:
         with running(loader, endless(plan)) as batches:
-            return time_it(batches)
+            return time_it(batches, effort=effort.of_loader())
 
     def together() -> Segment:
         with running(loader, endless(plan)) as batches:
