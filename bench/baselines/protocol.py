@@ -6,6 +6,7 @@ and its versions. Then each line ``{"res": …}`` on standard input asks for one
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -56,7 +57,8 @@ def serve(loader: Callable[[Settings, int], Iterable[Any]], packages: Sequence[s
             one epoch in batches.
         packages: Whose versions are reported.
     """
-    answers, sys.stdout = sys.stdout, sys.stderr  # a library may print
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # where libraries print, also those in C and in forked processes
     settings: Settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     batch_size = settings["batch_size"]
 

@@ -15,11 +15,13 @@ from pipelines import AUGMENTATIONS, Schedule, TrainPlan, UserError, open_datase
 SETTINGS = {"files": [["a.jpg", 0]] * 60, "batch_size": 2, "num_batches": 4, "workers": [2, 3], "res": 32}
 
 LOADER = """
+import os
 import time
 from bench.baselines.protocol import serve
 
 def loader(settings, res):
     print("a library prints something")
+    os.write(1, b"and so does one in C\\n")
     class Batches:
         def __iter__(self):
             {trouble}
