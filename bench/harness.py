@@ -23,6 +23,7 @@ from rich.table import Table as RichTable
 
 from bench.images import bench_images
 from bench.saved import Content, machine_name, save
+from bench.segment import Segment
 from dali_fixres.config import Device
 from dali_fixres.runtime import Reporter, choose_device, record_environment
 from pipelines import Dataset, Resolution, UserError, loader_threads, open_dataset, parse_resolutions, usable_cores
@@ -40,6 +41,7 @@ __all__ = [
     "ratio_rows",
     "row_of",
     "run_command",
+    "segment_row",
 ]
 
 K = TypeVar("K")
@@ -291,6 +293,13 @@ def row_of(key: Key, speeds: Sequence[float]) -> dict[str, Any]:
     """Return a row of ``results``: ``stage``, ``loader``, ``res``, ``images_per_s`` (the median) and ``repeats``."""
     median = round(statistics.median(speeds), 1)
     return {**key._asdict(), "images_per_s": median, "repeats": [round(value, 1) for value in speeds]}
+
+
+def segment_row(key: Key, segments: Sequence[Segment]) -> dict[str, Any]:
+    """Return a row of ``results``: that of `row_of`, ``core_ms`` (the median) and ``repeats_core_ms``."""
+    speeds, core_ms = zip(*segments, strict=True)
+    median = round(statistics.median(core_ms), 4)
+    return {**row_of(key, speeds), "core_ms": median, "repeats_core_ms": [round(value, 4) for value in core_ms]}
 
 
 def ratio_rows(name: str, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[list[str]]:

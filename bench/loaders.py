@@ -1,15 +1,14 @@
-"""What `bench.throughput` and `bench.prepared` share: segments in rounds, their rows, and the tables of loaders."""
+"""What `bench.throughput` and `bench.prepared` share: measuring baselines beside ours, and the tables of loaders."""
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.baselines.run import Baseline
-from bench.harness import Key, Table, in_rounds, ratio_rows, row_of
+from bench.harness import Key, Table, in_rounds, ratio_rows
 from bench.segment import Segment
 from dali_fixres.runtime import Reporter
 
-__all__ = ["loader_tables", "measured", "segment_row"]
+__all__ = ["loader_tables", "measured"]
 
 
 class Measure(NamedTuple):
@@ -23,7 +22,7 @@ class Measure(NamedTuple):
 
 MEASURES = (
     Measure("images/s", "images_per_s", "repeats", "{:.0f}"),
-    Measure("core ms per image", "core_ms", "core_ms_repeats", "{:.2f}"),
+    Measure("core ms per image", "core_ms", "repeats_core_ms", "{:.2f}"),
 )
 
 
@@ -41,13 +40,6 @@ def measured(
     found = in_rounds(work, repeats, reporter, str)
     failed = {one.name for one in baselines if one.failed}
     return {key: segments for key, segments in found.items() if key.loader not in failed}
-
-
-def segment_row(key: Key, segments: Sequence[Segment]) -> dict[str, Any]:
-    """Return a row of ``results``: that of `row_of`, ``core_ms`` (the median) and ``core_ms_repeats``."""
-    speeds, core_ms = zip(*segments, strict=True)
-    median = round(statistics.median(core_ms), 4)
-    return {**row_of(key, speeds), "core_ms": median, "core_ms_repeats": [round(value, 4) for value in core_ms]}
 
 
 def loader_tables(rows: Sequence[Mapping[str, Any]], ours: Mapping[str, str]) -> list[Table]:

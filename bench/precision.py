@@ -8,7 +8,7 @@ time of an image: it counts what this process computes, and not how long it wait
 """
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from bench.harness import Bench, Flags, Key, Table, in_rounds, row_of
+from bench.harness import Bench, Flags, Key, Table, in_rounds, segment_row
 from bench.saved import Content
-from bench.workloads import Segment, build_setup, steps, synthetic_batch, timed, training_plan
+from bench.segment import Segment
+from bench.workloads import build_setup, steps, synthetic_batch, timed, training_plan
 from dali_fixres.config import Precision
 from dali_fixres.models import ModelSpec
 from dali_fixres.runtime import Reporter, run_network
@@ -38,14 +39,8 @@ class PrecisionFlags(Flags):
 
 def measure(flags: PrecisionFlags, dataset: Dataset, reporter: Reporter) -> dict[str, Any]:
     """Time every format at every resolution."""
-    found = in_rounds(
-        _work(flags, dataset), flags.effort.repeats, reporter, lambda one: f"{one.images_per_s:.0f} img/s"
-    )
-    rows = []
-    for key, segments in found.items():
-        core_ms = [1000 * (one.cores or 0) / one.images_per_s for one in segments]
-        row = row_of(key, [one.images_per_s for one in segments])
-        rows.append(row | {"core_ms": _median(core_ms), "repeats_core_ms": [round(value, 3) for value in core_ms]})
+    found = in_rounds(_work(flags, dataset), flags.effort.repeats, reporter, str)
+    rows = [segment_row(key, segments) for key, segments in found.items()]
     return {"model": flags.model, "results": rows}
 
 
@@ -100,11 +95,9 @@ def tables(content: Content) -> list[Table]:
 def _ratio(pair: tuple[dict[str, Any], dict[str, Any]], repeats: str) -> str:
     """Return the median, over rounds, of how many times one is the other."""
     one, other = pair
-    return f"{_median([first / second for first, second in zip(one[repeats], other[repeats], strict=True)]):.2f}"
-
-
-def _median(values: Sequence[float]) -> float:
-    return round(statistics.median(values), 3)
+    return (
+        f"{statistics.median(first / second for first, second in zip(one[repeats], other[repeats], strict=True)):.2f}"
+    )
 
 
 BENCH = Bench("precision", __doc__, PrecisionFlags, measure, tables)

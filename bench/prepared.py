@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.baselines.run import MAX_SIDE, QUALITY, parse_baselines, settings_of, started
-from bench.harness import Bench, Flags, Key, Table
-from bench.loaders import loader_tables, measured, segment_row
+from bench.harness import Bench, Flags, Key, Table, segment_row
+from bench.loaders import loader_tables, measured
 from bench.saved import Content
 from bench.segment import Segment
 from bench.workloads import endless, open_loader, running, timed, training_plan

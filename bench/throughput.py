@@ -27,8 +27,8 @@ if not __package__:  # run as a script
 
 from bench.baselines.run import parse_baselines, settings_of, started
 from bench.bottleneck import Sharing, find_bottleneck
-from bench.harness import OURS, Bench, Effort, Flags, Key, Table
-from bench.loaders import loader_tables, measured, segment_row
+from bench.harness import OURS, Bench, Effort, Flags, Key, Table, segment_row
+from bench.loaders import loader_tables, measured
 from bench.saved import Content
 from bench.segment import Segment
 from bench.workloads import (

@@ -15,8 +15,8 @@ from bench import finetune_cost, methods, scaling, switching, throughput
 from bench.baselines.run import Baseline
 from bench.bottleneck import Sharing, find_bottleneck
 from bench.finetune_cost import put_together
-from bench.harness import OURS, Flags, Key, Table, command_line, in_rounds, ratio_rows, row_of
-from bench.loaders import loader_tables, measured, segment_row
+from bench.harness import OURS, Flags, Key, Table, command_line, in_rounds, ratio_rows, row_of, segment_row
+from bench.loaders import loader_tables, measured
 from bench.parity import differences_of
 from bench.report import PAGE, refreshed
 from bench.saved import RESULTS, Content, SavedResult, machine_name, newest
@@ -107,7 +107,7 @@ def test_loaders_are_compared_by_both_figures() -> None:
     ]
     assert rows[1] == {
         "stage": "loader", "loader": "prepared", "res": 64, "images_per_s": 200.0, "repeats": [200.0, 100.0, 300.0],
-        "core_ms": 2.0, "core_ms_repeats": [2.0, 2.0, 2.5],
+        "core_ms": 2.0, "repeats_core_ms": [2.0, 2.0, 2.5],
     }  # fmt: skip
     speeds, core_ms, first, second = loader_tables(rows, {"originals": "Originals", "prepared": "Copies"})
     assert speeds.rows == [["originals", "100"], ["prepared", "200"], ["timm", "50"]]
@@ -318,7 +318,7 @@ def test_committed_bottlenecks_are_those_of_their_rows() -> None:
             # Older results have the median of core time alone, so the share of what is possible agrees nearly.
             num_rounds = len(stages["loader"]["repeats"])
             core_ms = (
-                stages[stage].get("core_ms_repeats", [stages[stage]["core_ms"]] * num_rounds)
+                stages[stage].get("repeats_core_ms", [stages[stage]["core_ms"]] * num_rounds)
                 for stage in ("loader", "train step")
             )
             sharing = Sharing(content["environment"]["usable_cores"], *core_ms)
