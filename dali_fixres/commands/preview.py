@@ -5,7 +5,7 @@ import numpy as np
 from dali_fixres.config import PreviewConfig
 from dali_fixres.report.plots import save_figure
 from dali_fixres.report.preview import draw_crops
-from dali_fixres.runtime.data import open_data
+from dali_fixres.runtime.data import announce_compiling, open_data
 from dali_fixres.runtime.progress import Reporter
 from pipelines import Loader
 from pipelines.plan.augmentation import AUGMENTATIONS, UNIFORMS_PER_SAMPLE, plan_batch
@@ -30,6 +30,7 @@ def preview(config: PreviewConfig) -> None:
     crops = [("train", Resolution(config.train_res))]
     crops += [("v1", resolution) for resolution in parse_resolutions(config.test_res)]
     plans = [plan_batch(data.dataset, ids, AUGMENTATIONS[name], resolution, uniforms) for name, resolution in crops]
+    announce_compiling(reporter)
     with Loader(data.dataset, max_batch_size=len(ids), normalisation=None) as loader:
         images = [batch.images.permute(0, 2, 3, 1).numpy() for batch in loader.run(plans)]
     titles = [f"{'train' if name == 'train' else 'test'} {resolution.crop_px} px" for name, resolution in crops]

@@ -17,7 +17,7 @@ from pipelines.dataset import TRAIN, VAL, Dataset, LeftOut, open_dataset
 from pipelines.plan.colour import Normalisation
 from pipelines.plan.crops import Ints
 
-__all__ = ["NUM_NAMED", "SYNTHETIC", "Data", "advice_on_memory", "open_data", "open_loader"]
+__all__ = ["NUM_NAMED", "SYNTHETIC", "Data", "advice_on_memory", "announce_compiling", "open_data", "open_loader"]
 
 SYNTHETIC = "synthetic demo data"
 """What tables and plots call the demo."""
@@ -98,8 +98,8 @@ def open_loader(
     in the cache; then all processes use the first one's.
     """
     dataset, batch_size = data.dataset, max_batch_size or config.batch_size
-    if device.type == "cpu" and not is_kept():
-        reporter.line("compiling the operator that makes crops, for this processor: a few seconds, the first time only")
+    if device.type == "cpu":
+        announce_compiling(reporter)
 
     def build(decode: Decode) -> Loader:
         return Loader(
@@ -125,6 +125,12 @@ def open_loader(
         if advice := advice_on_memory(dataset.heights, dataset.widths, batch_size, memory):
             reporter.warn(advice)
     return loader
+
+
+def announce_compiling(reporter: Reporter) -> None:
+    """Say why the first loader on a CPU takes longer, if it does."""
+    if not is_kept():
+        reporter.line("compiling the operator that makes crops, for this processor: a few seconds, the first time only")
 
 
 def advice_on_memory(heights: Ints, widths: Ints, batch_size: int, memory: int) -> str:
