@@ -27,6 +27,7 @@ from bench.saved import Content
 from dali_fixres.checkpoints import load_checkpoint, rebuild
 from dali_fixres.runtime import Reporter, run_network
 from pipelines import (
+    AUGMENTATIONS,
     TRAIN,
     VAL,
     Dataset,
@@ -104,7 +105,9 @@ def _from_pil(
     mean, std = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
     for batch in plan.batches(resolution):
         paths = [plan.dataset.path(row) for row in batch.ids.tolist()]
-        images = list(pool.map(torchvision_test_image, paths, [resolution] * len(paths)))
+        interpolation = str(plan.augmentation.interpolation)
+        read = partial(torchvision_test_image, resolution=resolution, interpolation=interpolation)
+        images = list(pool.map(read, paths))
         yield (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255 - mean) / std
 
 
@@ -143,7 +146,7 @@ def _answered(flags: ParityFlags, path: Path, dataset: Dataset, pool: ThreadPool
         raise UserError(f"{path} was trained on other classes than those of {dataset.root}")
     model = rebuild(checkpoint, path)
     network = model.network.to(flags.torch_device).eval()
-    plan = EvalPlan(dataset, flags.batch_size)
+    plan = EvalPlan(dataset, flags.batch_size, augmentation=model.data_config.planned(AUGMENTATIONS["v1"]))
     labels, sources = dataset.labels[plan.rows], _sources(plan, model.normalisation, pool)
     rows: list[dict[str, Any]] = []
     for crop in flags.resolutions:
