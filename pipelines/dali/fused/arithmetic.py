@@ -4,15 +4,19 @@
 PIL's fixed-point arithmetic, which rounds to bytes after each pass: slower, with the very bytes of PIL, for testing.
 The compiler may neither reorder nor fuse floating-point operations, so results are the same on every CPU.
 
-Arrays are flat: an image is (height * width * 3,) uint8, a row of pixels (3 * side,). Indices are unsigned where they
-cannot be negative: that spares numba's check for it, and LLVM vectorises the loop.
+Arrays are flat: an image is (height * width * 3,) uint8, a row of pixels (3 * side,). Indices are unsigned in inner
+loops: that spares numba's check for negative ones, and LLVM vectorises the loop.
 """
 
 import math
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np import arrayobj
 
 __all__ = [
     "OPTIONS",
@@ -24,8 +28,8 @@ __all__ = [
     "erase",
     "exact_columns",
     "exact_row",
+    "extent",
     "find_weights",
-    "is_diagonal",
     "overshoots",
     "paint_bytes",
     "paint_floats",
@@ -40,6 +44,8 @@ compiled = njit(**OPTIONS)
 
 BILINEAR, BICUBIC, LANCZOS = range(3)
 """Places in `pipelines.plan.interpolation.INTERPOLATIONS`."""
+
+ONE, TWO, THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 
 PRECISION = 22
 """Bits behind the point of PIL's weights."""
@@ -91,7 +97,7 @@ def find_weights(start, end, size, kind, axis):
 
     Args:
         start: Of the crop box, in source pixels.
-        end: Likewise.
+        end: Likewise; below `start` where the crop is mirrored.
         size: Of the image.
         kind: Of the filter.
         axis: Filled; its weights are (side * stride,) float64, 0 behind the last of each output pixel.
@@ -100,28 +106,38 @@ def find_weights(start, end, size, kind, axis):
         The most source pixels of any output pixel.
     """
     side = len(axis.firsts)
-    scale = (end - start) / side
+    scale = abs(end - start) / side
     stretch = max(scale, 1.0)
     per_pixel = 1.0 / stretch
     reach = radius_of(kind) * stretch
     most = 0
     for i in range(side):
-        centre = start + (i + 0.5) * scale
+        centre = min(start, end) + (i + 0.5) * scale
         first = max(int(centre - reach + 0.5), 0)
         count = min(int(centre + reach + 0.5), size) - first
         if count < 1:  # by rounding, at the end of the image
             first, count = min(first, size - 1), 1
-        weights = axis.weights[i * axis.stride : (i + 1) * axis.stride]
+        place = side - 1 - i if end < start else i
+        weights = axis.weights[place * axis.stride : (place + 1) * axis.stride]
         total = 0.0
         for k in range(count):
             weights[k] = weight_at(kind, (first + k - centre + 0.5) * per_pixel)
             total += weights[k]
         for k in range(axis.stride):
             weights[k] = (weights[k] / total if total != 0.0 else 1.0) if k < count else 0.0
-        axis.firsts[i] = first
-        axis.counts[i] = count
+        axis.firsts[place] = first
+        axis.counts[place] = count
         most = max(most, count)
     return most
+
+
+@compiled
+def extent(axis):
+    """Return the first source pixel of all output pixels, and how many there are."""
+    ends = (0, len(axis.firsts) - 1)  # in one order or, mirrored, in the other
+    first = min(axis.firsts[ends[0]], axis.firsts[ends[1]])
+    last = max(axis.firsts[ends[0]] + axis.counts[ends[0]], axis.firsts[ends[1]] + axis.counts[ends[1]])
+    return first, last - first
 
 
 @compiled
@@ -139,6 +155,50 @@ def as_fixed_point(weights, out):
         out[i] = np.int32(scaled - 0.5 if weights[i] < 0.0 else scaled + 0.5)
 
 
+@intrinsic
+def weighted_pixel(context, sums, at, weights, weight_at, count, pixels, to):
+    """Store the weighted sum of adjacent pixels, in vectors of four floats, which LLVM does not find itself.
+
+    The fourth float is of the pixel behind. It is read beyond the last pixel, and what it is stored as is overwritten
+    by the next sum.
+
+    Args:
+        context: numba's.
+        sums: Pixels, float32.
+        at: Place of the first pixel's red.
+        weights: Float32.
+        weight_at: Place of the first pixel's weight.
+        count: Of pixels.
+        pixels: Where the sum goes, float32.
+        to: Its place.
+    """
+
+    def generate(context, builder, signature, arguments):
+        four, step = ir.VectorType(ir.FloatType(), 4), context.get_constant(types.int64, 3)
+        values, factors, out = (
+            arrayobj.make_array(signature.args[n])(context, builder, arguments[n]).data for n in (0, 2, 5)
+        )
+        _, at, _, weight_at, count, _, to = arguments
+        total = cgutils.alloca_once_value(builder, ir.Constant(four, None))
+        with cgutils.for_range(builder, count, intp=ir.IntType(64)) as loop:
+            place = builder.add(at, builder.mul(loop.index, step))
+            pixel = builder.load(builder.bitcast(builder.gep(values, [place]), four.as_pointer()), align=4)
+            weight = builder.load(builder.gep(factors, [builder.add(weight_at, loop.index)]))
+            weighted = builder.fmul(_repeated(builder, weight, four), pixel)
+            builder.store(builder.fadd(builder.load(total), weighted), total)
+        builder.store(builder.load(total), builder.bitcast(builder.gep(out, [to]), four.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(sums, types.int64, weights, types.int64, types.int64, pixels, types.int64), generate
+
+
+def _repeated(builder, value, four):
+    """Return a vector of a value."""
+    empty, number = ir.Constant(four, ir.Undefined), ir.IntType(32)
+    one = builder.insert_element(empty, value, ir.Constant(number, 0))
+    return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(number, 4), [0, 0, 0, 0]))
+
+
 @compiled
 def quick_row(image, width, y, rows, columns, most, sums, pixels):
     """Resize to one row of pixels, in float32: first down the columns, which is contiguous, then along the row.
@@ -150,30 +210,20 @@ def quick_row(image, width, y, rows, columns, most, sums, pixels):
         rows: Axis with float32 weights.
         columns: Likewise.
         most: Source pixels of any output pixel along the row.
-        sums: Scratch for one row of the image and `most` more pixels; finite from `width` on.
-        pixels: Filled, (3 * side,) float32, 0-255.
+        sums: Scratch for one row of the image, `most` more pixels and one more float; finite.
+        pixels: Filled, (3 * side,) float32, 0-255; one more float is written behind it.
     """
-    side = len(columns.firsts)
-    left = columns.firsts[0] * 3
-    length = (columns.firsts[side - 1] + columns.counts[side - 1]) * 3 - left
+    left, length = extent(columns)
+    left *= 3
+    length *= 3
     row = sums[:length]
     at = (rows.firsts[y] * width) * 3 + left
     set_weighted(image[at : at + length], rows.weights[y * rows.stride], row)
     for k in range(1, rows.counts[y]):
         at += 3 * width
         add_weighted(image[at : at + length], rows.weights[y * rows.stride + k], row)
-    for x in range(side):
-        taken = sums[np.uint32(columns.firsts[x] * 3 - left) :]
-        weights = columns.weights[np.uint32(x * columns.stride) :]
-        red = green = blue = np.float32(0)
-        for k in range(most):
-            weight = weights[np.uint32(k)]
-            red += weight * taken[np.uint32(3 * k)]
-            green += weight * taken[np.uint32(3 * k + 1)]
-            blue += weight * taken[np.uint32(3 * k + 2)]
-        pixels[np.uint32(3 * x)] = red
-        pixels[np.uint32(3 * x + 1)] = green
-        pixels[np.uint32(3 * x + 2)] = blue
+    for x in range(len(columns.firsts)):
+        weighted_pixel(sums, columns.firsts[x] * 3 - left, columns.weights, x * columns.stride, most, pixels, 3 * x)
 
 
 @compiled
@@ -202,10 +252,10 @@ def exact_columns(image, width, rows, columns, narrow):
         narrow: Filled, (rows * 3 * side,) uint8.
     """
     side = len(columns.firsts)
-    last = len(rows.firsts) - 1
-    for y in range(rows.firsts[0], rows.firsts[last] + rows.counts[last]):
-        source = image[y * width * 3 : (y + 1) * width * 3]
-        out = narrow[(y - rows.firsts[0]) * 3 * side :]
+    top, num_rows = extent(rows)
+    for y in range(num_rows):
+        source = image[(top + y) * width * 3 : (top + y + 1) * width * 3]
+        out = narrow[y * 3 * side :]
         for x in range(side):
             taken = source[np.uint32(columns.firsts[x] * 3) :]
             weights = columns.weights[np.uint32(x * columns.stride) :]
@@ -233,7 +283,7 @@ def exact_row(narrow, y, rows, sums, pixels):
     """
     for i in range(len(sums)):
         sums[i] = 1 << (PRECISION - 1)
-    at = (rows.firsts[y] - rows.firsts[0]) * len(sums)
+    at = (rows.firsts[y] - extent(rows)[0]) * len(sums)
     for k in range(rows.counts[y]):
         add_fixed_point(narrow[at : at + len(sums)], rows.weights[y * rows.stride + k], sums)
         at += len(sums)
@@ -262,50 +312,28 @@ def clip(pixels):
 
 
 @compiled
-def is_diagonal(colour):
-    """Return whether a colour map (12,) leaves the channels apart."""
-    mixing = abs(colour[1]) + abs(colour[2]) + abs(colour[4]) + abs(colour[6]) + abs(colour[8]) + abs(colour[9])
-    return mixing == 0
-
-
-@compiled
-def paint_floats(pixels, colour, is_plain, mirrored, out):
-    """Map the colours of one row of pixels, and mirror it.
+def paint_floats(pixels, colour, out):
+    """Map the colours of one row of pixels.
 
     Args:
         pixels: (3 * side,) float32, 0-255.
         colour: The map [M | t], (12,) float32.
-        is_plain: Whether M is diagonal.
-        mirrored: Whether the row is written from right to left.
         out: Filled, (3 * side,) float32.
     """
-    side = len(pixels) // 3
-    step = np.int64(-3 if mirrored else 3)
-    to = np.int64(3 * (side - 1) if mirrored else 0)
-    if is_plain:
-        for x in range(side):
-            out[np.uint32(to)] = colour[0] * pixels[np.uint32(3 * x)] + colour[3]
-            out[np.uint32(to + 1)] = colour[5] * pixels[np.uint32(3 * x + 1)] + colour[7]
-            out[np.uint32(to + 2)] = colour[10] * pixels[np.uint32(3 * x + 2)] + colour[11]
-            to += step
-        return
-    for x in range(side):
-        red, green, blue = pixels[np.uint32(3 * x)], pixels[np.uint32(3 * x + 1)], pixels[np.uint32(3 * x + 2)]
-        for channel in range(3):
-            row = colour[4 * channel : 4 * channel + 4]
-            out[np.uint32(to + channel)] = row[0] * red + row[1] * green + row[2] * blue + row[3]
-        to += step
+    at = np.uint64(0)
+    for _ in range(len(pixels) // 3):
+        red, green, blue = pixels[at], pixels[at + ONE], pixels[at + TWO]
+        out[at] = colour[0] * red + colour[1] * green + colour[2] * blue + colour[3]
+        out[at + ONE] = colour[4] * red + colour[5] * green + colour[6] * blue + colour[7]
+        out[at + TWO] = colour[8] * red + colour[9] * green + colour[10] * blue + colour[11]
+        at += THREE
 
 
 @compiled
-def paint_bytes(pixels, mirrored, out):
-    """Round one row of pixels to bytes, and mirror it."""
-    side = len(pixels) // 3
-    for x in range(side):
-        to = 3 * (side - 1 - x if mirrored else x)
-        for channel in range(3):
-            value = pixels[np.uint32(3 * x + channel)] + np.float32(0.5)
-            out[np.uint32(to + channel)] = np.uint8(min(max(value, np.float32(0)), np.float32(255)))
+def paint_bytes(pixels, out):
+    """Round one row of pixels to bytes."""
+    for i in range(len(pixels)):
+        out[i] = np.uint8(min(max(pixels[i] + np.float32(0.5), np.float32(0)), np.float32(255)))
 
 
 @compiled

@@ -19,8 +19,8 @@ from pipelines.dali.fused.arithmetic import (
     erase,
     exact_columns,
     exact_row,
+    extent,
     find_weights,
-    is_diagonal,
     overshoots,
     paint_bytes,
     paint_floats,
@@ -30,12 +30,14 @@ from pipelines.dali.fused.arithmetic import (
 
 __all__ = ["compile_entries"]
 
+SPARE = 8
+"""Bytes behind the rows that `quick_row` reads and writes one float beyond."""
+
 LARGEST_RADIUS = 3
 """Of any filter, see `radius_of`."""
 
-Paint = namedtuple("Paint", ("colour", "is_plain", "gives_bytes", "turned", "mirrored", "crop"))  # noqa: PYI024
-"""How rows of pixels become rows of the crop: the colour map and whether it is diagonal, whether the crop is of bytes,
-whether it is mirrored top to bottom and left to right, and its address."""
+Paint = namedtuple("Paint", ("colour", "gives_bytes", "crop"))  # noqa: PYI024 - what numba takes
+"""How rows of pixels become rows of the crop: the colour map, whether the crop is of bytes, and its address."""
 
 
 def array_type(element: Any) -> Any:
@@ -80,7 +82,7 @@ def set_up(out_shapes, out_ndims, num_outs, in_shapes, in_ndims, num_ins, num_im
         # A crop box may lie outside its image by the rounding of a copy's size.
         strides = stride_of(size[0] + 1.0, side, LARGEST_RADIUS) + stride_of(size[1] + 1.0, side, LARGEST_RADIUS)
         axes = side * (16 + 12 * strides)
-        rows = 24 * side + 12 * (size[1] + strides)
+        rows = 24 * side + 12 * (size[1] + strides) + 2 * SPARE
         int64s(outs[num_images + i], 1)[0] = axes + rows + 3 * side * size[0]
 
 
@@ -94,12 +96,13 @@ def run(out_data, out_shapes, out_ndims, num_outs, in_data, in_shapes, in_ndims,
     erased = int32s(ins[4], 4 * int64s(shapes[4], 2)[0])
     options = int32s(ins[5], 1)[0]
     kind, as_pil, gives_bytes = options & (AS_PIL - 1), (options & AS_PIL) != 0, (options & GIVES_BYTES) != 0
-    paint = Paint(colour, is_diagonal(colour), gives_bytes, box[2] < box[0], box[3] < box[1], outs[0])
+    paint = Paint(colour, gives_bytes, outs[0])
 
-    top, bottom, left, right = min(box[0], box[2]), max(box[0], box[2]), min(box[1], box[3]), max(box[1], box[3])
-    if bottom == 0:
+    top, left, bottom, right = box[0], box[1], box[2], box[3]
+    if top == bottom:
         bottom, right = float(size[0]), float(size[1])
-    stride_y, stride_x = stride_of(bottom - top, side, radius_of(kind)), stride_of(right - left, side, radius_of(kind))
+    radius = radius_of(kind)
+    stride_y, stride_x = stride_of(abs(bottom - top), side, radius), stride_of(abs(right - left), side, radius)
     scratch = outs[1]
     rows = Axis(
         int32s(scratch, side), int32s(scratch + 4 * side, side), float64s(scratch + 8 * side, side * stride_y), stride_y
@@ -132,7 +135,7 @@ def crop_quickly(image, width, rows, columns, most, overshoots, scratch, paint):
     as_float32(rows.weights, quick_rows.weights)
     as_float32(columns.weights, quick_columns.weights)
     pixels = float32s(scratch, 3 * side)
-    sums = float32s(scratch + 12 * side, 3 * (width + most))
+    sums = float32s(scratch + 12 * side + SPARE, 3 * (width + most) + 1)
     for i in range(len(sums)):
         sums[i] = 0
     for y in range(side):
@@ -153,8 +156,7 @@ def crop_as_pil(image, width, rows, columns, scratch, paint):
     as_fixed_point(rows.weights, exact_rows.weights)
     as_fixed_point(columns.weights, exact_cols.weights)
     pixels, sums = float32s(scratch, 3 * side), int32s(scratch + 12 * side, 3 * side)
-    num_rows = rows.firsts[side - 1] + rows.counts[side - 1] - rows.firsts[0]
-    narrow = uint8s(scratch + 24 * side, 3 * side * num_rows)
+    narrow = uint8s(scratch + 24 * side, 3 * side * extent(rows)[1])
     exact_columns(image, width, exact_rows, exact_cols, narrow)
     for y in range(side):
         exact_row(narrow, y, exact_rows, sums, pixels)
@@ -165,11 +167,11 @@ def crop_as_pil(image, width, rows, columns, scratch, paint):
 def paint_row(pixels, y, paint):
     """Write one row of the crop."""
     length = len(pixels)
-    at = np.uint64(length * (length // 3 - 1 - y if paint.turned else y))
+    at = np.uint64(length * y)
     if paint.gives_bytes:
-        paint_bytes(pixels, paint.mirrored, uint8s(paint.crop + at, length))
+        paint_bytes(pixels, uint8s(paint.crop + at, length))
     else:
-        paint_floats(pixels, paint.colour, paint.is_plain, paint.mirrored, float32s(paint.crop + 4 * at, length))
+        paint_floats(pixels, paint.colour, float32s(paint.crop + 4 * at, length))
 
 
 def compile_entries() -> dict[str, tuple[str, str]]:
