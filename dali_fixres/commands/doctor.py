@@ -8,9 +8,11 @@ from rich.table import Table
 
 from dali_fixres.errors import RunError
 from dali_fixres.report.tables import print_table
+from dali_fixres.runtime.data import announce_compiling
 from dali_fixres.runtime.environment import environment
 from dali_fixres.runtime.json_files import DoctorEnvironment, DoctorFile, PrecisionRow
 from dali_fixres.runtime.precision import auto_precision, has_fast_bf16
+from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.self_check import check_graph, cpu_operator, time_drawn_images
 from pipelines.dali.choose_decoder import DECODERS, Decoder, Timing
 from pipelines.storage.cache_folder import cache_folder
@@ -27,6 +29,7 @@ def doctor(json: Path | None) -> bool:
     Args:
         json: Also write what was found here, as JSON.
     """
+    announce_compiling(Reporter())
     found: DoctorEnvironment = {**environment(), "cache_folder": str(cache_folder()), "operator": cpu_operator()}
     problems = {"cpu": check_graph("cpu", "cpu")}
     broken = any(problems.values())

@@ -130,7 +130,7 @@ def open_loader(
 def announce_compiling(reporter: Reporter) -> None:
     """Say why the first loader on a CPU takes longer, if it does."""
     if not is_kept():
-        reporter.line("compiling the operator that makes crops, for this processor: a few seconds, the first time only")
+        reporter.line("compiling the operator that makes crops, for this processor: this takes a few seconds")
 
 
 def advice_on_memory(heights: Ints, widths: Ints, batch_size: int, memory: int) -> str:

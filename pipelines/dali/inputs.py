@@ -5,8 +5,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.dali.fused import AS_PIL
+from pipelines.dali.fused import AS_PIL, VERTICAL_FIRST
 from pipelines.dataset import Dataset
+from pipelines.errors import ConfigError
 from pipelines.plan.batch_plan import BatchPlan
 from pipelines.plan.colour import Normalisation, jitter_and_normalise
 from pipelines.plan.interpolation import RADII
@@ -57,7 +58,7 @@ class FusedInputs(NamedTuple):
         box: As in `Region`.
         colour: Colour maps, (n, 3, 4) float32.
         erased: Boxes that are set to 0, (n, boxes, 4) int32.
-        options: Number of the filter, and `AS_PIL` where it is to calculate as PIL does, added up, (n, 1) int32.
+        options: Number of the filter, with flags of `pipelines.dali.fused` added, (n, 1) int32.
         has_operations: The same for all images, (n,) bool.
         operations: Numbers of operations, (n, NUM_SLOTS) int32.
         magnitudes: Of the operations, (n, NUM_SLOTS) float32.
@@ -130,7 +131,7 @@ def fused_inputs(plan: BatchPlan, dataset: Dataset, normalisation: Normalisation
         box=region.box,
         colour=_colour_maps(plan, normalisation),
         erased=_erased(plan),
-        options=plan.interpolation[:, None] + np.int32(AS_PIL if plan.as_pil else 0),
+        options=_options(plan, dataset)[:, None],
         **_operations(plan),
     )
 
@@ -166,9 +167,18 @@ def operator_inputs(
 
 
 def decode_regions(plan: BatchPlan, dataset: Dataset, *, whole: bool = False) -> Region:
-    """Return what is decoded of each image: what its crop is made of, or the whole image."""
+    """Return what is decoded of each image: what its crop is made of, or the whole image.
+
+    Raises:
+        ConfigError: If a crop box lies outside its image by more than a pixel.
+    """
     sources, scales = copy_sizes(plan, dataset)
     starts, ends = plan.crop_boxes[:, :2] * scales, plan.crop_boxes[:, 2:] * scales
+    outside = ((starts < -1) | (ends > sources + 1) | (ends <= starts)).any(axis=1)
+    if outside.any():
+        row = int(plan.ids[outside.argmax()])
+        box = plan.crop_boxes[outside.argmax()].tolist()
+        raise ConfigError(f"a plan's crop box must lie inside its image; {dataset.path(row)} has {box}")
     if whole:
         first, last = np.zeros_like(sources, np.int32), sources.astype(np.int32)
     else:
@@ -179,6 +189,17 @@ def decode_regions(plan: BatchPlan, dataset: Dataset, *, whole: bool = False) ->
     for axis, flip in enumerate((plan.flip_vertical, plan.flip)):
         box[flip, axis], box[flip, axis + 2] = box[flip, axis + 2], box[flip, axis].copy()
     return Region(first, last, box)
+
+
+def _options(plan: BatchPlan, dataset: Dataset) -> NDArray[np.int32]:
+    if not plan.as_pil:
+        return plan.interpolation
+    sources, scales = copy_sizes(plan, dataset)
+    boxes = (plan.crop_boxes[:, 2:] - plan.crop_boxes[:, :2]) * scales
+    # Pillow (13) begins with the columns where the height shrinks by more than twice what the width does.
+    shrinks = sources - np.rint(sources * plan.resolution.crop_px / boxes)
+    vertical_first = (shrinks[:, 0] > 0) & (shrinks[:, 0] > 2 * shrinks[:, 1])
+    return plan.interpolation + np.where(vertical_first, AS_PIL + VERTICAL_FIRST, AS_PIL).astype(np.int32)
 
 
 def _colour_maps(plan: BatchPlan, normalisation: Normalisation) -> NDArray[np.float32]:

@@ -26,7 +26,8 @@ class BatchPlan:
         copy_ids: Which copy of each image is read, (n,) int64: a position in `Dataset.copies`, or `ORIGINAL`.
         as_pil: Whether a CPU calculates the crops as PIL does, to the same bytes; rounding takes time.
         operations: What is done to the crops in bytes, before they are normalised; None for nothing.
-        erased: Boxes (y0, x0, y1, x1) of the crop that are set to the mean colour, (n, boxes, 4) int32; None for none.
+        erased: Boxes (y0, x0, y1, x1) of the crop that are set to 0, the mean colour where images are normalised,
+            (n, boxes, 4) int32; None for none.
     """
 
     ids: NDArray[np.int64]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -80,6 +81,20 @@ def test_each_processor_has_its_own_file(monkeypatch: pytest.MonkeyPatch) -> Non
     here = machine_code._path()
     monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: "another")
     assert machine_code._path() != here
+
+
+@pytest.mark.usefixtures("fresh")
+def test_whatever_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which the file's name cannot even be found has DALI's operators."""
+
+    def fail(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(machine_code, "version", fail)
+    assert not is_kept()
+    found = entries()
+    assert isinstance(found, str)
+    assert found.startswith("PackageNotFoundError: ")
 
 
 @pytest.mark.usefixtures("fresh")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from drawing import natural_image
@@ -15,6 +16,7 @@ from bench.reference import torchvision_test_image
 from pipelines import Loader
 from pipelines.dali.choose_decoder import Decoder
 from pipelines.dataset import Dataset, open_dataset
+from pipelines.errors import ConfigError
 from pipelines.loader import Resize
 from pipelines.plan import AUGMENTATIONS, EvalPlan, TrainPlan, views_of
 from pipelines.plan.augmentation import UNIFORMS_PER_SAMPLE, plan_batch
@@ -45,6 +47,35 @@ def test_test_images_are_torchvisions(dataset: Dataset, interpolation: Interpola
     (images,) = run(dataset, list(plan.batches(resolution)))
     expected = [torchvision_test_image(dataset.path(row), resolution, interpolation) for row in plan.rows]
     np.testing.assert_allclose(images, np.stack(expected), atol=1e-4)
+
+
+@pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="Pillow before 13 has one order for all images")
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_tall_images_are_torchvisions(tmp_path: Path, interpolation: Interpolation) -> None:
+    """Pillow resizes tall images down their columns first, which rounds otherwise; so does the operator."""
+    folder = tmp_path / "data" / "thing"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for number, (height, width) in enumerate([(1200, 300), (700, 350), (600, 350), (350, 700), (1000, 120)]):
+        pixels = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    dataset = open_dataset(tmp_path / "data", val_fraction=1.0)
+    plan = EvalPlan(dataset, batch_size=5, augmentation=replace(AUGMENTATIONS["v1"], interpolation=interpolation))
+    for side in (96, 224):
+        (images,) = run(dataset, list(plan.batches(Resolution(side))))
+        expected = [torchvision_test_image(dataset.path(row), Resolution(side), interpolation) for row in plan.rows]
+        np.testing.assert_allclose(images, np.stack(expected), atol=1e-4)
+
+
+def test_boxes_outside_of_an_image_are_refused(dataset: Dataset) -> None:
+    """A plan of somebody's own with such a box is refused with the image and the box."""
+    (plan,) = EvalPlan(dataset, batch_size=20).batches(Resolution(64))
+    plan.crop_boxes[3] += 1000
+    with (
+        Loader(dataset, max_batch_size=20) as loader,
+        pytest.raises(ConfigError, match=r"must lie inside its image; .*\.jpg has \["),
+    ):
+        next(loader.run([plan]))
 
 
 @pytest.mark.parametrize("side", [96, 128, 224, 320])

@@ -1,6 +1,6 @@
 """The operator's arithmetic, compiled by numba: PIL's filters, in two kinds of numbers.
 
-`quick_row` works in float32 and does not round between the passes: for training. `exact_columns` and `exact_row` repeat
+`quick_row` works in float32 and does not round between the passes: for training. `exact_along` and `exact_down` repeat
 PIL's fixed-point arithmetic, which rounds to bytes after each pass: slower, with the very bytes of PIL, for testing.
 The compiler may neither reorder nor fuse floating-point operations, so results are the same on every CPU.
 
@@ -23,11 +23,12 @@ __all__ = [
     "Axis",
     "as_fixed_point",
     "as_float32",
+    "as_floats",
     "clip",
     "compiled",
     "erase",
-    "exact_columns",
-    "exact_row",
+    "exact_along",
+    "exact_down",
     "extent",
     "find_weights",
     "overshoots",
@@ -49,6 +50,9 @@ ONE, TWO, THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 
 PRECISION = 22
 """Bits behind the point of PIL's weights."""
+
+HALF = 1 << (PRECISION - 1)
+"""What PIL adds before it cuts these bits off."""
 
 Axis = namedtuple("Axis", ("firsts", "counts", "weights", "stride"))  # noqa: PYI024 - what numba takes
 """Of each output pixel along one axis: its first source pixel, how many there are, and, `stride` places apart, their
@@ -149,7 +153,7 @@ def as_float32(weights, out):
 
 @compiled
 def as_fixed_point(weights, out):
-    """Convert weights for `exact_columns` and `exact_row`, rounded as PIL rounds them."""
+    """Convert weights for `exact_along` and `exact_down`, rounded as PIL rounds them."""
     for i in range(len(out)):
         scaled = weights[i] * (1 << PRECISION)
         out[i] = np.int32(scaled - 0.5 if weights[i] < 0.0 else scaled + 0.5)
@@ -241,54 +245,49 @@ def add_weighted(row, weight, sums):
 
 
 @compiled
-def exact_columns(image, width, rows, columns, narrow):
-    """Resize along the rows, in PIL's fixed point, all rows of the image that `exact_row` needs.
+def exact_along(row, first, columns, out):
+    """Resize a row of bytes along itself, in PIL's fixed point.
 
     Args:
-        image: Bytes of the image.
-        width: Of the image.
-        rows: Axis with int32 weights.
-        columns: Likewise.
-        narrow: Filled, (rows * 3 * side,) uint8.
+        row: Bytes, from source pixel `first` on.
+        first: Source pixel.
+        columns: Axis with int32 weights.
+        out: Filled, (3 * side,) uint8.
     """
-    side = len(columns.firsts)
-    top, num_rows = extent(rows)
-    for y in range(num_rows):
-        source = image[(top + y) * width * 3 : (top + y + 1) * width * 3]
-        out = narrow[y * 3 * side :]
-        for x in range(side):
-            taken = source[np.uint32(columns.firsts[x] * 3) :]
-            weights = columns.weights[np.uint32(x * columns.stride) :]
-            red = green = blue = np.int32(1 << (PRECISION - 1))
-            for k in range(columns.counts[x]):
-                weight = weights[np.uint32(k)]
-                red = np.int32(red + weight * np.int32(taken[np.uint32(3 * k)]))
-                green = np.int32(green + weight * np.int32(taken[np.uint32(3 * k + 1)]))
-                blue = np.int32(blue + weight * np.int32(taken[np.uint32(3 * k + 2)]))
-            out[np.uint32(3 * x)] = as_byte(red)
-            out[np.uint32(3 * x + 1)] = as_byte(green)
-            out[np.uint32(3 * x + 2)] = as_byte(blue)
+    for x in range(len(columns.firsts)):
+        taken = row[np.uint32((columns.firsts[x] - first) * 3) :]
+        weights = columns.weights[np.uint32(x * columns.stride) :]
+        red = green = blue = np.int32(HALF)
+        for k in range(columns.counts[x]):
+            weight = weights[np.uint32(k)]
+            red = np.int32(red + weight * np.int32(taken[np.uint32(3 * k)]))
+            green = np.int32(green + weight * np.int32(taken[np.uint32(3 * k + 1)]))
+            blue = np.int32(blue + weight * np.int32(taken[np.uint32(3 * k + 2)]))
+        out[np.uint32(3 * x)] = as_byte(red)
+        out[np.uint32(3 * x + 1)] = as_byte(green)
+        out[np.uint32(3 * x + 2)] = as_byte(blue)
 
 
 @compiled
-def exact_row(narrow, y, rows, sums, pixels):
-    """Resize down the columns to one row of pixels, in PIL's fixed point.
+def exact_down(image, at, step, y, rows, sums, out):
+    """Resize columns of bytes down to one row, in PIL's fixed point.
 
     Args:
-        narrow: From `exact_columns`.
+        image: Rows of bytes.
+        at: Where the part that is resized begins in the row of `rows.firsts[y]`.
+        step: From one row to the next.
         y: Row of the output.
         rows: Axis with int32 weights.
-        sums: Scratch, (3 * side,) int32.
-        pixels: Filled with whole numbers, (3 * side,) float32, 0-255.
+        sums: Scratch, int32, as long as the part.
+        out: Filled, uint8, likewise.
     """
     for i in range(len(sums)):
-        sums[i] = 1 << (PRECISION - 1)
-    at = (rows.firsts[y] - extent(rows)[0]) * len(sums)
+        sums[i] = HALF
     for k in range(rows.counts[y]):
-        add_fixed_point(narrow[at : at + len(sums)], rows.weights[y * rows.stride + k], sums)
-        at += len(sums)
+        add_fixed_point(image[at : at + len(sums)], rows.weights[y * rows.stride + k], sums)
+        at += step
     for i in range(len(sums)):
-        pixels[i] = np.float32(as_byte(sums[i]))
+        out[i] = as_byte(sums[i])
 
 
 @compiled
@@ -302,6 +301,13 @@ def add_fixed_point(row, weight, sums):
 def as_byte(value):
     """Return a fixed-point sum as a byte, clipped."""
     return np.uint8(min(max(value >> PRECISION, 0), 255))
+
+
+@compiled
+def as_floats(row, pixels):
+    """Convert a row of bytes to float32."""
+    for i in range(len(pixels)):
+        pixels[i] = np.float32(row[i])
 
 
 @compiled
@@ -338,8 +344,9 @@ def paint_bytes(pixels, out):
 
 @compiled
 def erase(out, side, boxes):
-    """Set boxes (y0, x0, y1, x1) of the output to 0; boxes are flat, (4 * number,) int32."""
+    """Set boxes (y0, x0, y1, x1) of the output to 0, as far as they lie inside; boxes are flat, (4 * number,) int32."""
     for first in range(0, len(boxes), 4):
-        for y in range(boxes[first], boxes[first + 2]):
-            for i in range(3 * (y * side + boxes[first + 1]), 3 * (y * side + boxes[first + 3])):
+        left, right = max(boxes[first + 1], 0), min(boxes[first + 3], side)
+        for y in range(max(boxes[first], 0), min(boxes[first + 2], side)):
+            for i in range(3 * (y * side + left), 3 * (y * side + right)):
                 out[i] = 0

@@ -8,17 +8,18 @@ from numba import cfunc, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from pipelines.dali.fused import AS_PIL, GIVES_BYTES
+from pipelines.dali.fused import AS_PIL, GIVES_BYTES, VERTICAL_FIRST
 from pipelines.dali.fused.arithmetic import (
     OPTIONS,
     Axis,
     as_fixed_point,
     as_float32,
+    as_floats,
     clip,
     compiled,
     erase,
-    exact_columns,
-    exact_row,
+    exact_along,
+    exact_down,
     extent,
     find_weights,
     overshoots,
@@ -79,10 +80,10 @@ def set_up(out_shapes, out_ndims, num_outs, in_shapes, in_ndims, num_ins, num_im
         crop[0] = side
         crop[1] = side
         crop[2] = 3
-        # A crop box may lie outside its image by the rounding of a copy's size.
-        strides = stride_of(size[0] + 1.0, side, LARGEST_RADIUS) + stride_of(size[1] + 1.0, side, LARGEST_RADIUS)
+        # A crop box may lie outside its image by a pixel on each side, as `decode_regions` makes sure.
+        strides = stride_of(size[0] + 2.0, side, LARGEST_RADIUS) + stride_of(size[1] + 2.0, side, LARGEST_RADIUS)
         axes = side * (16 + 12 * strides)
-        rows = 24 * side + 12 * (size[1] + strides) + 2 * SPARE
+        rows = 27 * side + 15 * (size[1] + strides) + 2 * SPARE
         int64s(outs[num_images + i], 1)[0] = axes + rows + 3 * side * size[0]
 
 
@@ -115,7 +116,7 @@ def run(out_data, out_shapes, out_ndims, num_outs, in_data, in_shapes, in_ndims,
     find_weights(top, bottom, size[0], kind, rows)
     most = find_weights(left, right, size[1], kind, columns)
     if as_pil:
-        crop_as_pil(image, size[1], rows, columns, scratch, paint)
+        crop_as_pil(image, size[1], rows, columns, (options & VERTICAL_FIRST) != 0, scratch, paint)
     else:
         crop_quickly(image, size[1], rows, columns, most, overshoots(kind), scratch, paint)
     if gives_bytes:
@@ -146,7 +147,7 @@ def crop_quickly(image, width, rows, columns, most, overshoots, scratch, paint):
 
 
 @compiled
-def crop_as_pil(image, width, rows, columns, scratch, paint):
+def crop_as_pil(image, width, rows, columns, vertical_first, scratch, paint):
     """Make the crop in PIL's fixed point."""
     side = len(rows.firsts)
     exact_rows = Axis(rows.firsts, rows.counts, int32s(scratch, len(rows.weights)), rows.stride)
@@ -155,11 +156,38 @@ def crop_as_pil(image, width, rows, columns, scratch, paint):
     scratch += 4 * len(columns.weights)
     as_fixed_point(rows.weights, exact_rows.weights)
     as_fixed_point(columns.weights, exact_cols.weights)
-    pixels, sums = float32s(scratch, 3 * side), int32s(scratch + 12 * side, 3 * side)
-    narrow = uint8s(scratch + 24 * side, 3 * side * extent(rows)[1])
-    exact_columns(image, width, exact_rows, exact_cols, narrow)
-    for y in range(side):
-        exact_row(narrow, y, exact_rows, sums, pixels)
+    pixels, row = float32s(scratch, 3 * side), uint8s(scratch + 12 * side, 3 * side)
+    scratch += 16 * side  # a multiple of 4
+    if vertical_first:
+        crop_down_first(image, width, exact_rows, exact_cols, pixels, row, scratch, paint)
+    else:
+        crop_along_first(image, width, exact_rows, exact_cols, pixels, row, scratch, paint)
+
+
+@compiled
+def crop_along_first(image, width, rows, columns, pixels, row, scratch, paint):
+    """Resize all rows along themselves, then down."""
+    length = len(row)
+    top, num_rows = extent(rows)
+    sums, narrow = int32s(scratch, length), uint8s(scratch + 4 * length, length * num_rows)
+    for y in range(num_rows):
+        exact_along(image[3 * width * (top + y) :], 0, columns, narrow[length * y :])
+    for y in range(len(rows.firsts)):
+        exact_down(narrow, length * (rows.firsts[y] - top), length, y, rows, sums, row)
+        as_floats(row, pixels)
+        paint_row(pixels, y, paint)
+
+
+@compiled
+def crop_down_first(image, width, rows, columns, pixels, row, scratch, paint):
+    """Resize down to one row after the other, then along it: PIL's order for tall images."""
+    left, num_columns = extent(columns)
+    length = 3 * num_columns
+    sums, short = int32s(scratch, length), uint8s(scratch + 4 * length, length)
+    for y in range(len(rows.firsts)):
+        exact_down(image, 3 * (rows.firsts[y] * width + left), 3 * width, y, rows, sums, short)
+        exact_along(short, left, columns, row)
+        as_floats(row, pixels)
         paint_row(pixels, y, paint)
 
 

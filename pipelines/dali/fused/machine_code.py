@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm
-
 from pipelines.storage.cache_folder import cache_folder
 
 __all__ = ["Entries", "entries", "is_kept"]
@@ -32,6 +30,9 @@ ERROR_HANDLERS = (
     "numba_unpickle",
 )
 """What numba's entries call if the function inside fails, which it cannot: see `pipelines.dali.fused.arithmetic`."""
+
+KNOWN = frozenset({*ERROR_HANDLERS, "memcpy", "memmove", "memset", "sin"})
+"""What the compiled code may call, with LLVM's own and Python's: a call that cannot be resolved would crash."""
 
 DIGEST = hashlib.sha256().digest_size
 
@@ -51,8 +52,8 @@ class Entries(NamedTuple):
 @cache
 def entries() -> Entries | str:
     """Return the compiled functions, or why there are none; they are compiled if they are not in the cache."""
-    path = _path()
     try:
+        path = _path()
         code = _read(path)
         if code is None:
             code = _compile()
@@ -65,10 +66,15 @@ def entries() -> Entries | str:
 
 def is_kept() -> bool:
     """Return whether `entries` has no need to compile."""
-    return entries.cache_info().currsize > 0 or _read(_path()) is not None
+    try:
+        return entries.cache_info().currsize > 0 or _read(_path()) is not None
+    except Exception:  # noqa: BLE001 - `entries` will say what is wrong
+        return False
 
 
 def _path() -> Path:
+    import llvmlite.binding as llvm  # noqa: PLC0415
+
     folder = Path(__file__).parent
     parts = [(folder / name).read_bytes() for name in SOURCES]
     machine = (llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
@@ -98,6 +104,8 @@ def _write(path: Path, code: bytes) -> None:
 
 def _compile() -> bytes:
     """Return the functions' machine code for this processor, as an object file."""
+    import llvmlite.binding as llvm  # noqa: PLC0415 - where it is broken, DALI's operators take over
+
     from pipelines.dali.fused.entry import compile_entries  # noqa: PLC0415 - imports numba
 
     linked = llvm.parse_assembly("")
@@ -105,10 +113,15 @@ def _compile() -> bytes:
         module = llvm.parse_assembly(text)
         module.get_function(compiled_name).name = name
         linked.link_in(module)
+    unknown = {one.name for one in linked.functions if one.is_declaration} - KNOWN
+    if unknown := {name for name in unknown if not name.startswith(("llvm.", "Py"))}:
+        raise RuntimeError(f"the compiled code calls {', '.join(sorted(unknown))}, which is not known")
     return bytes(_target().emit_object(linked))
 
 
 def _load(code: bytes) -> Entries:
+    import llvmlite.binding as llvm  # noqa: PLC0415
+
     for name in ERROR_HANDLERS:
         if llvm.address_of_symbol(name) is None:  # without numba, which defines them
             llvm.add_symbol(name, ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value)
@@ -125,6 +138,8 @@ _KEPT: list[Any] = []
 
 def _target() -> Any:
     """Return this processor as a target; an engine takes it over."""
+    import llvmlite.binding as llvm  # noqa: PLC0415
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())

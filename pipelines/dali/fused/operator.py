@@ -46,7 +46,7 @@ def fused(
         box: Crop box (y0, x0, y1, x1), back to front where it is mirrored, (4,) float64; all 0 for the whole image.
         colour: Map [M | t] of colours in 0-255, (3, 4) float32.
         erased: Boxes (y0, x0, y1, x1) of the crop that are set to 0, (boxes, 4) int32.
-        options: Number of the filter, and `AS_PIL` where it is to calculate as PIL does, added up, (1,) int32.
+        options: Number of the filter, with `AS_PIL` and `VERTICAL_FIRST` added where they hold, (1,) int32.
         gives_bytes: Whether to round to bytes, without a colour map.
 
     Returns:
