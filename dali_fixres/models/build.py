@@ -15,6 +15,7 @@ from torch import nn
 from dali_fixres.errors import ModelError, did_you_mean
 from dali_fixres.models.data_config import DataConfig
 from dali_fixres.models.frechet_mapping import insert_mapping
+from dali_fixres.models.head import takes_other_sizes
 from dali_fixres.models.weights import load_into
 from pipelines.plan.colour import Normalisation
 
@@ -147,11 +148,15 @@ def _build_timm(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool)
         for name in new_head:
             nn.init.zeros_(network.get_parameter(name))  # as in `load_into`
     images = DataConfig(mean=tuple(config["mean"]), std=tuple(config["std"]))
-    interpolates = getattr(network, "dynamic_img_size", False) or arguments.get("strict_img_size") is False
-    if config["fixed_input_size"] and not interpolates:
-        size = arguments.get("img_size", config["input_size"][1:])
-        images = replace(images, fixed_size=True, test_res=size if isinstance(size, int) else size[0])
+    if config["fixed_input_size"]:  # which says that a size is built in, not that no other is taken
+        images = _for_one_size(network, images, arguments.get("img_size", config["input_size"][1:]))
     return Model(network, images, new_head)
+
+
+def _for_one_size(network: nn.Module, images: DataConfig, size: int | tuple[int, ...]) -> DataConfig:
+    """Return the images of a network that is built for a size, which is its only one if it takes no other."""
+    side = size if isinstance(size, int) else size[0]
+    return images if takes_other_sizes(network, side) else replace(images, fixed_size=True, test_res=side)
 
 
 def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained: bool) -> Model:
@@ -170,8 +175,9 @@ def _build_torchvision(spec: ModelSpec, arguments: dict[str, Any], *, pretrained
         raise ModelError(f"torchvision has no classification network {spec.name!r}{hint}")
     network = tv.get_model(spec.name, weights=None, num_classes=spec.num_classes, **arguments)
     images = DataConfig()
-    if isinstance(network, tv.VisionTransformer):
-        images = replace(images, fixed_size=True, test_res=network.image_size)
+    if isinstance(network, tv.VisionTransformer | tv.MaxVit):
+        size = arguments.get("image_size", arguments.get("input_size", images.test_res))
+        images = _for_one_size(network, images, size)
     if not pretrained:
         return Model(network, images)
     weights: Any = tv.get_model_weights(spec.name)

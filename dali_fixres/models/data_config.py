@@ -34,7 +34,7 @@ class DataConfig:
         crop_mode: Whether that is the length of the shorter side (center) or of both sides (squash).
         train_res: Side of the (last) training crops, pixels.
         test_res: Side of its own test crops, pixels.
-        fixed_size: Whether the network as it is built takes no other size than `test_res`, whatever sources say.
+        fixed_size: Whether the network as it is built takes no other size than `test_res`, whatever weights say.
         sources: Where values come from, by attribute; a missing one is a default.
     """
 
@@ -82,13 +82,15 @@ class DataConfig:
     def given(self, source: Source, values: DataValues) -> "DataConfig":
         """Return this with the values that a source gives; it wins over what was given before.
 
-        Where nothing says at which size the network is tested, that is its training size.
+        Where nothing says at which size the network is tested, that is its training size, or the one size it takes.
+        Weights may be for another size than the network is built for, and their test size is then left out.
         """
         known: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-        if "train_res" in known and "test_res" not in self.sources.keys() | known.keys():
+        if self.fixed_size:
+            if source == "weights" and known.get("test_res") != self.test_res:
+                known.pop("test_res", None)
+        elif "train_res" in known and "test_res" not in self.sources.keys() | known.keys():
             known["test_res"] = known["train_res"]
-        if self.fixed_size and known.get("test_res") != self.test_res:
-            known.pop("test_res", None)
         return replace(self, **known, sources={**self.sources, **dict.fromkeys(known, source)})
 
     def from_checkpoint(self) -> "DataConfig":

@@ -17,7 +17,7 @@ from dali_fixres.errors import ModelError
 from dali_fixres.models.position_embeddings import has_position_embeddings
 from pipelines.resolution import Resolution
 
-__all__ = ["Head", "count_gmacs", "find_head", "run_once"]
+__all__ = ["Head", "count_gmacs", "find_head", "run_once", "takes_other_sizes"]
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _CLASSIFIERS = (nn.Linear, nn.Conv2d)
@@ -122,6 +122,14 @@ def run_once(network: nn.Module, resolution: Resolution) -> torch.Tensor:
             return _forward(network, resolution)
     except ModelError as error:
         raise ModelError(f"{error}; {_advice(network, resolution)}") from error
+
+
+def takes_other_sizes(network: nn.Module, side: int) -> bool:
+    """Return whether a network that is built for images of this size, pixels, takes others as well; it is tried.
+
+    Other sizes are those with one or two patches more, and twice the size, for what has a fixed number of windows.
+    """
+    return any(_takes(network, other) for other in (side + 32, side + 28, 2 * side))
 
 
 def count_gmacs(network: nn.Module, resolution: Resolution) -> float:

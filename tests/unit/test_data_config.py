@@ -45,11 +45,14 @@ def test_an_unknown_test_size_is_the_training_size() -> None:
 
 
 def test_a_network_of_a_fixed_size_is_tested_at_it() -> None:
-    """A network that is built for one size is tested there, whatever its weights and the flags say."""
+    """A network that takes one size is tested there, whatever its weights say, unless flag or checkpoint do."""
     built = DataConfig(fixed_size=True, test_res=384)
     config = built.given("weights", {"train_res": 224, "test_res": 224}).given("flag", {"train_res": 192})
     assert (config.train_res, config.test_res, config.source_of("test_res")) == (192, 384, "default")
     assert built.given("weights", {"test_res": 384}).source_of("test_res") == "weights"
+    asked = built.given("flag", {"test_res": 256})  # refused by the network, before any work
+    assert (asked.test_res, asked.source_of("test_res")) == (256, "flag")
+    assert built.given("checkpoint", {"test_res": 256}).test_res == 256
 
 
 def test_all_of_a_checkpoint_comes_from_it() -> None:

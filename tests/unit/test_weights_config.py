@@ -117,6 +117,12 @@ def test_networks_without_pretrained_weights() -> None:
         ("vit_b_16", (), 224),
         ("vit_b_16", ("image_size=384",), 384),
         ("resnet18", (), None),
+        ("maxvit_t", (), 224),
+        ("timm/xcit_nano_12_p16_224", (), None),
+        ("timm/mvitv2_tiny", (), None),
+        ("timm/maxvit_tiny_tf_224", (), None),  # takes 448 px
+        ("timm/vit_tiny_patch16_224", ("dynamic_img_size=False",), 224),
+        ("timm/vit_small_patch14_dinov2", (), None),  # 518 px, and not 518 + 32
         ("timm/vit_tiny_patch16_384", (), None),
         ("timm/mixer_s32_224", (), 224),
         ("timm/cait_xxs24_224", ("img_size=384",), 384),
