@@ -220,9 +220,10 @@ def load_into(network: nn.Module, state: StateDict, source: str, *, allow_new_he
         Names of the classifier's tensors, if they start at zero.
 
     Raises:
-        CheckpointError: If names are missing, unknown, or of other shapes; the message lists the first of them.
+        CheckpointError: If names are missing, unknown, or of other shapes; the message lists the first of them. Or if
+            position embeddings cannot be interpolated.
     """
-    own, state = network.state_dict(), interpolated(network, state)
+    own, state = network.state_dict(), interpolated(network, state, source)
     head = fit_or_fail(own, state, source, allow_new_head=allow_new_head).head
     network.load_state_dict({name: tensor for name, tensor in state.items() if name not in head}, strict=False)
     for name in head:

@@ -154,7 +154,8 @@ def _named(
     network = model.network
     start = "pretrained weights" if config.pretrained else "random weights"
     if named.weights is not None:
-        fit = fit_or_fail(network.state_dict(), interpolated(network, named.weights.state), str(named.weights.path))
+        path = str(named.weights.path)
+        fit = fit_or_fail(network.state_dict(), interpolated(network, named.weights.state, path), path)
         if isinstance(config, FinetuneConfig):
             refuse_untrained_head(config, named.name, fit.head)
         start = f"weights of {named.weights}"

@@ -461,6 +461,25 @@ def test_position_embeddings_follow_the_image_size(build: Callable[[int], nn.Mod
         load_into(build(224), {**state, "more": torch.zeros(1)}, "weights")
 
 
+@pytest.mark.parametrize("build", [torchvision_transformer, timm_transformer])
+def test_position_embeddings_that_cannot_be_interpolated(build: Callable[[int], nn.Module]) -> None:
+    """What makes a library's own function fail is said in one line, with the file and the next step."""
+    state = build(224).state_dict()
+    embedded = next(name for name in state if "pos_embed" in name)
+    wrong = {**state, embedded: state[embedded][0, :-1]}
+    said = r"^the position embeddings of x\.pth cannot be interpolated for this network \(\w+: [^\n]+\); check --model "
+    with pytest.raises(CheckpointError, match=said):
+        load_into(build(256), wrong, "x.pth")
+
+
+def test_position_embeddings_that_are_no_square() -> None:
+    """The library's reason is in the message."""
+    state = torchvision_transformer(224).state_dict()
+    wrong = {**state, "encoder.pos_embedding": state["encoder.pos_embedding"][:, :-1]}
+    with pytest.raises(CheckpointError, match=r"\(ValueError: seq_length is not a perfect square!"):
+        load_into(torchvision_transformer(256), wrong, "x.pth")
+
+
 def test_transformers_take_multiples_of_their_patches() -> None:
     """Timm's transformers interpolate their position embeddings by themselves; odd sizes are refused."""
     arguments = ("embed_dim=12", "depth=1", "num_heads=1")
