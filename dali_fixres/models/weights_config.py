@@ -205,5 +205,5 @@ def _interpolation(value: Any, what: str) -> str:
 
 
 def _crop_mode(value: Any, what: str) -> str:
-    _expected(value in {"center", "squash", "border"}, value, what, "center, squash or border")
+    _expected(value in ("center", "squash", "border"), value, what, "center, squash or border")
     return str(value)

@@ -193,6 +193,7 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
             "input_size must be [3, side, side]: images are square and have three channels; found 224",
         ),
         ({"input_size": [3, 8, 8]}, "input_size's side must be a number of pixels from 32 to 4096; found 8"),
+        ({"crop_mode": ["center"]}, "crop_mode must be center, squash or border; found ['center']"),
         ({"crop_mode": "centre"}, "crop_mode must be center, squash or border; found 'centre'"),
         ({"crop_ptc": 0.9}, "pretrained_cfg has an unknown key 'crop_ptc'; did you mean 'crop_pct'?"),
     ],
