@@ -50,6 +50,12 @@ STANDARD_NAMES = ("model.safetensors", "pytorch_model.bin")
 """Names of weights on the Hugging Face hub, beside which their config.json lies."""
 
 
+READ = (
+    "mean", "std", "interpolation", "crop_pct", "test_crop_pct", "crop_mode", "input_size", "test_input_size",
+)  # fmt: skip
+"""Keys of a `pretrained_cfg` that count here."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightsConfig:
     """What weights say about their images.
@@ -117,8 +123,11 @@ def config_beside(weights: Path) -> WeightsConfig | None:
         raise CheckpointError(f"{path}: pretrained_cfg must be an object; found {cfg!r}")
     if cfg is not content:
         _refuse_unknown(cfg, path)
+        _refuse_misspelt(content, ("train_res",), path)
     elif "input_size" not in content:  # timm's older files have all keys at the top
         raise CheckpointError(f"{path} has neither pretrained_cfg nor input_size; see docs/networks.md for its form")
+    else:
+        _refuse_misspelt(content, (*READ, "train_res"), path)
     values, notes = _of_timm(cfg, f"{path}")
     if "train_res" in content:  # of `export`: timm has no place for it
         values["train_res"] = _side_alone(content["train_res"], f"{path}: train_res")
@@ -126,12 +135,24 @@ def config_beside(weights: Path) -> WeightsConfig | None:
 
 
 def _refuse_unknown(cfg: Mapping[str, Any], path: Path) -> None:
-    from timm.models import PretrainedCfg  # noqa: PLC0415
-
-    known = [one.name for one in fields(PretrainedCfg)]
+    known = _keys_of_timm()
     for key in cfg:
         if key not in known:
             raise CheckpointError(f"{path}: pretrained_cfg has an unknown key {key!r}{did_you_mean(key, known)}")
+
+
+def _refuse_misspelt(content: Mapping[str, Any], read: tuple[str, ...], path: Path) -> None:
+    """Refuse what is nearly a key that is read. At the top files have keys of many programs, so others pass."""
+    for key in content.keys() - {*read, *_keys_of_timm()}:
+        hint = did_you_mean(key, read)
+        if hint:
+            raise CheckpointError(f"{path} has an unknown key {key!r}{hint}")
+
+
+def _keys_of_timm() -> list[str]:
+    from timm.models import PretrainedCfg  # noqa: PLC0415 - slow to import
+
+    return [one.name for one in fields(PretrainedCfg)]
 
 
 def _of_timm(cfg: Mapping[str, Any], where: str) -> tuple[DataValues, tuple[str, ...]]:

@@ -206,6 +206,22 @@ def test_wrong_values_in_a_file(changed: dict[str, object], message: str, tmp_pa
     assert str(caught.value) == f"{tmp_path / 'config.json'}: {message}"
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"input_size": [3, 224, 224], "crop_ptc": 0.95}, "'crop_ptc'; did you mean 'crop_pct'?"),
+        ({"input_size": [3, 224, 224], "interpolaton": "bicubic"}, "'interpolaton'; did you mean 'interpolation'?"),
+        ({"pretrained_cfg": CFG, "trainres": 128}, "'trainres'; did you mean 'train_res'?"),
+    ],
+)
+def test_misspelt_keys_at_the_top(content: dict[str, object], message: str, tmp_path: Path) -> None:
+    """What is nearly a key that is read is refused; other programs' keys are left alone."""
+    weights = write(tmp_path, {"architecture": "x", "global_pool": "avg", **content})
+    with pytest.raises(CheckpointError) as caught:
+        config_beside(weights)
+    assert str(caught.value) == f"{tmp_path / 'config.json'} has an unknown key {message}"
+
+
 def test_a_file_without_a_configuration(tmp_path: Path) -> None:
     """A file of timm's form whose configuration has another name is refused: it would be ignored without a word."""
     weights = write(tmp_path, {"architecture": "x", "pretrained_config": CFG})
