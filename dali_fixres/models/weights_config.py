@@ -11,6 +11,7 @@ from torch import nn
 from dali_fixres.config import DataValues
 from dali_fixres.errors import CheckpointError, did_you_mean
 from dali_fixres.models.build import TIMM_PREFIX
+from pipelines.plan.colour import IMAGENET
 from pipelines.plan.interpolation import INTERPOLATIONS
 from pipelines.resolution import MAX_RESOLUTION_PX, MIN_RESOLUTION_PX
 
@@ -54,6 +55,11 @@ READ = (
     "mean", "std", "interpolation", "crop_pct", "test_crop_pct", "crop_mode", "input_size", "test_input_size",
 )  # fmt: skip
 """Keys of a `pretrained_cfg` that count here."""
+
+DEFAULTS_OF_TIMM: Mapping[str, Any] = {
+    "mean": IMAGENET.mean, "std": IMAGENET.std, "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center",
+}  # fmt: skip
+"""What timm's `resolve_data_config` takes where a `pretrained_cfg` leaves a key out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +162,13 @@ def _keys_of_timm() -> list[str]:
 
 
 def _of_timm(cfg: Mapping[str, Any], where: str) -> tuple[DataValues, tuple[str, ...]]:
-    """Read a ``pretrained_cfg`` as timm's ``resolve_data_config(use_test_size=True)`` does, and check its values."""
+    """Read a ``pretrained_cfg`` as timm's ``resolve_data_config(use_test_size=True)`` does, and check its values.
+
+    Sizes that it leaves out are left to other sources.
+    """
 
     def read(key: str, parse: Callable[[Any, str], Any]) -> Any:
-        value = cfg.get(key)
+        value = DEFAULTS_OF_TIMM.get(key) if cfg.get(key) is None else cfg[key]
         return None if value is None else parse(value, f"{where}: {key}")
 
     train_res, test_res = read("input_size", _side), read("test_input_size", _side)
@@ -168,13 +177,13 @@ def _of_timm(cfg: Mapping[str, Any], where: str) -> tuple[DataValues, tuple[str,
     notes = []
     if crop_mode == "border":
         notes.append(f"{where} pads images to a square (crop_mode border); the centre crop is taken instead")
-    if crop_ratio is not None and crop_ratio > 1:
+    if crop_ratio > 1:
         notes.append(f"{where} pads images (crop ratio {crop_ratio:g}); crop ratio 1 is taken instead")
     values: DataValues = {
         "mean": read("mean", _three_numbers),
         "std": read("std", _three_positive),
         "interpolation": read("interpolation", _interpolation),
-        "crop_ratio": None if crop_ratio is None else min(crop_ratio, 1.0),
+        "crop_ratio": min(crop_ratio, 1.0),
         "crop_mode": "center" if crop_mode == "border" else crop_mode,
         "train_res": train_res,
         "test_res": test_res or train_res,

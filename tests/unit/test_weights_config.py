@@ -156,6 +156,22 @@ def test_a_file_of_the_hub(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_what_a_file_leaves_out_is_timms_default(tmp_path: Path) -> None:
+    """Missing keys and null are what timm's own function takes for them; sizes are left to other sources."""
+    cfg = {"crop_mode": None, "num_classes": 4}
+    own = config_beside(write(tmp_path, {"architecture": "test_resnet", "pretrained_cfg": cfg}))
+    assert own is not None
+    assert own.values == {
+        "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "interpolation": "bicubic", "crop_ratio": 0.875,
+        "crop_mode": "center", "train_res": None, "test_res": None,
+    }  # fmt: skip
+    resolve: Any = timm.data.resolve_data_config  # type: ignore[attr-defined]
+    theirs = resolve({}, pretrained_cfg=cfg, use_test_size=True)
+    assert [own.values["mean"], own.values["std"], own.values["interpolation"], own.values["crop_ratio"]] == [
+        theirs[key] for key in ("mean", "std", "interpolation", "crop_pct")
+    ]
+
+
 def test_older_files_of_the_hub(tmp_path: Path) -> None:
     """Older files have all keys at the top, and some that timm no longer has."""
     own = config_beside(write(tmp_path, {**CFG, "architecture": "test_resnet", "labels": ["ant"]}))
