@@ -64,7 +64,8 @@ def run_evaluation(
         Interrupted: If a signal asks to stop.
     """
     reporter = Reporter(quiet=not world.is_main)
-    precision = choose_precision(config.eval_precision, device, "--eval-precision", reporter)
+    warns = reporter if signals is None else None  # the run that this is a part of has warned
+    precision = choose_precision(config.eval_precision, device, "--eval-precision", warns)
     torch.manual_seed(config.seed)
     start = find_start(config, None, reporter)
     data, val_fraction = _open(config, start, reporter, world)

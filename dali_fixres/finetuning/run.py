@@ -23,7 +23,7 @@ from dali_fixres.models import Model
 from dali_fixres.models.head import run_once
 from dali_fixres.runtime.data import Data, open_data
 from dali_fixres.runtime.distributed import World
-from dali_fixres.runtime.precision import choose_precision
+from dali_fixres.runtime.precision import choose_precisions
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import BEST, LAST, RunFolder
 from dali_fixres.runtime.signals import StopSignals, obeying_signals
@@ -83,8 +83,8 @@ def run_finetuning(
     """
     settings = config.settings
     reporter = Reporter(quiet=not world.is_main)
-    precision = choose_precision(config.precision, device, "--precision", reporter)
-    eval_precision = choose_precision(config.eval_precision, device, "--eval-precision", reporter)
+    warns = reporter if outer_signals is None else None  # the run that this is a part of has warned
+    precision, eval_precision = choose_precisions(config, device, warns)
     config = replace(config, precision=precision)
     torch.manual_seed(config.seed)
     with resumed_run(config, "finetune", world) as resumed:

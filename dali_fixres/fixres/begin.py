@@ -17,7 +17,7 @@ from dali_fixres.models.head import run_once
 from dali_fixres.report.fixres_files import FixresFolder
 from dali_fixres.runtime.data import open_data
 from dali_fixres.runtime.distributed import World
-from dali_fixres.runtime.precision import choose_precision
+from dali_fixres.runtime.precision import choose_precisions
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.runtime.run_folder import FIXRES, RunFolder, create_run, reopen_run, run_to_resume
 from dali_fixres.training.resume import refuse_changed
@@ -40,8 +40,7 @@ def complete_settings(
     Raises:
         UserError: If something the user gave cannot be used.
     """
-    precision = choose_precision(config.precision, device, "--precision", reporter)
-    choose_precision(config.eval_precision, device, "--eval-precision", reporter)  # refused before training
+    precision, _ = choose_precisions(config, device, reporter)
     config = replace(config, precision=precision)
     start = _start(config, reporter)
     config = _complete(config, start, reporter)

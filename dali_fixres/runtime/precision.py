@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dali_fixres.config import AutoPrecision, Precision
+from dali_fixres.config import AutoPrecision, Precision, RunConfig
 from dali_fixres.errors import ConfigError
 from dali_fixres.runtime.progress import Reporter
 
-__all__ = ["auto_precision", "choose_precision", "has_fast_bf16", "run_network"]
+__all__ = ["auto_precision", "choose_precision", "choose_precisions", "has_fast_bf16", "run_network"]
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -20,8 +20,27 @@ BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_precision(wanted: AutoPrecision, device: torch.device, flag: str, reporter: Reporter) -> Precision:
+def choose_precisions(
+    config: RunConfig, device: torch.device, reporter: Reporter | None
+) -> tuple[Precision, Precision]:
+    """Return the number formats of a run's training and of its tests, as `choose_precision`."""
+    return (
+        choose_precision(config.precision, device, "--precision", reporter, resumed=config.resume),
+        choose_precision(config.eval_precision, device, "--eval-precision", reporter, resumed=config.resume),
+    )
+
+
+def choose_precision(
+    wanted: AutoPrecision, device: torch.device, flag: str, reporter: Reporter | None, *, resumed: bool = False
+) -> Precision:
     """Return the number format for the value of a flag, and warn of one that is slow on the device.
+
+    Args:
+        wanted: The flag's value.
+        device: What runs the network.
+        flag: Its name.
+        reporter: Shows the warning; None in a part of a run that has shown it.
+        resumed: Whether the run was begun with this format, and so has to keep it.
 
     Raises:
         ConfigError: If it is fp16 on a CPU: what torch has for it there is slower than float32.
@@ -29,8 +48,9 @@ def choose_precision(wanted: AutoPrecision, device: torch.device, flag: str, rep
     if wanted == "auto":
         return auto_precision(device)
     if wanted == "fp16" and device.type == "cpu":
-        raise ConfigError(f"{flag} fp16 needs a GPU; on a CPU take bf16 or fp32")
-    if wanted == "bf16" and not has_fast_bf16(device):
+        kept = "a run that was begun with it keeps it, so resume on a GPU, or start a new run"
+        raise ConfigError(f"{flag} fp16 needs a GPU; {kept if resumed else 'on a CPU take bf16 or fp32'}")
+    if reporter is not None and wanted == "bf16" and not has_fast_bf16(device):
         reporter.warn(f"{flag} bf16 is slow here: this {device.type} has no instructions for bfloat16; fp32 is faster")
     return wanted
 

@@ -21,6 +21,7 @@ from dali_fixres.commands.train import train
 from dali_fixres.config import AnalyzeConfig, EvaluateConfig, FinetuneConfig, FixresConfig, Precision, TrainConfig
 from dali_fixres.config.finetuning import Method
 from dali_fixres.errors import ConfigError
+from dali_fixres.runtime import precision as precision_module
 from pipelines import EvalPlan, Loader, Resolution, open_dataset
 
 RESOLUTION = Resolution(64)
@@ -87,6 +88,22 @@ def test_a_run_says_what_it_ran_in(low: Path, images: Path, tmp_path: Path, caps
     assert json.loads((tmp_path / "about" / "analysis.json").read_text())["eval_precision"] == "fp32"
     doctor(tmp_path / "doctor.json")
     assert json.loads((tmp_path / "doctor.json").read_text())["precision"]["cpu"]["auto"] == "fp32"
+
+
+def test_fixres_warns_of_slow_bf16_once(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said before the first stage, and not again in each."""
+    (tmp_path / "cpuinfo").write_text("flags\t: avx2\n")
+    monkeypatch.setattr(precision_module, "CPUINFO", tmp_path / "cpuinfo")
+    fixres(
+        FixresConfig(
+            data=images, device="cpu", model="timm/test_resnet", batch_size=20, train_res="64", epochs=1, sweep="96",
+            test_res="96", method="cached-features", precision="bf16", eval_precision="bf16", workers=2, out=tmp_path / "run",
+        )
+    )  # fmt: skip
+    errors = capsys.readouterr().err
+    assert (errors.count("--precision bf16 is slow"), errors.count("--eval-precision bf16 is slow")) == (1, 1)
 
 
 @pytest.mark.parametrize("method", ["sgd", "cached-features", "frechet"])

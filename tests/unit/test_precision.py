@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from dali_fixres.commands.doctor import precision_rows
-from dali_fixres.config import AutoPrecision, Precision
+from dali_fixres.config import AutoPrecision, Precision, TrainConfig
 from dali_fixres.errors import ConfigError, TrainingDivergedError
 from dali_fixres.runtime import precision
-from dali_fixres.runtime.precision import choose_precision, has_fast_bf16, run_network
+from dali_fixres.runtime.precision import choose_precision, choose_precisions, has_fast_bf16, run_network
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.training import LearningRate, TrainingSetup, build_optimizer, build_scaler, train_step
 from dali_fixres.training.optimizer import scaler_state
@@ -67,6 +67,16 @@ def test_fp16_on_a_cpu_is_refused() -> None:
     """The message names the flag and what to take."""
     with pytest.raises(ConfigError, match=r"^--eval-precision fp16 needs a GPU; on a CPU take bf16 or fp32$"):
         choose_precision("fp16", CPU, "--eval-precision", Reporter())
+
+
+def test_a_run_in_fp16_is_not_resumed_on_a_cpu() -> None:
+    """No other format is offered: a resumed run keeps its own."""
+    config = TrainConfig(resume=True, precision="fp16")
+    with pytest.raises(ConfigError) as caught:
+        choose_precisions(config, CPU, Reporter())
+    assert str(caught.value) == (
+        "--precision fp16 needs a GPU; a run that was begun with it keeps it, so resume on a GPU, or start a new run"
+    )
 
 
 @pytest.mark.parametrize(
