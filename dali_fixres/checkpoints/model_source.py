@@ -254,7 +254,7 @@ def data_config_of_source(config: NetworkConfig, source: ModelSource, model: Mod
     data_config = model.data_config
     if own is not None:
         data_config = data_config.given("weights", own.values)
-    data_config = data_config.given("flag", config.data_values())
+    data_config = data_config.given("default", config.default_values()).given("flag", config.data_values())
     reporter.line(f"{data_config}")
     for note in () if own is None else own.notes:
         reporter.warn(note)

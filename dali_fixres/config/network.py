@@ -145,6 +145,10 @@ class NetworkConfig(Config):
         """Return what the flags say about the network's images."""
         return {"mean": self.mean, "std": self.std}
 
+    def default_values(self) -> DataValues:
+        """Return what holds of the network's images where the flags do not say it, whatever its weights say."""
+        return {}
+
 
 @NETWORK_AND_MACHINE
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,18 @@ from cyclopts import Parameter
 
 from dali_fixres.config.images import DataValues, TrainingInterpolation, tested_with
 from dali_fixres.config.network import OneCropConfig, PrecisionSettings
-from dali_fixres.config.rules import Count, NonNegative, Parsed, Pixels, Positive, Settings, Share, Strength, help_group
+from dali_fixres.config.rules import (
+    Count,
+    NonNegative,
+    Parsed,
+    Pixels,
+    Positive,
+    Settings,
+    Share,
+    Strength,
+    given_flags,
+    help_group,
+)
 from dali_fixres.errors import ConfigError
 from pipelines.resolution import Resolution, Schedule
 
@@ -175,6 +186,10 @@ class TrainConfig(TrainingConfig, DryRunConfig):
         return self.schedule.last if self.test_res is None else Resolution(self.test_res, self.ratio)
 
     def data_values(self) -> DataValues:
-        """Return what the flags say about the network's images: it is trained and tested here."""
-        train_res, test_res = self.schedule.last.crop_px, self.test_resolution.crop_px
-        return {**super().data_values(), "train_res": train_res, "test_res": test_res}
+        """Return what the flags say about the network's images."""
+        train_res = self.schedule.last.crop_px if given_flags(self, {"train_res"}) else None
+        return {**super().data_values(), "train_res": train_res, "test_res": self.test_res}
+
+    def default_values(self) -> DataValues:
+        """Return the sizes: it is trained and tested here, and no longer for those of its weights."""
+        return {"train_res": self.schedule.last.crop_px, "test_res": self.test_resolution.crop_px}

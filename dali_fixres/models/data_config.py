@@ -17,7 +17,8 @@ from pipelines.resolution import DEFAULT_CROP_RATIO, Resolution
 __all__ = ["DataConfig", "Source"]
 
 Source: TypeAlias = Literal["default", "weights", "checkpoint", "flag"]
-"""In the order in which they count, the last first. `default` is the library's for the network, or ImageNet's."""
+"""In the order in which they count, the last first. `default` is the library's for the network, or ImageNet's;
+in `train` also that of a flag for a size."""
 
 USUAL_RES = 224
 """Pixels at which networks of unknown origin were most likely trained and tested."""

@@ -533,7 +533,10 @@ def test_what_flags_say_about_images() -> None:
     assert (given["mean"], given["crop_ratio"], given["interpolation"]) == (zeros, 0.9, "bicubic")
     assert EvaluateConfig(crop_ratio="0.9,1").data_values()["crop_ratio"] is None
     trained = TrainConfig(train_res="96@0,128@8", interpolation="random").data_values()
-    assert (trained["train_res"], trained["test_res"], trained["interpolation"]) == (128, 128, None)
+    assert (trained["train_res"], trained["test_res"], trained["interpolation"]) == (128, None, None)
+    assert TrainConfig().data_values()["train_res"] is None
+    assert TrainConfig(train_res="96").default_values() == {"train_res": 96, "test_res": 96}
+    assert TrainConfig(test_res=160).default_values() == {"train_res": 128, "test_res": 160}
     tuned = FinetuneConfig(test_res=160, train_res=96, interpolation="bilinear").data_values()
     assert (tuned["train_res"], tuned["interpolation"]) == (96, "bilinear")
     assert "test_res" not in tuned

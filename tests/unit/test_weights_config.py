@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from dali_fixres.checkpoints.model_source import build_source, data_config_of_source, find_source
-from dali_fixres.config import EvaluateConfig, FinetuneConfig
+from dali_fixres.config import EvaluateConfig, FinetuneConfig, TrainConfig
 from dali_fixres.errors import CheckpointError
 from dali_fixres.models import DataConfig, ModelSpec, build_model, build_on_meta
 from dali_fixres.models.weights_config import config_beside, config_of_pretrained
@@ -301,6 +301,23 @@ def test_flags_win(weights: Path, images: Path) -> None:
         FinetuneConfig(test_res=320, model="timm/resnet10t", model_arg=SMALL, weights=weights, train_res=192), images
     )
     assert (tuned.train_res, tuned.test_res) == (192, 288)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({}, {"train_res": (128, "default"), "test_res": (128, "default")}),
+        ({"train_res": "96"}, {"train_res": (96, "flag"), "test_res": (96, "default")}),
+        ({"test_res": 160}, {"train_res": (128, "default"), "test_res": (160, "flag")}),
+    ],
+)
+def test_sizes_of_a_training(sizes: dict[str, Any], expected: dict[str, tuple[int, str]]) -> None:
+    """`train` has its own sizes, not those of the weights it starts from; only what is given is of a flag."""
+    config = TrainConfig(model="resnet50", pretrained=True, **sizes)
+    source = find_source(config, QUIET)
+    found = data_config_of_source(config, source, build_on_meta(ModelSpec("resnet50", 4)), QUIET)
+    assert {name: (getattr(found, name), found.source_of(name)) for name in expected} == expected
+    assert found.source_of("mean") == "weights"
 
 
 def test_pretrained_weights_without_a_download() -> None:
