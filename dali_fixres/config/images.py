@@ -14,10 +14,10 @@ __all__ = [
     "Channels",
     "CropMode",
     "DataValues",
+    "InterpolationFlag",
     "Mean",
     "Std",
     "TestInterpolation",
-    "TrainingInterpolation",
     "tested_with",
 ]
 
@@ -28,7 +28,8 @@ CropMode: TypeAlias = Literal["center", "squash"]
 
 TestInterpolation: TypeAlias = Literal["auto", "bilinear", "bicubic"]
 
-TrainingInterpolation: TypeAlias = Literal["auto", "bilinear", "bicubic", "random"]
+InterpolationFlag: TypeAlias = Literal["auto", "bilinear", "bicubic", "random"]
+"""Of ``--interpolation`` in training."""
 
 
 class DataValues(TypedDict, total=False):
@@ -43,7 +44,7 @@ class DataValues(TypedDict, total=False):
     test_res: int | None
 
 
-def tested_with(interpolation: TrainingInterpolation) -> Interpolation | None:
+def tested_with(interpolation: InterpolationFlag) -> Interpolation | None:
     """Return the filter for tests that ``--interpolation`` names; None where it leaves it to other sources."""
     match interpolation:
         case "bilinear" | "bicubic":

@@ -41,7 +41,7 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 """What a network's operators compute in: float32, or bfloat16 or float16 where torch's autocast allows it."""
 
-AutoPrecision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+AutoPrecision: TypeAlias = Literal["auto", Precision]
 
 OF_A_NETWORK = (
     "model", "weights", "pretrained", "model_arg", "checkpoint", "test_res", "crop_ratio", "interpolation", "views",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from dali_fixres.config.images import DataValues, TrainingInterpolation, tested_with
+from dali_fixres.config.images import DataValues, InterpolationFlag, tested_with
 from dali_fixres.config.network import OneCropConfig, PrecisionSettings
 from dali_fixres.config.rules import (
     Count,
@@ -107,7 +107,7 @@ class AugmentationSettings(Settings):
     color_jitter: Strength | None = None
     """Strength of the colour jitter; the augmentation's own if left out."""
 
-    interpolation: TrainingInterpolation = "auto"
+    interpolation: InterpolationFlag = "auto"
     """Filter that resizes images, in training and in tests. random draws bilinear or bicubic for each training image,
     and tests as auto does: with the checkpoint's, that of the weights' own configuration, or bilinear."""
 

@@ -112,7 +112,7 @@ class DataConfig:
 
     def views(self, views: Views) -> tuple[Augmentation, ...]:
         """Return the views of a test image whose predictions are averaged."""
-        return tuple(self.planned(view) for view in views_of(views, self.interpolation))
+        return tuple(self.planned(view) for view in views_of(views))
 
     def as_json(self) -> DataConfigObject:
         """Return the object of results files; checkpoints hold the same."""

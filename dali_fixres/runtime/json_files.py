@@ -36,7 +36,7 @@ Synthetic = Annotated[bool, "whether the data is the demo, whose figures say not
 Fingerprint = Annotated[str, "of the data, 64 hexadecimal digits"]
 MeasuredOn = Annotated[Environment, "hardware and versions"]
 TrainedIn = Annotated[str, "number format of training and of passes for features: `fp32`, `bf16` or `fp16`"]
-TestedIn = Annotated[str, "number format of tests, likewise"]
+TestedIn = Annotated[str, "number format of tests: `fp32`, `bf16` or `fp16`"]
 Unreadable = Annotated[list[str], "`path: reason` of files that could not be read"]
 
 

@@ -17,7 +17,7 @@ from pipelines.plan.crops import (
     random_resized_crop,
     shifted_crop,
 )
-from pipelines.plan.interpolation import Interpolation, TrainInterpolation, planned_interpolation
+from pipelines.plan.interpolation import TrainInterpolation, planned_interpolation
 from pipelines.plan.views import VIEWS, Views
 from pipelines.resolution import Resolution
 
@@ -72,12 +72,9 @@ AUGMENTATIONS = MappingProxyType(
 """``train``: FixRes' training; ``v1`` and ``v2``: the authors' first and second fine-tuning recipe."""
 
 
-def views_of(views: Views, interpolation: Interpolation = "bilinear") -> tuple[Augmentation, ...]:
+def views_of(views: Views) -> tuple[Augmentation, ...]:
     """Return the views whose predictions are averaged, each as an augmentation without randomness."""
-    return tuple(
-        Augmentation(view.crop, flip=float(view.mirrored), jitter=0.0, interpolation=interpolation, as_pil=True)
-        for view in VIEWS[views]
-    )
+    return tuple(Augmentation(view.crop, flip=float(view.mirrored), jitter=0.0, as_pil=True) for view in VIEWS[views])
 
 
 def plan_batch(

@@ -99,7 +99,8 @@ def test_fixres_warns_of_slow_bf16_once(
     fixres(
         FixresConfig(
             data=images, device="cpu", model="timm/test_resnet", batch_size=20, train_res="64", epochs=1, sweep="96",
-            test_res="96", method="cached-features", precision="bf16", eval_precision="bf16", workers=2, out=tmp_path / "run",
+            test_res="96", method="cached-features", precision="bf16", eval_precision="bf16", workers=2,
+            out=tmp_path / "run",
         )
     )  # fmt: skip
     errors = capsys.readouterr().err
