@@ -54,7 +54,8 @@ FUSED_INPUTS = (
 )
 OPERATOR_INPUTS = (
     *((UINT8, 1), (INT32, 1), (INT32, 1)),
-    *((FLOAT, 1), (FLOAT, 1), (INT32, 0), (FLOAT, 1), (BOOL, 0), (FLOAT, 2), (FLOAT, 1), (FLOAT, 1)),
+    *((FLOAT, 1), (FLOAT, 1), (INT32, 0), (FLOAT, 1), (BOOL, 0), (FLOAT, 2)),
+    *((BOOL, 0), (FLOAT, 1), (FLOAT, 1)),
     *((BOOL, 0), (INT32, 1), (FLOAT, 1)),
 )
 """Types and dimensions per image of `FusedInputs` and `OperatorInputs` of `pipelines.dali.inputs`, field by field."""
@@ -172,14 +173,17 @@ def _operator_graph(
         images = decoded(read(files, from_shards), decode_start, decode_end)
     if on_gpu:
         images = images.gpu()  # which leaves those alone that the GPU has decoded
-    box_start, box_end, interpolation, size, jittered, colour, erased_start, erased_size, *planned = others
-    has_operations, operations, magnitudes = planned
+    box_start, box_end, interpolation, size, jittered, colour, has_erased, *planned = others
+    erased_start, erased_size, has_operations, operations, magnitudes = planned
     crops = resized(images, box_start, box_end, interpolation, size)
     if has_operations:
         crops = operated(crops, operations, magnitudes)
     output = UINT8 if normalisation is None else FLOAT16 if on_gpu else FLOAT
     batch = coloured(crops, jittered, colour, normalisation or BYTES, output)
-    return fn.erase(batch, anchor=erased_start, shape=erased_size, axes=[0, 1], fill_value=0.0)
+    if has_erased:  # in float32, as DALI's operator has no float16 on a GPU
+        boxes = {"anchor": erased_start, "shape": erased_size, "axes": [0, 1]}
+        batch = fn.cast(fn.erase(fn.cast(batch, dtype=FLOAT), **boxes, fill_value=0.0), dtype=output)
+    return batch
 
 
 def inputs(

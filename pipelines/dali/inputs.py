@@ -89,6 +89,7 @@ class OperatorInputs(NamedTuple):
         size: Height and width to resize to, (n, 2) float32 (DALI takes run-time sizes as floats only).
         jittered: Whether the colour map replaces plain normalisation, (n,) bool.
         colour: Colour maps, (n, 3, 4) float32.
+        has_erased: Whether there are boxes to erase, the same for all images, (n,) bool.
         erased_start, erased_size: Corners (y, x) and sizes of boxes that are set to 0, (n, 2 * boxes) float32.
         has_operations, operations, magnitudes: As in `FusedInputs`.
     """
@@ -102,6 +103,7 @@ class OperatorInputs(NamedTuple):
     size: NDArray[np.float32]
     jittered: NDArray[np.bool_]
     colour: NDArray[np.float32]
+    has_erased: NDArray[np.bool_]
     erased_start: NDArray[np.float32]
     erased_size: NDArray[np.float32]
     has_operations: NDArray[np.bool_]
@@ -160,6 +162,7 @@ def operator_inputs(
         size=np.full((num, 2), plan.resolution.crop_px, np.float32),
         jittered=np.full(num, plan.jitter is not None),
         colour=_colour_maps(plan, normalisation),
+        has_erased=np.full(num, plan.erased is not None),
         erased_start=np.ascontiguousarray(erased[:, :, :2]).reshape(num, -1),
         erased_size=(erased[:, :, 2:] - erased[:, :, :2]).reshape(num, -1),
         **_operations(plan),
