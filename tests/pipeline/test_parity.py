@@ -149,12 +149,27 @@ def test_random_interpolation_is_drawn_for_each_image(dataset: Dataset) -> None:
     assert [*half.at(0, 0).interpolation, *half.at(0, 1).interpolation] == drawn.tolist()
 
 
-def test_dalis_operators_mirror_and_interpolate_alike(dataset: Dataset) -> None:
-    """DALI's operators execute the same plans: filters and both mirrors, within 2 of 255 on average."""
-    augmentation = replace(AUGMENTATIONS["train"], interpolation="random", flip_vertical=0.5)
-    plan = TrainPlan(dataset, augmentation, Schedule.parse("96"), batch_size=40).at(0, 0)
-    (ours,), (dalis,) = run(dataset, [plan]), run(dataset, [plan], resize="dali")
-    assert np.abs(ours - dalis).mean(axis=(1, 2, 3)).max() <= 2
+def varied_plans(dataset: Dataset, side: int) -> list[BatchPlan]:
+    """Return plans of tests and of trainings: filters, both mirrors, jitter, operations, boxes to erase."""
+    tests = EvalPlan(dataset, batch_size=20).batches(Resolution(side))
+    varied = replace(AUGMENTATIONS["train"], interpolation="random", flip_vertical=0.5)
+    schedule = Schedule.parse(str(side))
+    plain, jittered = (
+        TrainPlan(dataset, augmentation, schedule, batch_size=20).at(0, 0)
+        for augmentation in (replace(varied, jitter=0.0), varied)
+    )
+    erased = np.tile(np.array([[3, 5, 20, 40]], np.int32), (20, 1, 1))
+    numbers = np.full((20, NUM_SLOTS), Operation.SOLARIZE, np.int32)
+    operations = Operations(numbers, np.full((20, NUM_SLOTS), 255, np.float32))
+    return [*tests, plain, jittered, replace(jittered, erased=erased), replace(jittered, operations=operations)]
+
+
+@pytest.mark.parametrize("side", [128, 224, 320])
+def test_dalis_operators_agree_with_the_compiled_one(dataset: Dataset, side: int) -> None:
+    """The same plans give images that differ by at most 0.6 of 255 on average, of any image."""
+    plans = varied_plans(dataset, side)
+    for ours, dalis in zip(run(dataset, plans), run(dataset, plans, resize="dali"), strict=True):
+        assert np.abs(ours - dalis).mean(axis=(1, 2, 3)).max() <= 0.6
 
 
 @pytest.mark.parametrize("resize", ["fused", "dali"])
@@ -268,15 +283,14 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("decode", "most"), [("gpu", 1.0), ("cpu", 0.5)])
+@pytest.mark.parametrize(("decode", "most"), [("gpu", 1.2), ("cpu", 0.7)])
 @pytest.mark.parametrize("side", [128, 224, 320])
 def test_gpu_images_agree_with_cpu_images(dataset: Dataset, side: int, decode: Decoder, most: float) -> None:
     """The same plans on CPU and GPU give images that differ little on average, in float16 channels-last.
 
-    Decoded by the GPU, by another decoder, they are within 1 of 255; decoded by CPU threads, within rounding.
+    Decoded by the GPU, by another decoder, they are within 1.2 of 255; decoded by CPU threads, within 0.7.
     """
-    training = TrainPlan(dataset, AUGMENTATIONS["train"], Schedule.parse(str(side)), batch_size=20).epoch(0)
-    plans = [*EvalPlan(dataset, batch_size=20).batches(Resolution(side)), *training]
+    plans = varied_plans(dataset, side)
     with Loader(dataset, max_batch_size=20, device="cuda", normalisation=PLAIN, decode=decode) as loader:
         for expected, batch in zip(run(dataset, plans), loader.run(plans), strict=True):
             assert batch.images.dtype == torch.float16
