@@ -66,11 +66,19 @@ class StartCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A network by name, and the weights file it starts from with the configuration beside it, if there are any."""
+    """A network by name with its constructor's arguments, and the weights file it starts from.
+
+    Attributes:
+        name: As `--model` takes it.
+        weights: None for none.
+        weights_config: What lies beside that file; None for nothing.
+        model_arg: As ``--model-arg`` takes them: those given, or else those that lie beside the file.
+    """
 
     name: str
     weights: WeightsFile | None
     weights_config: WeightsConfig | None
+    model_arg: tuple[str, ...]
 
 
 def find_start(
@@ -196,18 +204,20 @@ def find_source(config: NetworkConfig, reporter: Reporter) -> ModelSource:
     """
     weights = read_weights(config.weights) if config.weights is not None else None
     beside = config_beside(config.weights) if config.weights is not None else None
+    model_arg = config.model_arg or (beside.model_arg if beside else ())
     if config.model is not None:
-        return ModelSource(config.model, weights, beside)
+        return ModelSource(config.model, weights, beside, model_arg)
     assert weights is not None, "callers have one of the two"
+    if beside is not None and beside.model is not None:
+        return ModelSource(beside.model, weights, beside, model_arg)
     reporter.line(f"looking for the network that {config.weights} is of; --model NAME saves the time")
     name = recognise(weights)
-    unsaid = "" if beside else "the images it takes and "
-    flags = "--model-arg" if beside else "--mean, --std, --interpolation, --crop-ratio, --model-arg"
     reporter.line(
-        f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors; these do not say {unsaid}its "
-        f"constructor's arguments, for which there are {flags}"
+        f"recognised: {name}, by the names and shapes of {len(weights.state)} tensors; these do not say the images it "
+        "takes and its constructor's arguments, for which there are --mean, --std, --interpolation, --crop-ratio, "
+        "--model-arg"
     )
-    return ModelSource(name, weights, beside)
+    return ModelSource(name, weights, beside, model_arg)
 
 
 def build_source(
@@ -226,7 +236,7 @@ def build_source(
         ModelError: If it cannot be built.
         CheckpointError: If the weights are of another network.
     """
-    spec = ModelSpec(source.name, num_outputs or len(dataset.classes), config.model_arg)
+    spec = ModelSpec(source.name, num_outputs or len(dataset.classes), source.model_arg)
     model = build_model(spec, pretrained=config.pretrained)
     start = "pretrained weights" if config.pretrained else "random weights"
     new_head = model.new_head

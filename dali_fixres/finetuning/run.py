@@ -144,7 +144,7 @@ def _begin(config: FinetuneConfig, reporter: Reporter, world: World) -> tuple[Fi
         refuse_second_mapping(config, start)
     else:
         source = find_source(config, reporter)
-        config = replace(config, model=source.name)
+        config = replace(config, model=source.name, model_arg=source.model_arg)
         spec, model = build_source(config, source, data.dataset, reporter)
         refuse_untrained_head(config, source.name, model.new_head)
         if source.weights is None and not config.pretrained:

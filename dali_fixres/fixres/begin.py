@@ -69,9 +69,10 @@ def _start(config: FixresConfig, reporter: Reporter) -> StartCheckpoint | None:
 def _complete(config: FixresConfig, start: StartCheckpoint | None, reporter: Reporter) -> FixresConfig:
     """Fill in what the stages will find out of their data and images, so that they are the same when resumed."""
     if start is None:
-        recognised = config.model is None and config.weights is not None
-        model = find_source(config, reporter).name if recognised else config.model
-        return replace(config, model=model)
+        if config.weights is None:
+            return config
+        source = find_source(config, reporter)
+        return replace(config, model=source.name, model_arg=source.model_arg)
     if config.data is None:
         config = replace(config, data=start.data, val_fraction=config.val_fraction or start.val_fraction)
     return config

@@ -69,10 +69,14 @@ class WeightsConfig:
     Attributes:
         values: What this program does as they ask.
         notes: What it does otherwise, a sentence for each.
+        model: The network's name, as `--model` takes it; None if they do not say.
+        model_arg: Arguments of its constructor, as `--model-arg` takes them.
     """
 
     values: DataValues
     notes: tuple[str, ...] = ()
+    model: str | None = None
+    model_arg: tuple[str, ...] = ()
 
 
 def config_of_pretrained(name: str, network: nn.Module) -> WeightsConfig | None:
@@ -137,7 +141,16 @@ def config_beside(weights: Path) -> WeightsConfig | None:
     values, notes = _of_timm(cfg, f"{path}")
     if "train_res" in content:  # of `export`: timm has no place for it
         values["train_res"] = _side_alone(content["train_res"], f"{path}: train_res")
-    return WeightsConfig(values, notes)
+    return WeightsConfig(values, notes, *_network_of(content, path))
+
+
+def _network_of(content: Mapping[str, Any], path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return a network's name, and its constructor's arguments as ``KEY=VALUE``."""
+    name, args = content["architecture"], content.get("model_args") or {}
+    _expected(isinstance(name, str), name, f"{path}: architecture", "a name")
+    _expected(isinstance(args, dict), args, f"{path}: model_args", "an object")
+    of_timm = content.get("library", "timm") == "timm"
+    return f"{TIMM_PREFIX if of_timm else ''}{name}", tuple(f"{key}={value!r}" for key, value in args.items())
 
 
 def _refuse_unknown(cfg: Mapping[str, Any], path: Path) -> None:

@@ -149,7 +149,7 @@ def _named(
 ) -> tuple[ModelSpec, nn.Module, DataConfig]:
     """Build a network by name on the meta device, and check that the weights file fits it."""
     named = find_source(config, reporter)
-    spec = ModelSpec(named.name, len(dataset.classes), config.model_arg)
+    spec = ModelSpec(named.name, len(dataset.classes), named.model_arg)
     model = build_on_meta(spec)
     network = model.network
     start = "pretrained weights" if config.pretrained else "random weights"

@@ -154,7 +154,7 @@ def evaluate_after(log: RunLog, evaluator: Evaluator, resolution: Resolution, st
 def _begin(config: TrainConfig, data: Data, reporter: Reporter) -> tuple[TrainConfig, Model, Checkpoint]:
     """Build the network of a new run, and the state before its first epoch."""
     source = find_source(config, reporter)
-    config = replace(config, model=source.name)
+    config = replace(config, model=source.name, model_arg=source.model_arg)
     spec, model = build_source(config, source, data.dataset, reporter)
     config = replace(config, crop_ratio=model.data_config.crop_ratio)
     state = initial_state("train", config, spec, model, data.dataset)

@@ -14,6 +14,7 @@ from dali_fixres.checkpoints.model_source import build_source, data_config_of_so
 from dali_fixres.config import EvaluateConfig, FinetuneConfig, TrainConfig
 from dali_fixres.errors import CheckpointError
 from dali_fixres.models import DataConfig, ModelSpec, build_model, build_on_meta
+from dali_fixres.models.build import parse_argument
 from dali_fixres.models.weights_config import config_beside, config_of_pretrained
 from dali_fixres.runtime.progress import Reporter
 from pipelines import open_dataset
@@ -326,3 +327,22 @@ def test_pretrained_weights_without_a_download() -> None:
     source = find_source(config, QUIET)
     found = data_config_of_source(config, source, build_on_meta(ModelSpec("resnet50", 4)), QUIET)
     assert (found.train_res, found.test_resolution.crop_px, found.test_resolution.resize_px) == (176, 224, 232)
+
+
+def test_the_network_beside_weights_is_built_with_its_arguments(tmp_path: Path) -> None:
+    """Name and arguments come from config.json; flags win; torchvision's names stay as they are."""
+    args = {"pad_type": "same", "width": 1.5}
+    content = {"architecture": "mobilenetv2_100", "model_args": args, "pretrained_cfg": {"crop_pct": 0.9}}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    weights = tmp_path / "model.safetensors"
+    source = find_source(EvaluateConfig(weights=weights), QUIET)
+    assert (source.name, source.model_arg) == ("timm/mobilenetv2_100", ("pad_type='same'", "width=1.5"))
+    assert dict(map(parse_argument, source.model_arg)) == args
+    source = find_source(EvaluateConfig(weights=weights, model="resnet18", model_arg=("a=1",)), QUIET)
+    assert (source.name, source.model_arg) == ("resnet18", ("a=1",))
+    (tmp_path / "config.json").write_text(json.dumps({**content, "library": "torchvision", "architecture": "resnet18"}))
+    assert find_source(EvaluateConfig(weights=weights), QUIET).name == "resnet18"
+    (tmp_path / "config.json").write_text(json.dumps({**content, "model_args": ["same"]}))
+    with pytest.raises(CheckpointError, match=r"config.json: model_args must be an object; found \['same'\]"):
+        find_source(EvaluateConfig(weights=weights), QUIET)
