@@ -62,13 +62,8 @@ class TrainingResult:
 
 
 def resolve_defaults(config: TrainConfig) -> TrainConfig:
-    """Return settings in which nothing is left to a default but what the weights say about their images."""
-    return replace(
-        config,
-        model=config.model or (None if config.weights else DEFAULT_MODEL),
-        test_res=config.test_resolution.crop_px,
-        base_lr=config.rate,
-    )
+    """Return settings in which nothing is left to a default but what is said about images: its source counts."""
+    return replace(config, model=config.model or (None if config.weights else DEFAULT_MODEL), base_lr=config.rate)
 
 
 def run_training(
@@ -101,7 +96,7 @@ def run_training(
     with resumed_run(config, "train", world) as resumed:
         data = open_data(config.data, config.val_fraction, reporter, world)
         if resumed:
-            config, data, model, start = resume(resumed, config, data, reporter)
+            config, data, model, start = resume(resumed, _with_test_res(config), data, reporter)
         else:
             config, model, start = _begin(config, data, reporter)
         plan = training_plan(config, model.data_config, data, "train", config.schedule, world, config.aug_repeats)
@@ -156,6 +151,11 @@ def _begin(config: TrainConfig, data: Data, reporter: Reporter) -> tuple[TrainCo
     source = find_source(config, reporter)
     config = replace(config, model=source.name, model_arg=source.model_arg)
     spec, model = build_source(config, source, data.dataset, reporter)
-    config = replace(config, crop_ratio=model.data_config.crop_ratio)
+    config = _with_test_res(replace(config, crop_ratio=model.data_config.crop_ratio))
     state = initial_state("train", config, spec, model, data.dataset)
     return config, model, state
+
+
+def _with_test_res(config: TrainConfig) -> TrainConfig:
+    """Return the settings of a run folder, in which the test resolution is named."""
+    return replace(config, test_res=config.test_resolution.crop_px)

@@ -64,6 +64,8 @@ def test_a_run_leaves_its_parts_and_figures(given: Path) -> None:
     report, before, after = (read(given / f"{name}.json") for name in ("report", "before", "after"))
     assert [row["test_res"] for row in before["results"]] == SIDES
     assert (report["before"], report["after"]) == (before["results"], after["results"])
+    sources = read(given / "train" / "results.json")["data_config"]["sources"]
+    assert (sources["train_res"], sources["test_res"]) == ("flag", "default")
     best = max(before["results"], key=lambda row: row["top1"])["test_res"]
     assert (report["fixed_for"], report["chosen"], report["trained_at"]) == (best, True, 64)
     tuned = read(given / "finetune" / "results.json")["after"][-1]
