@@ -84,7 +84,8 @@ class DataConfig:
         """Return this with the values that a source gives; it wins over what was given before.
 
         Where nothing says at which size the network is tested, that is its training size, or the one size it takes.
-        Weights may be for another size than the network is built for, and their test size is then left out.
+        Weights may be for another size than the network is built for, and their test size is then left out. A flag's
+        is not, and is then no size that the network takes.
         """
         known: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         if self.fixed_size:
@@ -92,7 +93,8 @@ class DataConfig:
                 known.pop("test_res", None)
         elif "train_res" in known and "test_res" not in self.sources.keys() | known.keys():
             known["test_res"] = known["train_res"]
-        return replace(self, **known, sources={**self.sources, **dict.fromkeys(known, source)})
+        fixed_size = self.fixed_size and known.get("test_res", self.test_res) == self.test_res
+        return replace(self, **known, fixed_size=fixed_size, sources={**self.sources, **dict.fromkeys(known, source)})
 
     def from_checkpoint(self) -> "DataConfig":
         """Return this as what a command has found in a checkpoint."""

@@ -117,11 +117,8 @@ def run_once(network: nn.Module, resolution: Resolution) -> torch.Tensor:
     Raises:
         ModelError: If the network cannot take images of this size; the message names sizes that it does take.
     """
-    try:
-        with torch.no_grad():
-            return _forward(network, resolution)
-    except ModelError as error:
-        raise ModelError(f"{error}; {_advice(network, resolution)}") from error
+    with _advising(network, resolution), torch.no_grad():
+        return _forward(network, resolution)
 
 
 def takes_other_sizes(network: nn.Module, side: int) -> bool:
@@ -136,18 +133,28 @@ def count_gmacs(network: nn.Module, resolution: Resolution) -> float:
     """Return the multiply-accumulates of one image in billions: matrix products and convolutions, counted by torch.
 
     Raises:
-        ModelError: If the network cannot take images of this size.
+        ModelError: If the network cannot take images of this size; the message names sizes that it does take.
     """
     # With gradients: without them torch uses fused attention, which its counter does not know.
-    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+    with _advising(network, resolution), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         _forward(network, resolution)
     num_operations: int = counter.get_total_flops()
     return num_operations / 2 / 1e9  # a multiply-accumulate counts as two operations
 
 
+@contextmanager
+def _advising(network: nn.Module, resolution: Resolution) -> Iterator[None]:
+    """Add to a ModelError about an image size which sizes the network takes."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{error}; {_advice(network, resolution)}") from error
+
+
 def _advice(network: nn.Module, resolution: Resolution) -> str:
     """Return a sentence with the image sizes that a network takes, near this one, and with what builds it for it."""
     sides = {*range(PATCH_PX[0] * 2, 641, PATCH_PX[0]), *range(PATCH_PX[1] * 3, 641, PATCH_PX[1])}
+    sides |= _built_for(network)
     nearest = sorted(sides, key=lambda side: abs(side - resolution.crop_px))
     taken = sorted(islice((side for side in nearest if _takes(network, side)), 3))
     if not taken:
@@ -159,6 +166,12 @@ def _advice(network: nn.Module, resolution: Resolution) -> str:
     if straddles and taken == list(range(taken[0], taken[-1] + 1, stride)):
         return f"it takes multiples of {stride} px: {numbers}"
     return f"it takes {numbers} px"
+
+
+def _built_for(network: nn.Module) -> set[int]:
+    """Return the image size that a network of torchvision or timm says it is built for, if it says one."""
+    said = (getattr(network, "image_size", None), getattr(getattr(network, "patch_embed", None), "img_size", None))
+    return {size[0] if isinstance(size, tuple) else size for size in said if size is not None}
 
 
 def _takes(network: nn.Module, side: int) -> bool:

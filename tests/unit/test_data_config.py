@@ -52,6 +52,8 @@ def test_a_network_of_a_fixed_size_is_tested_at_it() -> None:
     assert built.given("weights", {"test_res": 384}).source_of("test_res") == "weights"
     asked = built.given("flag", {"test_res": 256})  # refused by the network, before any work
     assert (asked.test_res, asked.source_of("test_res")) == (256, "flag")
+    assert str(asked).endswith("tested at 256 px (flag)")
+    assert str(built.given("flag", {"test_res": 384})).endswith("tested at 384 px, its only size (flag)")
     assert built.given("checkpoint", {"test_res": 256}).test_res == 256
 
 

@@ -440,12 +440,14 @@ def timm_transformer(side: int) -> nn.Module:
     return build_model(ModelSpec("timm/vit_tiny_patch16_224", 3, (*small, f"img_size={side}"))).network
 
 
-def test_networks_that_can_be_built_for_another_size() -> None:
-    """A transformer for one image size names the argument that builds it for the size that is asked for."""
-    network = torchvision_transformer(224)
+@pytest.mark.parametrize("function", [run_once, count_gmacs])
+@pytest.mark.parametrize("side", [224, 672])
+def test_networks_that_can_be_built_for_another_size(function: Callable[..., object], side: int) -> None:
+    """A transformer for one image size names it, and the argument that builds it for the size that is asked for."""
+    network = torchvision_transformer(side)
     hint = "--model-arg image_size=256 builds it for 256 px and interpolates its position embeddings"
-    with pytest.raises(ModelError, match=f"cannot take images of 256 px: .*; it takes 224 px alone; {hint}$"):
-        run_once(network, Resolution(256))
+    with pytest.raises(ModelError, match=f"cannot take images of 256 px: .*; it takes {side} px alone; {hint}$"):
+        function(network, Resolution(256))
 
 
 @pytest.mark.parametrize("build", [torchvision_transformer, timm_transformer])
