@@ -14,6 +14,7 @@ from dali_fixres.evaluation.metrics import Accuracy
 from dali_fixres.finetuning.cached_features import tune_on_cached_features
 from dali_fixres.finetuning.frechet import map_activations
 from dali_fixres.finetuning.start import (
+    announce_target,
     refuse_second_mapping,
     refuse_untrained_head,
     with_checkpoint_settings,
@@ -93,6 +94,7 @@ def run_finetuning(
             config, data, model, start = resume(resumed, config, data, reporter)
         else:
             config, data, model, start = _begin(config, reporter, world)
+        announce_target(config, reporter)
         plan = tuning_plan(config, model.data_config, data, world)
         eval_plan = evaluation_plan(config, model.data_config, data, world)
         tested = start.tests

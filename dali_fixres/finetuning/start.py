@@ -6,12 +6,19 @@ from dataclasses import replace
 from dali_fixres.checkpoints.model_source import StartCheckpoint
 from dali_fixres.config import FinetuneConfig
 from dali_fixres.errors import CheckpointError, ConfigError
+from dali_fixres.runtime.progress import Reporter
 
 __all__ = [
+    "announce_target",
     "refuse_second_mapping",
     "refuse_untrained_head",
     "with_checkpoint_settings",
 ]
+
+
+def announce_target(config: FinetuneConfig, reporter: Reporter) -> None:
+    """Say what size the network is to be fixed for: the line about its images has those that it comes with."""
+    reporter.line(f"to be fixed for {config.test_res} px")
 
 
 def with_checkpoint_settings(config: FinetuneConfig, start: StartCheckpoint) -> FinetuneConfig:

@@ -19,6 +19,7 @@ from dali_fixres.finetuning.cached_features import passes_for_features
 from dali_fixres.finetuning.features import FeaturePass
 from dali_fixres.finetuning.frechet import passes_to_fit
 from dali_fixres.finetuning.start import (
+    announce_target,
     refuse_second_mapping,
     refuse_untrained_head,
     with_checkpoint_settings,
@@ -31,10 +32,12 @@ from dali_fixres.models.position_embeddings import interpolated
 from dali_fixres.report.json_files import DryRunFile, DryRunPass, DryRunPhase
 from dali_fixres.report.tables import print_table
 from dali_fixres.runtime.data import Data, open_data
+from dali_fixres.runtime.devices import choose_device
 from dali_fixres.runtime.distributed import World
+from dali_fixres.runtime.precision import choose_precisions
 from dali_fixres.runtime.progress import Reporter
 from dali_fixres.training.optimizer import LearningRate
-from dali_fixres.training.setup import learning_rate, training_plan
+from dali_fixres.training.setup import announce_drawn_filter, learning_rate, training_plan
 from pipelines.dataset import VAL, Dataset
 from pipelines.plan import EvalPlan, TrainPlan
 from pipelines.processes import num_processes
@@ -56,6 +59,7 @@ class _DryRun:
         tests: The resolution of each test.
         passes: Images that go through the network once before the first epoch, without training.
         num_epochs: Of training.
+        formats: Device and number formats, in words.
         classifier: The only layer that runs in the epochs; None if the whole network does.
     """
 
@@ -65,6 +69,7 @@ class _DryRun:
     num_trained: int
     tests: tuple[Resolution, ...]
     num_epochs: int
+    formats: str
     passes: tuple[FeaturePass, ...] = ()
     classifier: nn.Module | None = None
 
@@ -76,6 +81,7 @@ def dry_run_of_train(config: TrainConfig) -> None:
         UserError: If something the user gave cannot be used.
     """
     reporter, world = _surroundings()
+    formats = _formats(config, reporter)
     data = open_data(config.data, config.val_fraction, reporter)
     spec, network, data_config = _named(config, data.dataset, reporter)
     config = replace(config, crop_ratio=data_config.crop_ratio)
@@ -85,7 +91,8 @@ def dry_run_of_train(config: TrainConfig) -> None:
     if config.schedule.last != config.test_resolution:
         tests += (config.schedule.last,)
     what_is_trained = f"training all layers: {num_trained} parameters"
-    _report(config, data, plan, _DryRun(spec, network, what_is_trained, num_trained, tests, config.epochs), reporter)
+    run = _DryRun(spec, network, what_is_trained, num_trained, tests, config.epochs, formats)
+    _report(config, data, plan, run, reporter)
 
 
 def dry_run_of_finetune(config: FinetuneConfig) -> None:
@@ -95,6 +102,7 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
         UserError: If something the user gave cannot be used.
     """
     reporter, world = _surroundings()
+    formats = _formats(config, reporter)
     start = find_start(config, "train", reporter)
     if start is not None:
         config = with_checkpoint_settings(config, start)
@@ -108,6 +116,7 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
     else:
         spec, network, own = _named(config, data.dataset, reporter)
     config = replace(config, crop_ratio=own.crop_ratio)
+    announce_target(config, reporter)
     plan = tuning_plan(config, own, data, world)
     head, trainable = freeze_network(config, network)
     tests = sorted({own.test_resolution, config.test_resolution})
@@ -120,6 +129,7 @@ def dry_run_of_finetune(config: FinetuneConfig) -> None:
         num_trained=trainable.num_parameters if trains else 0,
         tests=(*tests, *tests),
         num_epochs=config.epochs if trains else 0,
+        formats=formats,
         passes=_passes(config, plan, head, own),
         classifier=head.classifier if isinstance(settings, CachedFeaturesSettings) else None,
     )
@@ -142,6 +152,18 @@ def _surroundings() -> tuple[Reporter, World]:
     """Return reporter and number of processes; no process group is needed."""
     rank = int(os.environ.get("RANK", "0"))
     return Reporter(quiet=rank > 0), World(rank, num_processes())
+
+
+def _formats(config: TrainConfig | FinetuneConfig, reporter: Reporter) -> str:
+    """Say on what device and in which number formats it would run.
+
+    Raises:
+        DeviceError: If there is no such device.
+        ConfigError: If it lacks a format.
+    """
+    device = choose_device(config.device)
+    precision, eval_precision = choose_precisions(config, device, reporter)
+    return f"would run on {device}; network in {precision}, tests in {eval_precision}"
 
 
 def _named(
@@ -181,7 +203,9 @@ def _report(
     if run.classifier is not None:  # one multiplication per parameter
         in_training = dict.fromkeys(gmacs, num_parameters(run.classifier) / 1e9)
     phases = _phases(run.num_epochs, plan, learning_rate(config, plan), in_training) if run.num_epochs else []
+    announce_drawn_filter(plan, reporter)
     num_tested = len(data.dataset.rows(VAL)) * len(run.tests)
+    reporter.line(run.formats)
     reporter.line(run.what_is_trained)
     print_table(f"{run.spec.name} on {data.title}: what would be done", _table(passes, phases))
     sides = ", ".join(f"{side} px" for side in sorted({one.crop_px for one in run.tests}))

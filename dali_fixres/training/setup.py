@@ -26,6 +26,7 @@ from pipelines.resolution import Schedule
 
 __all__ = [
     "announce",
+    "announce_drawn_filter",
     "augmentation",
     "build_setup",
     "compile_setup",
@@ -200,13 +201,14 @@ def announce(
     eval_precision: Precision,
     state: Checkpoint,
 ) -> None:
-    """Say where the run is, on what device, in which number formats, and the learning rate of each phase."""
+    """Say where the run is, on what device, in which number formats, with which filter and learning rates."""
     size, reporter = log.world.size, log.reporter
     if log.folder is not None:
         processes = f", {size} processes" if size > 1 else ""
         reporter.line(
             f"run: {log.folder.path} on {device}{processes}; network in {setup.precision}, tests in {eval_precision}"
         )
+    announce_drawn_filter(plan, reporter)
     if num_epochs == 0:
         return
     phases = plan.schedule.phases
@@ -221,3 +223,9 @@ def announce(
             f"the global batch was {state.global_batch} before and is {batch} now; without --lr the learning rate "
             "changes with it"
         )
+
+
+def announce_drawn_filter(plan: TrainPlan, reporter: Reporter) -> None:
+    """Say that the filter of training images is drawn, which a network's own images do not say."""
+    if plan.augmentation.interpolation == "random":
+        reporter.line("images in training: random of bilinear and bicubic")

@@ -162,7 +162,7 @@ def test_from_training_to_export_and_back(images: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_drawn_interpolation(images: Path, tmp_path: Path) -> None:
+def test_drawn_interpolation(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--interpolation random` draws the filter of training images; tests are bilinear."""
     run = tmp_path / "run"
     train(
@@ -171,6 +171,7 @@ def test_drawn_interpolation(images: Path, tmp_path: Path) -> None:
             out=run,
         )
     )  # fmt: skip
+    assert "images in training: random of bilinear and bicubic\n" in capsys.readouterr().err
     checkpoint = load_checkpoint(run)
     assert checkpoint.config["interpolation"] == "random"
     assert (checkpoint.data_config.interpolation, checkpoint.data_config.source_of("interpolation")) == (
